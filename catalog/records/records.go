@@ -1,0 +1,207 @@
+// Package records is the contract for what the catalog remembers: image records,
+// quotas and the log of changes. It knows nothing of the images' bytes.
+package records
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Sentinels of the contract.
+var (
+	ErrNotFound = errors.New("no such image")
+	ErrExists   = errors.New("an image with this id exists, or existed and was deleted")
+	ErrStatus   = errors.New("the image's status does not allow this") // see StatusError
+	ErrQuota    = errors.New("over the quota")                         // see QuotaError
+	ErrMarker   = errors.New("no such marker")
+	ErrBusy     = errors.New("the database is busy")
+)
+
+// Status is where an image stands in its life. The moves allowed are one table,
+// catalog.Moves.
+type Status string
+
+const (
+	Queued        Status = "queued"
+	Saving        Status = "saving"
+	Uploading     Status = "uploading"
+	Importing     Status = "importing"
+	Active        Status = "active"
+	Deactivated   Status = "deactivated"
+	Killed        Status = "killed"
+	Deleted       Status = "deleted"
+	PendingDelete Status = "pending_delete"
+)
+
+// StatusError is an ErrStatus that says what was found.
+type StatusError struct {
+	ID         string
+	Have, Want Status
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("image %s is %s and cannot become %s", e.ID, e.Have, e.Want)
+}
+func (e *StatusError) Unwrap() error { return ErrStatus }
+
+// QuotaError is an ErrQuota that says which, in the quota's own unit.
+type QuotaError struct {
+	Project, Resource   string // Resource: image_count_total or image_size_total
+	Limit, Usage, Delta int64
+}
+
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("project %s is over its quota for %s: limit %d, in use %d, asked for %d more", e.Project, e.Resource, e.Limit, e.Usage, e.Delta)
+}
+func (e *QuotaError) Unwrap() error { return ErrQuota }
+
+// Location is one place where an image's bytes lie; see backends.Location.
+type Location struct {
+	Store    string
+	URL      string
+	Metadata map[string]string
+}
+
+// Image is one image's record. Pointers are nil where Glance says null.
+type Image struct {
+	ID              string
+	Name            *string
+	Status          Status
+	DiskFormat      *string
+	ContainerFormat *string
+	Visibility      string // public | private | shared | community
+	Owner           string // project id
+	Protected       bool
+	Hidden          bool
+	MinDisk         int64 // GiB
+	MinRAM          int64 // MiB
+	Size            *int64
+	VirtualSize     *int64
+	Allocated       *int64 // bytes of the guest disk that are not holes, measured when it was taken in
+	Checksum        *string
+	HashAlgo        *string
+	HashValue       *string
+	DiskError       string // why the image has no guest disk ("stored only"); "" = it has one, once active
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
+	Properties      map[string]string // custom properties
+	Tags            []string          // sorted, unique
+	Locations       []Location
+
+	// Of an upload under way:
+	Node     string // which daemon has it
+	Reserved int64  // bytes counted against image_size_total for it
+	Pending  []Location
+}
+
+// Clone is a deep copy.
+func (i Image) Clone() Image {
+	i.Properties = maps.Clone(i.Properties)
+	i.Tags = slices.Clone(i.Tags)
+	i.Locations = slices.Clone(i.Locations)
+	i.Pending = slices.Clone(i.Pending)
+	return i
+}
+
+// Viewer limits a List to what one project may see: its own, public, community
+// (when asked for) and shared-with-it images. Admin sees all.
+type Viewer struct {
+	Project string
+	Admin   bool
+}
+
+// Compare is one comparison of a filter: Op is eq, neq, gt, gte, lt or lte.
+type Compare struct {
+	Op   string
+	Time time.Time
+}
+
+// SortKey orders a List; Key is an Image field by its API name.
+type SortKey struct {
+	Key  string
+	Desc bool
+}
+
+// Query selects images. Empty fields do not filter; slices mean "one of".
+type Query struct {
+	Viewer          Viewer
+	ID              []string
+	Name            []string
+	Status          []Status
+	DiskFormat      []string
+	ContainerFormat []string
+	Visibility      string // "" = what the viewer sees by default; "all"
+	Owner           string
+	Protected       *bool
+	Hidden          *bool // nil: both
+	SizeMin         *int64
+	SizeMax         *int64
+	MinDisk, MinRAM *int64
+	Checksum        string
+	HashValue       string
+	Tags            []string          // all of them
+	Properties      map[string]string // all of them, exactly
+	CreatedAt       []Compare
+	UpdatedAt       []Compare
+	Sort            []SortKey // empty: created_at desc, id desc
+	Marker          string    // id after which the page begins; ErrMarker if it is not there
+	Limit           int       // 0: no limit
+}
+
+// Seq numbers changes, rising.
+type Seq int64
+
+// ChangeKind says what happened to an image.
+type ChangeKind string
+
+const (
+	Created ChangeKind = "created"
+	Updated ChangeKind = "updated" // any field, the status too
+	Removed ChangeKind = "deleted"
+)
+
+// Change is one entry of the log.
+type Change struct {
+	Seq    Seq
+	Kind   ChangeKind
+	ID     string
+	Status Status // after it
+}
+
+// Quota is what one project may have; 0 = no limit.
+type Quota struct {
+	ImageCountTotal int64
+	ImageSizeTotal  int64 // MiB
+}
+
+// Usage is what one project has.
+type Usage struct {
+	ImageCount int64
+	ImageBytes int64 // stored and reserved
+}
+
+// Store keeps records. Every method is one transaction: durable when it returns,
+// or without effect. Safe for concurrent use.
+type Store interface {
+	// Create adds an image, checking its owner's count quota; ErrExists, QuotaError.
+	Create(ctx context.Context, img Image) (Image, error)
+	Get(ctx context.Context, id string) (Image, error)
+	List(ctx context.Context, q Query) ([]Image, error)
+	// Update reads, lets change edit a copy, checks the owner's quotas against
+	// the new sums where Size or Reserved grew, and writes. An error of change
+	// is returned as it is and nothing is written. UpdatedAt is set unless only
+	// the upload fields changed.
+	Update(ctx context.Context, id string, change func(*Image) error) (Image, error)
+	// Changes returns up to limit log entries after since, oldest first.
+	Changes(ctx context.Context, since Seq, limit int) ([]Change, error)
+	LastSeq(ctx context.Context) (Seq, error)
+	// Quota is the project's own limits or the default ones; set tells which.
+	Quota(ctx context.Context, project string) (q Quota, set bool, err error)
+	SetQuota(ctx context.Context, project string, q *Quota) error // nil: back to the default
+	Usage(ctx context.Context, project string) (Usage, error)
+	Close() error
+}

@@ -1,0 +1,14 @@
+// Package all lists the disk formats that are built in.
+package all
+
+import (
+	"glanced/formats"
+	"glanced/formats/raw"
+)
+
+// Drivers lists every format, raw last: it is what is left.
+func Drivers() []formats.Driver {
+	return []formats.Driver{
+		raw.Driver(),
+	}
+}

@@ -1,0 +1,54 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+
+	"glanced/formats"
+)
+
+// Sentinels of the contract with whoever supplies exports.
+var (
+	ErrUnknownExport = errors.New("no such export")
+	ErrForbidden     = errors.New("the export may not be opened by this client")
+	ErrRevoked       = errors.New("the export was withdrawn")
+	ErrUnreadable    = errors.New("the export cannot be opened") // it exists, but has no readable disk
+)
+
+// Peer is who is asking.
+type Peer struct {
+	Network string // tcp or unix
+	Addr    net.Addr
+}
+
+// ExportInfo is one line of an export list.
+type ExportInfo struct {
+	Name        string
+	Description string // for people; "" = none
+}
+
+// Exports supplies disks by name. Safe for concurrent use.
+type Exports interface {
+	// List is what peer may open now.
+	List(ctx context.Context, peer Peer) ([]ExportInfo, error)
+	// Open opens one; ErrUnknownExport, ErrForbidden or ErrUnreadable.
+	Open(ctx context.Context, name string, peer Peer) (Export, error)
+}
+
+// Export is one open read-only disk. Safe for concurrent use.
+type Export interface {
+	Size() int64
+	Description() string
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	// Extents: see formats.Disk.
+	Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error
+	// FileRange: see formats.Disk.
+	FileRange(ctx context.Context, off, n int64) (f *os.File, pos int64, ok bool)
+	Prefetch(off, n int64)
+	// Revoked is closed when the export is withdrawn: reads answer EPERM and the
+	// connection closes.
+	Revoked() <-chan struct{}
+	Close() error
+}
