@@ -1,4 +1,212 @@
 // Package catalog is what an image service knows: images, their status machine,
 // quotas and changes; and it is where records, backends and formats meet: taking
 // an image in, opening it, retiring it. It knows no protocol.
+//
+// Vocabulary: the stored bytes are what was uploaded; the guest disk is the disk
+// decoded from them. An image can be stored only: its bytes can be read, but it
+// has no guest disk, and DiskError says why.
 package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"glanced/backends"
+	"glanced/catalog/records"
+	"glanced/formats"
+)
+
+// The words of catalog/records, so that doors need not import it.
+type (
+	Image       = records.Image
+	Query       = records.Query
+	Viewer      = records.Viewer
+	SortKey     = records.SortKey
+	Compare     = records.Compare
+	Status      = records.Status
+	Change      = records.Change
+	ChangeKind  = records.ChangeKind
+	Seq         = records.Seq
+	Quota       = records.Quota
+	Usage       = records.Usage
+	Location    = records.Location
+	StatusError = records.StatusError
+	QuotaError  = records.QuotaError
+)
+
+const (
+	Queued        = records.Queued
+	Saving        = records.Saving
+	Uploading     = records.Uploading
+	Importing     = records.Importing
+	Active        = records.Active
+	Deactivated   = records.Deactivated
+	Killed        = records.Killed
+	Deleted       = records.Deleted
+	PendingDelete = records.PendingDelete
+
+	Created = records.Created
+	Updated = records.Updated
+	Removed = records.Removed
+)
+
+// DefaultSizeCap is the largest image taken in where Config does not say: 1 TiB,
+// Glance's image_size_cap.
+const DefaultSizeCap = 1 << 40
+
+// StoreEntry is one configured store.
+type StoreEntry struct {
+	ID, Type, Description string
+	Store                 backends.Store
+	Default, ReadOnly     bool
+}
+
+// Config of a Catalog. What it names is not closed by Close.
+type Config struct {
+	Records      records.Store
+	Stores       []StoreEntry // exactly one Default
+	Drivers      []formats.Driver
+	Engine       *formats.Engine
+	Node         string       // stable name of this daemon; its unfinished uploads are swept at the next New
+	FailedUpload Status       // what a failed upload leaves: Queued (default) or Killed
+	SizeCap      int64        // largest image, bytes; 0 = DefaultSizeCap
+	Log          *slog.Logger // nil = none
+}
+
+// Catalog is the door to all images. Safe for concurrent use.
+type Catalog struct {
+	records      records.Store
+	stores       []StoreEntry
+	drivers      []formats.Driver
+	raw          formats.Driver
+	engine       *formats.Engine
+	node         string
+	failedUpload Status
+	sizeCap      int64
+	log          *slog.Logger
+
+	disks   disks
+	changes hub
+
+	mu      sync.Mutex
+	uploads map[string]context.CancelCauseFunc // under way here, by image id
+
+	stop context.CancelFunc
+	done chan struct{} // closed when the watcher has ended
+}
+
+// New checks cfg, sweeps what this node's last run left behind (uploads cut off
+// go back to queued, half stored and deleted bytes are removed), and starts to
+// follow the log of changes. Close it after its doors.
+func New(ctx context.Context, cfg Config) (*Catalog, error) {
+	c := &Catalog{
+		records:      cfg.Records,
+		stores:       slices.Clone(cfg.Stores),
+		drivers:      cfg.Drivers,
+		engine:       cfg.Engine,
+		node:         cfg.Node,
+		failedUpload: cfg.FailedUpload,
+		sizeCap:      cfg.SizeCap,
+		log:          cfg.Log,
+		uploads:      map[string]context.CancelCauseFunc{},
+		done:         make(chan struct{}),
+	}
+	if c.failedUpload == "" {
+		c.failedUpload = Queued
+	}
+	if c.sizeCap == 0 {
+		c.sizeCap = DefaultSizeCap
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	var ok bool
+	if c.raw, ok = formats.Find(cfg.Drivers, "raw"); !ok {
+		return nil, errors.New("catalog: the drivers lack raw, which reads images as they are stored")
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	c.disks.byKey = map[diskKey]*disk{}
+	c.changes.init()
+	since, err := c.records.LastSeq(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	if err := c.sweep(ctx); err != nil {
+		return nil, fmt.Errorf("catalog: sweep after the last run: %w", err)
+	}
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c.stop = stop
+	go func() {
+		defer close(c.done)
+		c.follow(run, since)
+	}()
+	return c, nil
+}
+
+func (c *Catalog) check() error {
+	defaults := 0
+	for i, s := range c.stores {
+		if s.Store == nil || s.ID == "" {
+			return fmt.Errorf("store %d has no id, or was not opened", i)
+		}
+		if slices.ContainsFunc(c.stores[:i], func(o StoreEntry) bool { return o.ID == s.ID }) {
+			return fmt.Errorf("two stores are called %q", s.ID)
+		}
+		if s.Default {
+			defaults++
+		}
+	}
+	if defaults != 1 {
+		return fmt.Errorf("%d of %d stores are the default one; exactly one must be", defaults, len(c.stores))
+	}
+	if c.failedUpload != Queued && c.failedUpload != Killed {
+		return fmt.Errorf("a failed upload can leave an image queued or killed, not %q", c.failedUpload)
+	}
+	return nil
+}
+
+// Close stops following the log of changes, and ends every Watch. The doors have
+// closed their handles before.
+func (c *Catalog) Close() error {
+	c.stop()
+	<-c.done
+	return nil
+}
+
+// Stores lists the configured stores, in their order.
+func (c *Catalog) Stores() []StoreEntry { return slices.Clone(c.stores) }
+
+// store finds a configured store; "" is the default one.
+func (c *Catalog) store(id string) (StoreEntry, error) {
+	for _, s := range c.stores {
+		if s.ID == id || id == "" && s.Default {
+			return s, nil
+		}
+	}
+	return StoreEntry{}, fmt.Errorf("%w: %q", ErrUnknownStore, id)
+}
+
+// Quota is what project may have and what it has; own tells whether the limits
+// are its own or the default ones.
+func (c *Catalog) Quota(ctx context.Context, project string) (q Quota, u Usage, own bool, err error) {
+	if q, own, err = c.records.Quota(ctx, project); err != nil {
+		return q, u, own, err
+	}
+	u, err = c.records.Usage(ctx, project)
+	return q, u, own, err
+}
+
+// SetQuota gives project its own limits; nil takes them away again. Images that
+// are there already stay, however low the limits are.
+func (c *Catalog) SetQuota(ctx context.Context, project string, q *Quota) error {
+	if q != nil && (q.ImageCountTotal < 0 || q.ImageSizeTotal < 0) {
+		return fmt.Errorf("%w: a quota is 0 (no limit) or more", ErrInvalid)
+	}
+	return c.records.SetQuota(ctx, project, q)
+}

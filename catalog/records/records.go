@@ -19,6 +19,7 @@ var (
 	ErrQuota    = errors.New("over the quota")                         // see QuotaError
 	ErrMarker   = errors.New("no such marker")
 	ErrBusy     = errors.New("the database is busy")
+	ErrTrimmed  = errors.New("the log of changes no longer reaches back so far")
 )
 
 // Status is where an image stands in its life. The moves allowed are one table,
@@ -108,7 +109,9 @@ func (i Image) Clone() Image {
 }
 
 // Viewer limits a List to what one project may see: its own, public, community
-// (when asked for) and shared-with-it images. Admin sees all.
+// (when asked for) and shared-with-it images. Admin sees all; an Admin with a
+// Project has other projects' community images left out of a default list, as
+// everybody has.
 type Viewer struct {
 	Project string
 	Admin   bool
@@ -127,6 +130,7 @@ type SortKey struct {
 }
 
 // Query selects images. Empty fields do not filter; slices mean "one of".
+// Deleted images are listed only where Status asks for them.
 type Query struct {
 	Viewer          Viewer
 	ID              []string
@@ -145,6 +149,7 @@ type Query struct {
 	HashValue       string
 	Tags            []string          // all of them
 	Properties      map[string]string // all of them, exactly
+	Holding         bool              // only those that have Locations or Pending ones
 	CreatedAt       []Compare
 	UpdatedAt       []Compare
 	Sort            []SortKey // empty: created_at desc, id desc
@@ -189,14 +194,18 @@ type Usage struct {
 type Store interface {
 	// Create adds an image, checking its owner's count quota; ErrExists, QuotaError.
 	Create(ctx context.Context, img Image) (Image, error)
+	// Get returns any image, one with Status Deleted too; ErrNotFound if there
+	// never was one.
 	Get(ctx context.Context, id string) (Image, error)
 	List(ctx context.Context, q Query) ([]Image, error)
 	// Update reads, lets change edit a copy, checks the owner's quotas against
 	// the new sums where Size or Reserved grew, and writes. An error of change
 	// is returned as it is and nothing is written. UpdatedAt is set unless only
-	// the upload fields changed.
+	// the upload fields (Node, Reserved, Pending) changed; those are not logged
+	// as a change either. change must be quick and must not call the store.
 	Update(ctx context.Context, id string, change func(*Image) error) (Image, error)
-	// Changes returns up to limit log entries after since, oldest first.
+	// Changes returns up to limit log entries after since, oldest first. The log
+	// is bounded: ErrTrimmed when entries after since are gone already.
 	Changes(ctx context.Context, since Seq, limit int) ([]Change, error)
 	LastSeq(ctx context.Context) (Seq, error)
 	// Quota is the project's own limits or the default ones; set tells which.

@@ -1,0 +1,139 @@
+package catalog
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"glanced/formats"
+)
+
+// diskKey names one open disk.
+type diskKey struct {
+	id   string
+	view View
+}
+
+// disk is one open disk and how many use it. It is opened once, by the first who
+// wants it, and closed when the last one leaves.
+type disk struct {
+	key     diskKey
+	users   atomic.Int64
+	revoked chan struct{}
+
+	once   sync.Once
+	ready  chan struct{} // closed when opened or err is set
+	opened *formats.Disk
+	err    error
+}
+
+// disks is the table of open disks.
+type disks struct {
+	mu    sync.Mutex
+	byKey map[diskKey]*disk // those that may get new users: neither revoked nor closed
+}
+
+// acquire finds or enters the disk of key, with one more user: the caller, who
+// releases it.
+func (t *disks) acquire(key diskKey) *disk {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d, ok := t.byKey[key]; ok && d.retain() {
+		return d
+	}
+	d := &disk{key: key, revoked: make(chan struct{}), ready: make(chan struct{})}
+	d.users.Store(1)
+	t.byKey[key] = d
+	return d
+}
+
+// retain adds a user, unless the last one has left already.
+func (d *disk) retain() bool {
+	for {
+		n := d.users.Load()
+		if n == 0 {
+			return false
+		}
+		if d.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// release takes a user away; the last one closes the disk.
+func (t *disks) release(d *disk) error {
+	if d.users.Add(-1) > 0 {
+		return nil
+	}
+	t.forget(d)
+	if d.opened == nil {
+		return nil
+	}
+	return d.opened.Close()
+}
+
+func (t *disks) forget(d *disk) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byKey[d.key] == d {
+		delete(t.byKey, d.key)
+	}
+}
+
+// open waits until d is open, the first caller having it opened. The opening is
+// not cut short when that caller hangs up, for others may wait for it as well.
+func (t *disks) open(ctx context.Context, d *disk, how func(context.Context) (*formats.Disk, error)) error {
+	d.once.Do(func() {
+		d.retain()
+		go func() {
+			d.opened, d.err = how(context.WithoutCancel(ctx))
+			if d.err != nil {
+				t.forget(d) // the next Open tries again
+			}
+			close(d.ready)
+			t.release(d)
+		}()
+	})
+	select {
+	case <-d.ready:
+		return d.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// revoke withdraws what is open of an image; those opened although it was
+// deactivated only if all is set.
+func (t *disks) revoke(id string, all bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, d := range t.byKey {
+		if key.id == id && (all || !key.view.Deactivated) {
+			delete(t.byKey, key)
+			close(d.revoked)
+		}
+	}
+}
+
+// has tells whether anything of an image is open.
+func (t *disks) has(id string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key := range t.byKey {
+		if key.id == id {
+			return true
+		}
+	}
+	return false
+}
+
+// ids are those of the images that are open.
+func (t *disks) ids() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []string
+	for key := range t.byKey {
+		all = append(all, key.id)
+	}
+	return all
+}

@@ -1,0 +1,41 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+
+	"glanced/catalog/records"
+)
+
+// Those of catalog/records.
+var (
+	ErrNotFound = records.ErrNotFound
+	ErrExists   = records.ErrExists
+	ErrStatus   = records.ErrStatus // a *StatusError says more
+	ErrQuota    = records.ErrQuota  // a *QuotaError says more
+	ErrMarker   = records.ErrMarker
+	ErrBusy     = records.ErrBusy
+	ErrTrimmed  = records.ErrTrimmed
+)
+
+// Those of the catalog itself; they come wrapped, with what was wrong.
+var (
+	ErrInvalid       = errors.New("invalid value")
+	ErrFixed         = fmt.Errorf("only a queued image's formats can be changed: %w", ErrStatus)
+	ErrProtected     = errors.New("the image is protected and cannot be deleted")
+	ErrInUse         = errors.New("the image is in use")
+	ErrFormat        = errors.New("the content does not match the disk format")
+	ErrUnsafe        = errors.New("the content is not safe to use")
+	ErrStoredOnly    = errors.New("the image has no readable guest disk")
+	ErrNoData        = errors.New("the image has no data yet")
+	ErrDeactivated   = errors.New("the image is deactivated")
+	ErrGone          = errors.New("the image was deleted while its data was uploaded")
+	ErrTooLarge      = errors.New("the image is larger than this service takes")
+	ErrStoreFull     = errors.New("the store has no room for the image")
+	ErrBodySize      = errors.New("the data is not as long as announced")
+	ErrBody          = errors.New("the upload was cut off")
+	ErrUnknownStore  = errors.New("no such store")
+	ErrStoreReadOnly = errors.New("the store cannot be written")
+	ErrStore         = errors.New("the store failed")
+	ErrRevoked       = errors.New("the image was withdrawn")
+)

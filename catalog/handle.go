@@ -1,0 +1,188 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"glanced/backends"
+	"glanced/formats"
+)
+
+// View says what of an image to open; the zero value is the guest disk.
+type View struct {
+	Stored      bool   // the bytes as stored, instead of the guest disk
+	Snapshot    string // an internal snapshot of the guest disk
+	Deactivated bool   // open a deactivated image too (an administrator's download)
+}
+
+// Handle is one open image. All handles of one image and view share one open
+// disk. Safe for concurrent use.
+type Handle struct {
+	c      *Catalog
+	img    Image
+	d      *disk
+	closed atomic.Bool
+}
+
+// Open opens an image for reading; the caller closes the Handle. ErrNotFound,
+// ErrNoData, ErrDeactivated, ErrStoredOnly (the guest disk of an image that has
+// none), ErrStatus, ErrStore.
+func (c *Catalog) Open(ctx context.Context, id string, v View) (*Handle, error) {
+	// The disk is entered into the table before the record is read: a revocation
+	// that the record does not show yet will find it there.
+	d := c.disks.acquire(diskKey{id, v})
+	h, err := c.openAs(ctx, d, id, v)
+	if err != nil {
+		c.disks.release(d)
+		return nil, err
+	}
+	return h, nil
+}
+
+func (c *Catalog) openAs(ctx context.Context, d *disk, id string, v View) (*Handle, error) {
+	img, err := c.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := openable(img, v); err != nil {
+		return nil, fmt.Errorf("open image %s: %w", id, err)
+	}
+	if err := c.disks.open(ctx, d, func(ctx context.Context) (*formats.Disk, error) { return c.openDisk(ctx, img, v) }); err != nil {
+		return nil, fmt.Errorf("open image %s: %w", id, err)
+	}
+	select {
+	case <-d.revoked:
+		return nil, fmt.Errorf("open image %s: %w", id, ErrRevoked)
+	default:
+	}
+	return &Handle{c: c, img: img, d: d}, nil
+}
+
+func openable(img Image, v View) error {
+	switch img.Status {
+	case Active:
+	case Deactivated:
+		if !v.Deactivated {
+			return ErrDeactivated
+		}
+	case Queued, Saving, Uploading, Importing, Killed:
+		return fmt.Errorf("%w: it is %s", ErrNoData, img.Status)
+	default:
+		return fmt.Errorf("%w: it is %s", ErrNotFound, img.Status)
+	}
+	if !v.Stored && img.DiskError != "" {
+		return fmt.Errorf("%w: %s", ErrStoredOnly, img.DiskError)
+	}
+	if len(img.Locations) == 0 {
+		return fmt.Errorf("%w: its record names no location", ErrNoData)
+	}
+	return nil
+}
+
+// openDisk opens the first location that can be opened.
+func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*formats.Disk, error) {
+	driver := c.raw
+	if !v.Stored {
+		var ok bool
+		if driver, ok = formats.Find(c.drivers, *img.DiskFormat); !ok {
+			return nil, fmt.Errorf("%w: there is no driver for %s", ErrStoredOnly, *img.DiskFormat)
+		}
+	}
+	var errs []error
+	for _, l := range img.Locations {
+		blob, err := c.openBlob(ctx, l)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		d, err := c.engine.Open(ctx, driver, []formats.Source{source(blob)}, nil, formats.Options{Snapshot: v.Snapshot})
+		if err == nil {
+			return d, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrStore, errors.Join(errs...))
+}
+
+func (c *Catalog) openBlob(ctx context.Context, l Location) (backends.Blob, error) {
+	s, err := c.store(l.Store)
+	if err != nil {
+		return nil, err
+	}
+	return s.Store.Open(ctx, backends.Location{Store: l.Store, URL: l.URL})
+}
+
+// Image is the record as it was when the handle was opened.
+func (h *Handle) Image() Image { return h.img.Clone() }
+
+// Size in bytes, of the guest disk or of the stored bytes.
+func (h *Handle) Size() int64 { return h.d.opened.Size() }
+
+// Info describes the disk.
+func (h *Handle) Info() formats.Info { return h.d.opened.Info() }
+
+// Revoked is closed when the image was deactivated or deleted; from then on
+// reads fail with ErrRevoked. The handle is still to be closed.
+func (h *Handle) Revoked() <-chan struct{} { return h.d.revoked }
+
+// ReadAt fills p from off or fails.
+func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := h.enter(); err != nil {
+		return err
+	}
+	defer h.c.disks.release(h.d)
+	return h.d.opened.ReadAt(ctx, p, off)
+}
+
+// Extents yields what range [off, off+n) is made of; see formats.Disk.Extents.
+func (h *Handle) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
+	if err := h.enter(); err != nil {
+		return err
+	}
+	defer h.c.disks.release(h.d)
+	return h.d.opened.Extents(ctx, off, n, yield)
+}
+
+// FileRange is formats.Disk's; the file is valid until the handle is closed.
+func (h *Handle) FileRange(ctx context.Context, off, n int64) (f *os.File, pos int64, ok bool) {
+	if h.enter() != nil {
+		return nil, 0, false
+	}
+	defer h.c.disks.release(h.d)
+	return h.d.opened.FileRange(ctx, off, n)
+}
+
+// Prefetch makes a later read of the range cheaper where it can.
+func (h *Handle) Prefetch(off, n int64) {
+	if h.enter() != nil {
+		return
+	}
+	defer h.c.disks.release(h.d)
+	h.d.opened.Prefetch(off, n)
+}
+
+// enter takes a reference for the time of one call, so that Close from another
+// goroutine, or a revocation, never closes the disk under it.
+func (h *Handle) enter() error {
+	if h.closed.Load() || !h.d.retain() {
+		return fmt.Errorf("image %s: %w", h.img.ID, formats.ErrClosed)
+	}
+	select {
+	case <-h.d.revoked:
+		h.c.disks.release(h.d)
+		return fmt.Errorf("image %s: %w", h.img.ID, ErrRevoked)
+	default:
+		return nil
+	}
+}
+
+// Close gives the handle back. Calls under way end well; later ones fail.
+func (h *Handle) Close() error {
+	if h.closed.Swap(true) {
+		return nil
+	}
+	return h.c.disks.release(h.d)
+}

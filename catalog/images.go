@@ -1,0 +1,201 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"glanced/backends"
+)
+
+// Create adds a queued image: what a user may set is taken from img, an id is
+// made up where there is none. ErrInvalid, ErrExists (ids of deleted images are
+// not used again), ErrQuota.
+func (c *Catalog) Create(ctx context.Context, img Image) (Image, error) {
+	fresh := Image{ID: img.ID, Status: Queued, Visibility: img.Visibility}
+	copySettable(&fresh, img)
+	if fresh.ID == "" {
+		fresh.ID = uuid.NewString()
+	}
+	if fresh.Visibility == "" {
+		fresh.Visibility = "shared"
+	}
+	if err := validate(&fresh); err != nil {
+		return Image{}, err
+	}
+	img, err := c.records.Create(ctx, fresh)
+	if err == nil {
+		c.changes.wake()
+	}
+	return img, err
+}
+
+// copySettable copies the fields that users may set.
+func copySettable(to *Image, from Image) {
+	from = from.Clone()
+	to.Name, to.DiskFormat, to.ContainerFormat = from.Name, from.DiskFormat, from.ContainerFormat
+	to.Visibility, to.Owner = from.Visibility, from.Owner
+	to.Protected, to.Hidden = from.Protected, from.Hidden
+	to.MinDisk, to.MinRAM = from.MinDisk, from.MinRAM
+	to.Properties, to.Tags = from.Properties, from.Tags
+}
+
+// Get is one image; ErrNotFound for a deleted one too.
+func (c *Catalog) Get(ctx context.Context, id string) (Image, error) {
+	img, err := c.records.Get(ctx, id)
+	if err != nil {
+		return Image{}, err
+	}
+	if img.Status == Deleted {
+		return Image{}, fmt.Errorf("image %s: %w", id, ErrNotFound)
+	}
+	return img, nil
+}
+
+// List selects images; ErrMarker, ErrInvalid (sort key or comparison).
+func (c *Catalog) List(ctx context.Context, q Query) ([]Image, error) {
+	for i, k := range q.Sort {
+		if !slices.Contains(SortKeys, k.Key) {
+			return nil, invalid("sort_key", "%q is not one of %v", clip(k.Key), SortKeys)
+		}
+		if slices.ContainsFunc(q.Sort[:i], func(o SortKey) bool { return o.Key == k.Key }) {
+			return nil, invalid("sort_key", "%q is given twice", k.Key)
+		}
+	}
+	for _, t := range slices.Concat(q.CreatedAt, q.UpdatedAt) {
+		if !slices.Contains([]string{"eq", "neq", "gt", "gte", "lt", "lte"}, t.Op) {
+			return nil, invalid("operator", "%q is not one of eq, neq, gt, gte, lt, lte", clip(t.Op))
+		}
+	}
+	return c.records.List(ctx, q)
+}
+
+// SortKeys are the fields that List can order by: Glance's.
+var SortKeys = []string{"name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at"}
+
+// Update lets change edit what a user may set; edits of other fields are
+// dropped. change may be called while the database is locked: it must be quick
+// and call nothing of the catalog. Its error is returned as it is. ErrFixed when
+// a format is changed after the upload began.
+func (c *Catalog) Update(ctx context.Context, id string, change func(*Image) error) (Image, error) {
+	return c.update(ctx, id, func(img *Image) error {
+		edited := img.Clone()
+		if err := change(&edited); err != nil {
+			return err
+		}
+		if img.Status != Queued && (!same(img.DiskFormat, edited.DiskFormat) || !same(img.ContainerFormat, edited.ContainerFormat)) {
+			return fmt.Errorf("image %s is %s: %w", id, img.Status, ErrFixed)
+		}
+		copySettable(img, edited)
+		return validate(img)
+	})
+}
+
+func same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// update is records' Update for images that are not deleted; it wakes watchers.
+func (c *Catalog) update(ctx context.Context, id string, change func(*Image) error) (Image, error) {
+	img, err := c.records.Update(ctx, id, func(img *Image) error {
+		if img.Status == Deleted {
+			return fmt.Errorf("image %s: %w", id, ErrNotFound)
+		}
+		return change(img)
+	})
+	if err == nil {
+		c.changes.wake()
+	}
+	return img, err
+}
+
+// Deactivate withdraws an active image: it is kept, but cannot be opened, and
+// what is open is revoked. Without effect on a deactivated one.
+func (c *Catalog) Deactivate(ctx context.Context, id string) error {
+	return c.toggle(ctx, id, Active, Deactivated)
+}
+
+// Reactivate undoes Deactivate. Without effect on an active image.
+func (c *Catalog) Reactivate(ctx context.Context, id string) error {
+	return c.toggle(ctx, id, Deactivated, Active)
+}
+
+func (c *Catalog) toggle(ctx context.Context, id string, from, to Status) error {
+	_, err := c.update(ctx, id, func(img *Image) error {
+		if img.Status == to {
+			return nil
+		}
+		if img.Status != from {
+			return &StatusError{ID: id, Have: img.Status, Want: to}
+		}
+		return move(img, to)
+	})
+	if err == nil && to == Deactivated {
+		c.disks.revoke(id, false)
+	}
+	return err
+}
+
+// Delete removes an image: its record first, then what is open is revoked, then
+// the bytes go. Bytes that cannot be removed now are removed by the next New.
+// ErrProtected, ErrNotFound, ErrInUse. An upload under way ends with ErrGone.
+func (c *Catalog) Delete(ctx context.Context, id string) error {
+	img, err := c.update(ctx, id, func(img *Image) error {
+		if img.Protected {
+			return fmt.Errorf("image %s: %w", id, ErrProtected)
+		}
+		img.Properties, img.Tags = nil, nil
+		return move(img, Deleted)
+	})
+	if err != nil {
+		return err
+	}
+	c.disks.revoke(id, true)
+	c.cancelUpload(id)
+	ctx, cancel := cleanupContext(ctx)
+	defer cancel()
+	if err := c.removeLocations(ctx, img); err != nil {
+		c.log.Warn("a deleted image's data is still in its store; it will be removed at the next start", "image", id, "error", err)
+	}
+	return nil
+}
+
+// cleanupTime is how long work goes on for a caller that has hung up.
+const cleanupTime = 30 * time.Second
+
+// cleanupContext is for work that must happen even when ctx has ended.
+func cleanupContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+}
+
+// removeLocations deletes a deleted image's bytes, then forgets where they were.
+func (c *Catalog) removeLocations(ctx context.Context, img Image) error {
+	if len(img.Locations) == 0 {
+		return nil
+	}
+	if err := c.removeBlobs(ctx, img.Locations); err != nil {
+		return err
+	}
+	_, err := c.records.Update(ctx, img.ID, func(i *Image) error {
+		i.Locations = nil
+		return nil
+	})
+	return err
+}
+
+// removeBlobs deletes stored bytes; those that are gone already are no error.
+func (c *Catalog) removeBlobs(ctx context.Context, locs []Location) error {
+	var errs []error
+	for _, l := range locs {
+		s, err := c.store(l.Store)
+		if err == nil {
+			err = s.Store.Delete(ctx, backends.Location{Store: l.Store, URL: l.URL})
+		}
+		if err != nil && !errors.Is(err, backends.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,112 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"glanced/formats"
+)
+
+const (
+	firstStep = 8 << 20 // bytes reserved at first where the size is unknown
+	leastStep = 1 << 20 // below this, what is needed and no more
+)
+
+// intake is the body of an upload on its way into the store: reading from it
+// checks the size limits, reserves quota, feeds the hashes, and stops a body
+// whose head is not of the declared format.
+type intake struct {
+	ctx  context.Context // the upload's; an intake lives inside one call of Upload
+	u    *upload
+	body io.Reader
+	n    int64  // bytes so far
+	head []byte // the first formats.ProbeLen bytes, until they have been looked at
+	seen bool   // they have been
+	hash *hashes
+	err  error // why the body was refused; not io.EOF
+}
+
+func newIntake(ctx context.Context, u *upload, body io.Reader) *intake {
+	return &intake{ctx: ctx, u: u, body: body, hash: newHashes()}
+}
+
+// Read implements io.Reader.
+func (in *intake) Read(p []byte) (int, error) {
+	if in.err != nil {
+		return 0, in.err
+	}
+	n, err := in.read(p)
+	if err != nil && err != io.EOF {
+		in.err = err
+	}
+	return n, err
+}
+
+func (in *intake) read(p []byte) (int, error) {
+	if in.ctx.Err() != nil {
+		return 0, fmt.Errorf("%w: %w", ErrBody, context.Cause(in.ctx))
+	}
+	n, err := in.body.Read(p)
+	if err != nil && err != io.EOF {
+		return 0, fmt.Errorf("%w after %d bytes: %w", ErrBody, in.n+int64(n), err)
+	}
+	in.n += int64(n)
+	if in.n > in.u.c.sizeCap {
+		return 0, fmt.Errorf("%w: at most %d bytes", ErrTooLarge, in.u.c.sizeCap)
+	}
+	if a := in.u.announced; a >= 0 && (in.n > a || err == io.EOF && in.n < a) {
+		return 0, fmt.Errorf("%w: %d bytes were announced, %d came", ErrBodySize, a, in.n)
+	}
+	if in.n > in.u.reserved {
+		if err := in.u.reserve(in.ctx, in.n); err != nil {
+			return 0, err
+		}
+	}
+	if !in.seen {
+		in.head = append(in.head, p[:min(n, formats.ProbeLen-len(in.head))]...)
+		if len(in.head) == formats.ProbeLen || err == io.EOF {
+			if err := in.u.c.checkHead(in.u.img, in.head); err != nil {
+				return 0, err
+			}
+			in.seen, in.head = true, nil
+		}
+	}
+	in.hash.write(p[:n])
+	return n, err
+}
+
+// sums are the hashes of the whole body; call it once, after Read said io.EOF.
+func (in *intake) sums() sums { return in.hash.sums() }
+
+// close stops the hashes.
+func (in *intake) close() { in.hash.close() }
+
+// reserve counts an upload of unknown size against the quota before its bytes
+// are stored. It takes more than it needs at once, so that a long upload is few
+// transactions, but never so much that this alone makes it fail.
+func (u *upload) reserve(ctx context.Context, need int64) error {
+	step := max(firstStep, u.reserved/4)
+	for {
+		want := max(need, u.reserved+step)
+		if step < leastStep {
+			want = need
+		}
+		_, err := u.c.records.Update(ctx, u.id, func(img *Image) error {
+			if img.Status != Saving {
+				return fmt.Errorf("image %s: %w", u.id, ErrGone)
+			}
+			img.Reserved = want
+			return nil
+		})
+		switch {
+		case err == nil:
+			u.reserved = want
+			return nil
+		case !errors.Is(err, ErrQuota) || want == need:
+			return err
+		}
+		step /= 2
+	}
+}

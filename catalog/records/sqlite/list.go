@@ -1,0 +1,268 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"glanced/catalog/records"
+)
+
+// sortColumns are the fields that a list can be ordered by; true: may be null.
+var sortColumns = map[string]bool{
+	"id": false, "name": true, "status": false, "disk_format": true, "container_format": true,
+	"visibility": false, "owner": false, "min_disk": false, "min_ram": false,
+	"size": true, "virtual_size": true, "created_at": false, "updated_at": false,
+}
+
+// compareOps are SQL's words for those of records.Compare.
+var compareOps = map[string]string{"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+// List implements records.Store.
+func (s *Store) List(ctx context.Context, q records.Query) ([]records.Image, error) {
+	var found []*row
+	err := s.view(ctx, "list images", func(tx *sql.Tx) error {
+		text, args, err := listSQL(ctx, tx, q)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.QueryContext(ctx, text, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			r := new(row)
+			if err := r.scan(rows); err != nil {
+				return err
+			}
+			found = append(found, r)
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return readParts(ctx, tx, found)
+	})
+	if err != nil {
+		return nil, err
+	}
+	images := make([]records.Image, len(found))
+	for i, r := range found {
+		images[i] = r.img
+	}
+	return images, nil
+}
+
+// conditions collects an AND of terms with their parameters.
+type conditions struct {
+	terms []string
+	args  []any
+}
+
+func (c *conditions) add(term string, args ...any) {
+	c.terms = append(c.terms, term)
+	c.args = append(c.args, args...)
+}
+
+// oneOf adds "column is one of values", which are one parameter however many.
+func oneOf[T ~string](c *conditions, column string, values []T) {
+	switch len(values) {
+	case 0:
+	case 1:
+		c.add(column+" = ?", string(values[0]))
+	default:
+		list, _ := json.Marshal(values) // strings always can
+		c.add(column+" IN (SELECT value FROM json_each(?))", string(list))
+	}
+}
+
+// listSQL is the statement that lists q, and its parameters.
+func listSQL(ctx context.Context, tx *sql.Tx, q records.Query) (string, []any, error) {
+	var c conditions
+	filter(&c, q)
+	if err := times(&c, "created_at", q.CreatedAt); err != nil {
+		return "", nil, err
+	}
+	if err := times(&c, "updated_at", q.UpdatedAt); err != nil {
+		return "", nil, err
+	}
+	keys, err := order(q.Sort)
+	if err != nil {
+		return "", nil, err
+	}
+	if q.Marker != "" {
+		if err := after(ctx, tx, &c, keys, q.Marker); err != nil {
+			return "", nil, err
+		}
+	}
+	text := `SELECT pk, ` + columns + ` FROM images`
+	if len(c.terms) > 0 {
+		text += ` WHERE ` + strings.Join(c.terms, " AND ")
+	}
+	var by []string
+	for _, k := range keys {
+		// SQLite sorts NULL before everything, so last when descending.
+		by = append(by, k.Key+map[bool]string{false: " ASC", true: " DESC"}[k.Desc])
+	}
+	text += ` ORDER BY ` + strings.Join(by, ", ")
+	if q.Limit > 0 {
+		text += ` LIMIT ?`
+		c.args = append(c.args, q.Limit)
+	}
+	return text, c.args, nil
+}
+
+func filter(c *conditions, q records.Query) {
+	see(c, q.Viewer, q.Visibility)
+	oneOf(c, "id", q.ID)
+	oneOf(c, "name", q.Name)
+	oneOf(c, "disk_format", q.DiskFormat)
+	oneOf(c, "container_format", q.ContainerFormat)
+	if len(q.Status) > 0 {
+		oneOf(c, "status", q.Status)
+	} else {
+		// The plus keeps the planner from walking all of a status instead of the
+		// order that the list is to have.
+		c.add("+status <> 'deleted'")
+	}
+	if q.Owner != "" {
+		c.add("owner = ?", q.Owner)
+	}
+	if q.Protected != nil {
+		c.add("protected = ?", *q.Protected)
+	}
+	if q.Hidden != nil {
+		c.add("hidden = ?", *q.Hidden)
+	}
+	if q.SizeMin != nil {
+		c.add("size >= ?", *q.SizeMin)
+	}
+	if q.SizeMax != nil {
+		c.add("size <= ?", *q.SizeMax)
+	}
+	if q.MinDisk != nil {
+		c.add("min_disk = ?", *q.MinDisk)
+	}
+	if q.MinRAM != nil {
+		c.add("min_ram = ?", *q.MinRAM)
+	}
+	if q.Checksum != "" {
+		c.add("checksum = ?", q.Checksum)
+	}
+	if q.HashValue != "" {
+		c.add("hash_value = ?", q.HashValue)
+	}
+	for _, tag := range q.Tags {
+		c.add("pk IN (SELECT image FROM tags WHERE tag = ?)", tag)
+	}
+	for _, name := range slices.Sorted(maps.Keys(q.Properties)) {
+		c.add("pk IN (SELECT image FROM properties WHERE name = ? AND value = ?)", name, q.Properties[name])
+	}
+	if q.Holding {
+		c.add("pk IN (SELECT image FROM locations)")
+	}
+}
+
+// see adds what the viewer may see, and the visibility asked for. A list that
+// asks for no visibility leaves out the community images of others, as Glance's.
+func see(c *conditions, v records.Viewer, visibility string) {
+	if !v.Admin {
+		c.add("(owner = ? OR visibility IN ('public', 'community'))", v.Project)
+	}
+	switch {
+	case visibility == "all", visibility == "" && v.Admin && v.Project == "":
+	case visibility == "":
+		c.add("(visibility <> 'community' OR owner = ?)", v.Project)
+	default:
+		c.add("visibility = ?", visibility)
+	}
+}
+
+func times(c *conditions, column string, all []records.Compare) error {
+	for _, t := range all {
+		op, ok := compareOps[t.Op]
+		if !ok {
+			return fmt.Errorf("no comparison %q; use eq, neq, gt, gte, lt or lte", t.Op)
+		}
+		c.add(column+" "+op+" ?", t.Time.UnixMicro())
+	}
+	return nil
+}
+
+// order checks the sort keys, and adds created_at and id, newest first, where
+// they are missing, so that the order is total.
+func order(keys []records.SortKey) ([]records.SortKey, error) {
+	keys = slices.Clone(keys)
+	for i, k := range keys {
+		if _, ok := sortColumns[k.Key]; !ok {
+			return nil, fmt.Errorf("images cannot be sorted by %q", k.Key)
+		}
+		if slices.ContainsFunc(keys[:i], func(o records.SortKey) bool { return o.Key == k.Key }) {
+			return nil, fmt.Errorf("sort key %q is given twice", k.Key)
+		}
+	}
+	for _, last := range []string{"created_at", "id"} {
+		if slices.ContainsFunc(keys, func(k records.SortKey) bool { return k.Key == "id" }) {
+			break // ids are unique: nothing after it counts
+		}
+		if !slices.ContainsFunc(keys, func(k records.SortKey) bool { return k.Key == last }) {
+			keys = append(keys, records.SortKey{Key: last, Desc: true})
+		}
+	}
+	return keys, nil
+}
+
+// after adds "comes after the marker in the order of keys": for some key it
+// differs from the marker on the far side, and in all keys before that it is the same.
+func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKey, marker string) error {
+	values, pointers := make([]any, len(keys)), make([]any, len(keys))
+	var names []string
+	for i, k := range keys {
+		names, pointers[i] = append(names, k.Key), &values[i]
+	}
+	err := tx.QueryRowContext(ctx, `SELECT `+strings.Join(names, ", ")+` FROM images WHERE id = ? AND status <> 'deleted'`, marker).Scan(pointers...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%w: %q", records.ErrMarker, marker)
+	}
+	if err != nil {
+		return err
+	}
+	var far []string
+	var args []any
+	for i, k := range keys {
+		var term []string
+		for j := range i {
+			term, args = append(term, keys[j].Key+" IS ?"), append(args, values[j])
+		}
+		switch {
+		case values[i] == nil && k.Desc:
+			continue // nothing is below NULL
+		case values[i] == nil:
+			term = append(term, k.Key+" IS NOT NULL")
+		case !k.Desc:
+			term, args = append(term, k.Key+" > ?"), append(args, values[i])
+		case sortColumns[k.Key]:
+			term, args = append(term, "("+k.Key+" < ? OR "+k.Key+" IS NULL)"), append(args, values[i])
+		default:
+			term, args = append(term, k.Key+" < ?"), append(args, values[i])
+		}
+		far = append(far, "("+strings.Join(term, " AND ")+")")
+	}
+	// Implied by the rest, but an index can be entered at it.
+	if first := keys[0]; !first.Desc && values[0] != nil {
+		c.add(first.Key+" >= ?", values[0])
+	} else if first.Desc && !sortColumns[first.Key] {
+		c.add(first.Key+" <= ?", values[0])
+	}
+	if len(far) == 0 {
+		c.add("0")
+	} else {
+		c.add("("+strings.Join(far, " OR ")+")", args...)
+	}
+	return nil
+}

@@ -1,0 +1,214 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"glanced/backends"
+)
+
+// UploadOptions of one Upload.
+type UploadOptions struct {
+	Size  int64  // announced length of the body in bytes; -1 = unknown
+	Store string // id of the store to keep it in; "" = the default one
+}
+
+// Activate makes a queued image active without data, as an upload of 0 bytes.
+func (c *Catalog) Activate(ctx context.Context, id string) error {
+	return c.Upload(ctx, id, bytes.NewReader(nil), UploadOptions{Size: 0})
+}
+
+// Upload takes a queued image's data in: one pass over body measures, hashes,
+// inspects and stores it. When it returns nil the image is active and its bytes
+// are durable. When it fails nothing is stored, and the image is queued again
+// (or killed, see Config) unless it was deleted meanwhile: ErrGone.
+//
+// Other errors: ErrNotFound, ErrStatus (not queued), ErrInvalid (a format is not
+// set), ErrUnknownStore, ErrStoreReadOnly, ErrStoreFull, ErrStore, ErrTooLarge,
+// ErrQuota, ErrBodySize, ErrBody (body failed, or ctx ended), ErrFormat, ErrUnsafe.
+func (c *Catalog) Upload(ctx context.Context, id string, body io.Reader, o UploadOptions) error {
+	entry, err := c.store(o.Store)
+	if err != nil {
+		return err
+	}
+	if entry.ReadOnly {
+		return fmt.Errorf("%w: %s", ErrStoreReadOnly, entry.ID)
+	}
+	if o.Size > c.sizeCap {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, o.Size, c.sizeCap)
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	u := &upload{c: c, id: id, store: entry.Store, announced: o.Size}
+	if err := u.begin(ctx); err != nil {
+		return err
+	}
+	c.enterUpload(id, end)
+	defer c.leaveUpload(id)
+	if err := u.run(ctx, body); err != nil {
+		return u.fail(ctx, err)
+	}
+	return nil
+}
+
+func (c *Catalog) enterUpload(id string, cancel context.CancelCauseFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.uploads[id] = cancel
+}
+
+func (c *Catalog) leaveUpload(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.uploads, id)
+}
+
+// cancelUpload ends an upload of a deleted image early, if it is one of ours.
+func (c *Catalog) cancelUpload(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cancel, ok := c.uploads[id]; ok {
+		cancel(ErrGone)
+	}
+}
+
+// upload is one image being taken in.
+type upload struct {
+	c         *Catalog
+	id        string
+	img       Image // as it was when the upload began
+	store     backends.Store
+	announced int64 // bytes, -1 = unknown
+	reserved  int64 // bytes counted against the quota so far
+	stored    *backends.Location
+}
+
+// begin moves queued to saving and reserves what is known of the size.
+func (u *upload) begin(ctx context.Context) error {
+	var left []Location // of an earlier try that could not be cleaned up
+	img, err := u.c.update(ctx, u.id, func(img *Image) error {
+		if img.Status != Queued {
+			return &StatusError{ID: u.id, Have: img.Status, Want: Saving}
+		}
+		switch {
+		case img.DiskFormat == nil:
+			return invalid("disk_format", "it must be set before data is uploaded")
+		case img.ContainerFormat == nil:
+			return invalid("container_format", "it must be set before data is uploaded")
+		}
+		left = slices.Clone(img.Pending)
+		img.Node, img.Reserved, img.Pending = u.c.node, max(u.announced, 0), nil
+		if l, ok := backends.As[backends.Locator](u.store); ok {
+			loc := l.Locate(u.id)
+			img.Pending = []Location{{Store: loc.Store, URL: loc.URL}}
+		}
+		return move(img, Saving)
+	})
+	if err != nil {
+		return err
+	}
+	u.img, u.reserved = img, img.Reserved
+	if err := u.c.removeBlobs(ctx, left); err != nil {
+		return u.fail(ctx, fmt.Errorf("%w: data of an earlier upload cannot be removed: %w", ErrStore, err))
+	}
+	return nil
+}
+
+// run stores the body and makes the image active.
+func (u *upload) run(ctx context.Context, body io.Reader) error {
+	in := newIntake(ctx, u, body)
+	defer in.close()
+	loc, err := u.store.Put(ctx, u.id, in, u.announced)
+	if err == nil {
+		u.stored = &loc
+	}
+	if err == nil {
+		// A store that was told the size may not have read on to the end.
+		_, err = io.Copy(io.Discard, in)
+	}
+	if in.err != nil {
+		// The reason, whatever the store made of it.
+		return in.err
+	}
+	if err != nil {
+		return storeError(ctx, err)
+	}
+	sums := in.sums()
+	// From here on the client is no longer needed: all it had to say is stored.
+	ctx = context.WithoutCancel(ctx)
+	verdict, err := u.c.inspect(ctx, u.img, loc, in.n)
+	if err != nil {
+		return err
+	}
+	_, err = u.c.update(ctx, u.id, func(img *Image) error {
+		if img.Status != Saving {
+			return &StatusError{ID: u.id, Have: img.Status, Want: Active}
+		}
+		algo := "sha512"
+		size := in.n
+		img.Size, img.Checksum, img.HashAlgo, img.HashValue = &size, &sums.md5, &algo, &sums.sha512
+		img.VirtualSize, img.Allocated, img.DiskError = verdict.virtualSize, verdict.allocated, verdict.diskError
+		img.Locations = []Location{{Store: loc.Store, URL: loc.URL}}
+		img.Node, img.Reserved, img.Pending = "", 0, nil
+		return move(img, Active)
+	})
+	return err
+}
+
+// fail leaves nothing behind, and returns cause, or ErrGone if the image was
+// deleted meanwhile. It does its work even if ctx has ended.
+func (u *upload) fail(ctx context.Context, cause error) error {
+	ctx, cancel := cleanupContext(ctx)
+	defer cancel()
+	var left []Location // what cannot be removed now is remembered for later
+	if u.stored != nil {
+		locs := []Location{{Store: u.stored.Store, URL: u.stored.URL}}
+		if err := u.c.removeBlobs(ctx, locs); err != nil {
+			u.c.log.Warn("a failed upload's data is still in its store; it will be removed before the next upload or at the next start", "image", u.id, "error", err)
+			left = locs
+		}
+	}
+	gone := false
+	_, err := u.c.records.Update(ctx, u.id, func(img *Image) error {
+		gone = img.Status == Deleted
+		img.Reserved, img.Pending = 0, left
+		if img.Status != Saving {
+			return nil
+		}
+		if len(left) == 0 {
+			img.Node = ""
+		}
+		return move(img, u.c.failedUpload)
+	})
+	u.c.changes.wake()
+	switch {
+	case err != nil && errors.Is(err, ErrNotFound), gone:
+		return fmt.Errorf("image %s: %w", u.id, ErrGone)
+	case err != nil:
+		// The image stays saving until the next start sweeps it.
+		u.c.log.Error("cannot give up a failed upload; it will be swept at the next start", "image", u.id, "error", err)
+	}
+	return fmt.Errorf("upload image %s: %w", u.id, cause)
+}
+
+// storeError says in the catalog's words why Put failed.
+func storeError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", ErrBody, context.Cause(ctx))
+	}
+	for _, k := range []struct{ from, to error }{
+		{backends.ErrFull, ErrStoreFull},
+		{backends.ErrReadOnly, ErrStoreReadOnly},
+		{backends.ErrShort, ErrBodySize},
+		{backends.ErrLong, ErrBodySize},
+	} {
+		if errors.Is(err, k.from) {
+			return fmt.Errorf("%w: %w", k.to, err)
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrStore, err)
+}

@@ -1,0 +1,122 @@
+package catalog
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+// Glance's words, in the order of its schema.
+var (
+	ContainerFormats = []string{"ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"}
+	DiskFormats      = []string{"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"}
+	Visibilities     = []string{"community", "public", "private", "shared"}
+)
+
+// Limits of what users write. Glance counts characters, not bytes; so do we.
+const (
+	maxName          = 255
+	maxOwner         = 255
+	maxTag           = 255
+	maxTags          = 128
+	maxPropertyName  = 255
+	maxPropertyValue = 65535 // bytes: a TEXT column of MySQL, as in Glance
+	maxProperties    = 128
+	maxMinimum       = math.MaxInt32 // min_disk, min_ram
+)
+
+// validate checks all that a user may set. Any valid UTF-8 is taken, characters
+// beyond the basic plane too (Glance refuses those, for the sake of MySQL's old utf8).
+func validate(img *Image) error {
+	// As Glance's schema: the canonical spelling, either case.
+	if id, err := uuid.Parse(img.ID); err != nil || !strings.EqualFold(id.String(), img.ID) {
+		return invalid("id", "%q is not a UUID", clip(img.ID))
+	}
+	if img.Name != nil {
+		if err := text("name", *img.Name, maxName); err != nil {
+			return err
+		}
+	}
+	if err := text("owner", img.Owner, maxOwner); err != nil {
+		return err
+	}
+	if err := word("visibility", &img.Visibility, Visibilities); err != nil {
+		return err
+	}
+	if err := word("disk_format", img.DiskFormat, DiskFormats); err != nil {
+		return err
+	}
+	if err := word("container_format", img.ContainerFormat, ContainerFormats); err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		name  string
+		value int64
+	}{{"min_disk", img.MinDisk}, {"min_ram", img.MinRAM}} {
+		if m.value < 0 || m.value > maxMinimum {
+			return invalid(m.name, "%d is not between 0 and %d", m.value, maxMinimum)
+		}
+	}
+	if len(img.Tags) > maxTags {
+		return invalid("tags", "%d tags, at most %d are allowed", len(img.Tags), maxTags)
+	}
+	for _, tag := range img.Tags {
+		if err := text("tags", tag, maxTag); err != nil {
+			return err
+		}
+	}
+	if len(img.Properties) > maxProperties {
+		return invalid("properties", "%d properties, at most %d are allowed", len(img.Properties), maxProperties)
+	}
+	for name, value := range img.Properties {
+		if name == "" {
+			return invalid("properties", "a property needs a name")
+		}
+		if err := text("a property's name", name, maxPropertyName); err != nil {
+			return err
+		}
+		if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+			return invalid(name, "the value is not text in UTF-8")
+		}
+		if len(value) > maxPropertyValue {
+			return invalid(name, "the value has %d bytes, at most %d are allowed", len(value), maxPropertyValue)
+		}
+	}
+	return nil
+}
+
+func invalid(field, why string, args ...any) error {
+	return fmt.Errorf("%w: %s: %s", ErrInvalid, field, fmt.Sprintf(why, args...))
+}
+
+// text checks one line of user text: UTF-8 without NUL, at most limit characters.
+func text(field, value string, limit int) error {
+	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+		return invalid(field, "not text in UTF-8")
+	}
+	if n := utf8.RuneCountInString(value); n > limit {
+		return invalid(field, "%q is too long: %d characters, at most %d are allowed", clip(value), n, limit)
+	}
+	return nil
+}
+
+// word checks a field that has one of a few values; nil is allowed.
+func word(field string, value *string, words []string) error {
+	if value == nil || slices.Contains(words, *value) {
+		return nil
+	}
+	return invalid(field, "%q is not one of %s", clip(*value), strings.Join(words, ", "))
+}
+
+// clip keeps a long value from filling an error message.
+func clip(s string) string {
+	const most = 64
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most]) + "…"
+}

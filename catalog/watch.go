@@ -1,0 +1,155 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"sync"
+	"time"
+
+	"glanced/catalog/records"
+)
+
+const (
+	pollEvery  = time.Second // for changes that other daemons make
+	changeStep = 256         // log entries read at once
+)
+
+// hub wakes whoever follows the log of changes.
+type hub struct {
+	mu   sync.Mutex
+	next chan struct{} // closed at the next wake
+}
+
+func (h *hub) init() { h.next = make(chan struct{}) }
+
+func (h *hub) wake() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.next)
+	h.next = make(chan struct{})
+}
+
+// wait is a channel that the next wake closes. Take it before looking at the
+// log, so that nothing falls between.
+func (h *hub) wait() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.next
+}
+
+// LastSeq is the number of the newest change.
+func (c *Catalog) LastSeq(ctx context.Context) (Seq, error) { return c.records.LastSeq(ctx) }
+
+// Watch yields every change after since, of this and other daemons, oldest
+// first, and waits for more until ctx or the catalog ends. Own changes come at
+// once, those of others within a second. An error is yielded once and ends it;
+// ErrTrimmed means that the log no longer reaches back to since: take LastSeq,
+// List anew, and Watch from there.
+func (c *Catalog) Watch(ctx context.Context, since Seq) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		for {
+			more := c.changes.wait()
+			all, err := c.records.Changes(ctx, since, changeStep)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				yield(Change{}, err)
+				return
+			}
+			for _, ch := range all {
+				since = ch.Seq
+				if !yield(ch, nil) {
+					return
+				}
+			}
+			if len(all) == changeStep {
+				continue
+			}
+			select {
+			case <-more:
+			case <-ctx.Done():
+				return
+			case <-c.done:
+				return
+			}
+		}
+	}
+}
+
+// follow polls the log of changes until ctx ends: it wakes the watchers and
+// revokes what another daemon has withdrawn.
+func (c *Catalog) follow(ctx context.Context, since Seq) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		more := c.changes.wait()
+		next, err := c.catchUp(ctx, since)
+		if err != nil && ctx.Err() == nil {
+			c.log.Error("cannot read the log of changes; trying again", "error", err)
+		}
+		if next != since {
+			since = next
+			// Their own wait may have been taken before a change of another daemon.
+			c.changes.wake()
+			continue
+		}
+		select {
+		case <-more:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// catchUp revokes by the changes after since, and returns the last one's number.
+func (c *Catalog) catchUp(ctx context.Context, since Seq) (Seq, error) {
+	all, err := c.records.Changes(ctx, since, changeStep)
+	if errors.Is(err, records.ErrTrimmed) {
+		last, err := c.records.LastSeq(ctx)
+		if err != nil {
+			return since, err
+		}
+		for _, id := range c.disks.ids() {
+			if err := c.recheck(ctx, id); err != nil {
+				return since, err
+			}
+		}
+		return last, nil
+	}
+	if err != nil {
+		return since, err
+	}
+	for _, ch := range all {
+		if ch.Status != Active {
+			if err := c.recheck(ctx, ch.ID); err != nil {
+				return since, err
+			}
+		}
+		since = ch.Seq
+	}
+	return since, nil
+}
+
+// recheck revokes what is open of image id if it may not be open now. It looks
+// at the record and not at the change, which may be long past: revoking by it
+// could hit a disk opened after a reactivation.
+func (c *Catalog) recheck(ctx context.Context, id string) error {
+	if !c.disks.has(id) {
+		return nil
+	}
+	img, err := c.records.Get(ctx, id)
+	switch {
+	case errors.Is(err, records.ErrNotFound):
+		c.disks.revoke(id, true)
+	case err != nil:
+		return err
+	case img.Status == Deactivated:
+		c.disks.revoke(id, false)
+	case img.Status != Active:
+		c.disks.revoke(id, true)
+	}
+	return nil
+}
