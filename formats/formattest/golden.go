@@ -1,0 +1,66 @@
+package formattest
+
+import (
+	"path/filepath"
+	"testing"
+
+	"glanced/formats"
+)
+
+// Variant is one way in which qemu-img makes images of a format.
+type Variant struct {
+	Options string   // of qemu-img's -o; also the test's name
+	Args    []string // more arguments of qemu-img convert: "-c", "-S", "0"
+	// Largest leaves out truth disks of more bytes (a preallocated sparse disk
+	// would fill the file system); 0 = all.
+	Largest int64
+	// Edit changes the finished image; its name ends the test's name.
+	EditName string
+	Edit     func(t *testing.T, path string)
+}
+
+func (v Variant) name() string {
+	name := v.Options
+	for _, s := range append(v.Args, v.EditName) {
+		if s != "" {
+			name += " " + s
+		}
+	}
+	if name == "" {
+		return "plain"
+	}
+	return name
+}
+
+// Golden makes an image of every variant from each of Truths with qemu-img, and
+// compares each with what qemu-img itself reads from it. qemuFormat is qemu's
+// name for the format.
+func Golden(t *testing.T, d formats.Driver, qemuFormat string, variants []Variant) {
+	Need(t, "qemu-img", "qemu-utils")
+	dir := t.TempDir()
+	raws := make(map[string]string)
+	for _, tr := range Truths {
+		raws[tr.Name] = tr.Make(t, dir)
+	}
+	for i, v := range variants {
+		t.Run(v.name(), func(t *testing.T) {
+			t.Parallel()
+			for _, tr := range Truths {
+				if v.Largest > 0 && tr.Size > v.Largest {
+					continue
+				}
+				path := filepath.Join(t.TempDir(), tr.Name+".image")
+				args := []string{"convert", "-f", "raw", "-O", qemuFormat}
+				if v.Options != "" {
+					args = append(args, "-o", v.Options)
+				}
+				args = append(args, v.Args...)
+				Run(t, "qemu-img", append(args, raws[tr.Name], path)...)
+				if v.Edit != nil {
+					v.Edit(t, path)
+				}
+				Image{Driver: d, Path: path, QemuFormat: qemuFormat, Seed: uint64(i)}.Compare(t, tr.Name)
+			}
+		})
+	}
+}
