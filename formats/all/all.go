@@ -4,11 +4,13 @@ package all
 import (
 	"glanced/formats"
 	"glanced/formats/raw"
+	"glanced/formats/vmdk"
 )
 
 // Drivers lists every format, raw last: it is what is left.
 func Drivers() []formats.Driver {
 	return []formats.Driver{
+		vmdk.Driver(),
 		raw.Driver(),
 	}
 }
