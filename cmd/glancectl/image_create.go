@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/urfave/cli/v2"
+
+	"glanced/cmd/glancectl/internal/glanceapi"
+	"glanced/formats"
+	"glanced/formats/all"
+)
+
+// cleanupTimeout is how long an interrupted create may take to delete its record.
+const cleanupTimeout = 15 * time.Second
+
+// imageFlags are the fields that create and update both set.
+func imageFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "name", Usage: "`NAME` of the image, 255 characters at most"},
+		&cli.StringFlag{Name: "disk-format", Usage: "`FORMAT` of the disk: raw, qcow2, vmdk, ..."},
+		&cli.StringFlag{Name: "container-format", Usage: "`FORMAT` of what the disk lies in: bare, ova, ..."},
+		&cli.StringFlag{Name: "visibility", Usage: "`WHO` may use it: private, shared, community, public"},
+		&cli.StringFlag{Name: "owner", Usage: "`PROJECT` that owns it (administrators only)"},
+		&cli.Int64Flag{Name: "min-disk", Usage: "disk that a server needs to boot it, `GIB`"},
+		&cli.Int64Flag{Name: "min-ram", Usage: "memory that a server needs to boot it, `MIB`"},
+		&cli.BoolFlag{Name: "protected", Usage: "refuse to delete it"},
+		&cli.BoolFlag{Name: "hidden", Usage: "leave it out of lists"},
+		&cli.StringSliceFlag{Name: "property", Usage: "set the property `NAME=VALUE` (repeatable)"},
+		&cli.StringSliceFlag{Name: "tag", Usage: "add the `TAG` (repeatable)"},
+	}
+}
+
+// setFields are the API fields, less tags and properties, that the options set.
+func setFields(c *cli.Context) map[string]any {
+	fields := make(map[string]any)
+	for option, field := range map[string]string{
+		"name": "name", "disk-format": "disk_format", "container-format": "container_format", "visibility": "visibility", "owner": "owner",
+	} {
+		if c.IsSet(option) {
+			fields[field] = c.String(option)
+		}
+	}
+	for option, field := range map[string]string{"min-disk": "min_disk", "min-ram": "min_ram"} {
+		if c.IsSet(option) {
+			fields[field] = c.Int64(option)
+		}
+	}
+	for option, field := range map[string]string{"protected": "protected", "hidden": "os_hidden"} {
+		if c.IsSet(option) {
+			fields[field] = c.Bool(option)
+		}
+	}
+	return fields
+}
+
+func imageCreateCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name: "create", Usage: "create an image, with its data or without", ArgsUsage: " ",
+		Description: "With --file the data is uploaded at once; without --disk-format the format is found out\n" +
+			"from the data. If the upload fails, the record that was made for it is deleted again." + examples(
+			"glancectl image create --name debian-12 --visibility public --file debian-12.qcow2",
+			"glancectl image create --name golden --file disk.vmdk --property os_distro=debian --tag lts",
+			"xz -dc disk.raw.xz | glancectl image create --name piped --disk-format raw --file -",
+			"glancectl image create --name later --disk-format qcow2 --container-format bare"),
+		Flags: append(append(imageFlags(),
+			&cli.StringFlag{Name: "id", Usage: "`UUID` of the image instead of a random one"},
+			&cli.StringFlag{Name: "file", Usage: "upload the data in `FILE` (- = standard input)"},
+			&cli.BoolFlag{Name: "keep", Usage: "keep the record when the upload fails"},
+		), progressFlags()...),
+		Action: func(c *cli.Context) error { return createImage(c, s) },
+	}
+}
+
+func createImage(c *cli.Context, s streams) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	p, err := newPrinter(c, s)
+	if err != nil {
+		return err
+	}
+	fields := setFields(c)
+	props, err := properties(c)
+	if err != nil {
+		return err
+	}
+	for k, v := range props {
+		fields[k] = v
+	}
+	if tags := c.StringSlice("tag"); len(tags) > 0 {
+		fields["tags"] = tags
+	}
+	if id := c.String("id"); id != "" {
+		if _, err := uuid.Parse(id); err != nil {
+			return usagef(c, "--id %q is not a UUID", id)
+		}
+		fields["id"] = id
+	}
+	if c.Bool("keep") && !c.IsSet("file") {
+		return usagef(c, "--keep says what to do when the upload of --file fails; there is no --file")
+	}
+	api, err := connect(c)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	if !c.IsSet("file") {
+		img, err := api.Create(c.Context, fields)
+		if err != nil {
+			return fmt.Errorf("create the image: %w", err)
+		}
+		return printImage(p, img)
+	}
+
+	data, err := openData(c.String("file"), s)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	if _, ok := fields["container_format"]; !ok {
+		fields["container_format"] = "bare"
+	}
+	if _, ok := fields["disk_format"]; !ok {
+		format, err := data.guess()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(s.err, "disk format %s, by the content of %s; --disk-format says otherwise\n", format, printable(data.name))
+		fields["disk_format"] = format
+	}
+	img, err := api.Create(c.Context, fields)
+	if err != nil {
+		return fmt.Errorf("create the image: %w", err)
+	}
+	if err := upload(c, s, api, img.ID(), data); err != nil {
+		return takeBack(c, api, img, err)
+	}
+	if img, err = api.Get(c.Context, img.ID()); err != nil {
+		return fmt.Errorf("the image was uploaded, but cannot be shown: %w", err)
+	}
+	return printImage(p, img)
+}
+
+// takeBack deletes the record whose upload failed, even when the user interrupts,
+// and tells so along with why.
+func takeBack(c *cli.Context, api *glanceapi.Client, img glanceapi.Image, why error) error {
+	why = fmt.Errorf("upload to image %s: %w", img.ID(), why)
+	if c.Bool("keep") {
+		fmt.Fprintf(c.App.ErrWriter, "image %s is kept; try again with: glancectl image upload %s FILE\n", img.ID(), img.ID())
+		return why
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), cleanupTimeout)
+	defer cancel()
+	err := error(nil)
+	if img["protected"] == true {
+		_, err = api.Update(ctx, img.ID(), []glanceapi.Op{{Op: "replace", Path: glanceapi.Pointer("protected"), Value: false}})
+	}
+	if err == nil {
+		err = api.Delete(ctx, img.ID())
+	}
+	if err != nil {
+		fmt.Fprintf(c.App.ErrWriter, "image %s, made for this upload, could not be deleted again: %s\n", img.ID(), printable(err.Error()))
+		return why
+	}
+	fmt.Fprintf(c.App.ErrWriter, "image %s, made for this upload, was deleted again\n", img.ID())
+	return why
+}
+
+// imageData is what shall be uploaded: a file, or standard input.
+type imageData struct {
+	io.Reader
+	io.Closer
+	name string
+	size int64 // bytes; -1 = unknown
+	peek *bufio.Reader
+}
+
+// openData opens the file called name ("-" = standard input) for an upload.
+func openData(name string, s streams) (*imageData, error) {
+	if name == "-" {
+		if isTerminal(s.in) {
+			return nil, errors.New("standard input is a terminal: pipe the data in, or name a file")
+		}
+		b := bufio.NewReaderSize(s.in, formats.ProbeLen)
+		return &imageData{Reader: b, Closer: io.NopCloser(nil), name: "standard input", size: -1, peek: b}, nil
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder, not a disk image", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	size := int64(-1) // a pipe
+	if info.Mode().IsRegular() || info.Mode()&os.ModeDevice != 0 {
+		if size, err = f.Seek(0, io.SeekEnd); err == nil {
+			_, err = f.Seek(0, io.SeekStart)
+		}
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("find the size of %s: %w", name, err)
+		}
+	}
+	b := bufio.NewReaderSize(f, 1<<20)
+	return &imageData{Reader: b, Closer: f, name: name, size: size, peek: b}, nil
+}
+
+// guess is the disk format that the data begins like; raw where it is like none.
+func (d *imageData) guess() (string, error) {
+	head, err := d.peek.Peek(formats.ProbeLen)
+	if err != nil && err != io.EOF {
+		return "", fmt.Errorf("read the beginning of %s: %w", d.name, err)
+	}
+	format, err := formats.Detect(all.Drivers(), head)
+	if err != nil {
+		return "", &advised{fmt.Errorf("the format of %s: %w", d.name, err), "Say what it is with --disk-format."}
+	}
+	return format, nil
+}
+
+// upload sends data to the image, with a progress bar.
+func upload(c *cli.Context, s streams, api *glanceapi.Client, id string, data *imageData) error {
+	bar := startProgress(c, s, "upload", data.size)
+	defer bar.finish()
+	return api.Upload(c.Context, id, bar.reader(data), data.size)
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"glanced/cmd/glancectl/internal/glanceapi"
+)
+
+func imageListCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name: "list", Usage: "list images", ArgsUsage: " ",
+		Description: "Lists every page of what matches all filters. Community and hidden images are left\n" +
+			"out unless --all asks for them. With -c any field or property can be a column." + examples(
+			"glancectl image list --status active --sort name:asc",
+			"glancectl image list --property os_distro=debian -c id -c name -c os_distro",
+			"glancectl image list --all -f json"),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "name", Usage: "only images named `NAME`"},
+			&cli.StringFlag{Name: "status", Usage: "only of `STATUS`: queued, saving, active, deactivated, ..."},
+			&cli.StringFlag{Name: "visibility", Usage: "only of `VISIBILITY`: public, private, shared, community, all"},
+			&cli.StringFlag{Name: "disk-format", Usage: "only of `FORMAT`: raw, qcow2, vmdk, ..."},
+			&cli.StringFlag{Name: "container-format", Usage: "only of container `FORMAT`: bare, ova, ..."},
+			&cli.StringFlag{Name: "owner", Usage: "only of the project `OWNER`"},
+			&cli.StringSliceFlag{Name: "tag", Usage: "only with the `TAG` (repeatable: with all of them)"},
+			&cli.StringSliceFlag{Name: "property", Usage: "only with the property `NAME=VALUE` (repeatable)"},
+			&cli.StringFlag{Name: "sort", Usage: "order by `KEY[:asc|:desc],...`, for instance name:asc,created_at:desc"},
+			&cli.IntFlag{Name: "limit", Usage: "at most `N` images (0 = all)"},
+			&cli.BoolFlag{Name: "hidden", Usage: "only hidden images"},
+			&cli.BoolFlag{Name: "all", Usage: "all that you may see: community images too, and hidden ones after the others"},
+		},
+		Action: func(c *cli.Context) error {
+			if _, err := arguments(c); err != nil {
+				return err
+			}
+			p, err := newPrinter(c, s)
+			if err != nil {
+				return err
+			}
+			queries, err := listQueries(c)
+			if err != nil {
+				return err
+			}
+			api, err := connect(c)
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			var records []record
+			for _, q := range queries {
+				left := c.Int("limit") - len(records)
+				if c.Int("limit") > 0 && left == 0 {
+					break
+				}
+				for img, err := range api.List(c.Context, q, max(left, 0)) {
+					if err != nil {
+						return err
+					}
+					records = append(records, imageRecord(img))
+				}
+			}
+			p.open = true
+			return p.list([]string{"id", "name", "status", "disk_format", "size", "visibility"}, records)
+		},
+	}
+}
+
+// listQueries turns the filters into API queries: one, or with --all a second
+// one for hidden images, because Glance lists either kind but not both.
+func listQueries(c *cli.Context) ([]url.Values, error) {
+	if c.Int("limit") < 0 {
+		return nil, usagef(c, "--limit %d is below 0", c.Int("limit"))
+	}
+	if c.Bool("all") && c.Bool("hidden") {
+		return nil, usagef(c, "--all lists hidden images too; give one of --all and --hidden")
+	}
+	q := url.Values{}
+	for option, key := range map[string]string{
+		"status": "status", "visibility": "visibility", "disk-format": "disk_format", "container-format": "container_format", "owner": "owner", "sort": "sort",
+	} {
+		if v := c.String(option); v != "" {
+			q.Set(key, v)
+		}
+	}
+	if c.IsSet("name") {
+		q.Set("name", exactly(c.String("name")))
+	}
+	if tags := c.StringSlice("tag"); len(tags) > 0 {
+		q["tag"] = tags
+	}
+	for _, kv := range c.StringSlice("property") {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok || k == "" {
+			return nil, usagef(c, "--property %q is not of the form NAME=VALUE", kv)
+		}
+		if q.Has(k) || slices.Contains([]string{"limit", "marker"}, k) || (slices.Contains(glanceapi.Fields(), k) && k != "checksum" && k != "os_hash_value") {
+			return nil, usagef(c, "--property %s: that is no property", k)
+		}
+		q.Set(k, v)
+	}
+	if c.Bool("hidden") {
+		q.Set("os_hidden", "true")
+	}
+	if !c.Bool("all") {
+		return []url.Values{q}, nil
+	}
+	if !q.Has("visibility") {
+		q.Set("visibility", "all")
+	}
+	hidden := url.Values{"os_hidden": {"true"}}
+	for k, v := range q {
+		hidden[k] = v
+	}
+	return []url.Values{q, hidden}, nil
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"glanced/cmd/glancectl/internal/glanceapi"
+)
+
+func imageUpdateCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name: "update", Usage: "change an image's fields, properties and tags", ArgsUsage: "ID|NAME",
+		Description: "Fields and properties are changed together or not at all; tags after them, one by one.\n" +
+			"Options that are not given leave their field as it is." + examples(
+			"glancectl image update debian-12 --name debian-12-old --hidden",
+			"glancectl image update debian-12 --property os_version=12.8 --remove-property draft",
+			"glancectl image update debian-12 --protected=false --tag lts --remove-tag testing"),
+		Flags: append(imageFlags(),
+			&cli.StringSliceFlag{Name: "remove-property", Usage: "remove the property `NAME` (repeatable)"},
+			&cli.StringSliceFlag{Name: "remove-tag", Usage: "remove the `TAG` (repeatable)"},
+		),
+		Action: func(c *cli.Context) error { return updateImage(c, s) },
+	}
+}
+
+func updateImage(c *cli.Context, s streams) error {
+	args, err := arguments(c, "ID|NAME")
+	if err != nil {
+		return err
+	}
+	p, err := newPrinter(c, s)
+	if err != nil {
+		return err
+	}
+	ops, err := updateOps(c)
+	if err != nil {
+		return err
+	}
+	add, remove := c.StringSlice("tag"), c.StringSlice("remove-tag")
+	if len(ops)+len(add)+len(remove) == 0 {
+		return usagef(c, "nothing to change: name a field, a property or a tag")
+	}
+	api, err := connect(c)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	img, err := findImage(c.Context, api, args[0])
+	if err != nil {
+		return err
+	}
+	id := img.ID()
+	if len(ops) > 0 {
+		if img, err = api.Update(c.Context, id, ops); err != nil {
+			return fmt.Errorf("update image %s: %w", id, err)
+		}
+	}
+	for _, tag := range add {
+		if err := api.AddTag(c.Context, id, tag); err != nil {
+			return fmt.Errorf("add the tag %s to image %s: %w", tag, id, err)
+		}
+	}
+	for _, tag := range remove {
+		if err := api.RemoveTag(c.Context, id, tag); err != nil {
+			return fmt.Errorf("remove the tag %s from image %s: %w", tag, id, err)
+		}
+	}
+	if len(add)+len(remove) > 0 {
+		if img, err = api.Get(c.Context, id); err != nil {
+			return fmt.Errorf("the image was updated, but cannot be shown: %w", err)
+		}
+	}
+	return printImage(p, img)
+}
+
+// updateOps turns the options into a patch, in an order that does not vary.
+func updateOps(c *cli.Context) ([]glanceapi.Op, error) {
+	var ops []glanceapi.Op
+	fields := setFields(c)
+	for _, name := range glanceapi.Fields() {
+		if v, ok := fields[name]; ok {
+			ops = append(ops, glanceapi.Op{Op: "replace", Path: glanceapi.Pointer(name), Value: v})
+		}
+	}
+	props, err := properties(c)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for name := range props {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names { // "add" also replaces
+		ops = append(ops, glanceapi.Op{Op: "add", Path: glanceapi.Pointer(name), Value: props[name]})
+	}
+	for _, name := range c.StringSlice("remove-property") {
+		if slices.Contains(glanceapi.Fields(), name) {
+			return nil, usagef(c, "%s is a field, which cannot be removed", name)
+		}
+		if _, both := props[name]; both {
+			return nil, usagef(c, "the property %s is both set and removed", name)
+		}
+		ops = append(ops, glanceapi.Op{Op: "remove", Path: glanceapi.Pointer(name)})
+	}
+	return ops, nil
+}

@@ -1,0 +1,81 @@
+package glanceapi
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+)
+
+// Upload gives the image its data: size bytes of body, or all of it where size
+// is -1. The server is asked for its consent (Expect: 100-continue) before the
+// first byte, so a refusal costs no transfer. body may still be read from for a
+// moment after an error.
+func (c *Client) Upload(ctx context.Context, id string, body io.Reader, size int64) error {
+	h := http.Header{"Content-Type": {"application/octet-stream"}, "Expect": {"100-continue"}}
+	if size >= 0 {
+		h.Set("X-Openstack-Image-Size", strconv.FormatInt(size, 10))
+	}
+	if size == 0 {
+		h.Del("Expect")
+	}
+	src := &source{r: body, left: size}
+	resp, err := c.send(ctx, request{
+		method: http.MethodPut, path: imagePath(id) + "/file", header: h, body: src, size: size,
+	})
+	if err != nil {
+		if own := src.failure(); own != nil && ctx.Err() == nil {
+			return own
+		}
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// source keeps the error of the reader whose bytes are sent: net/http reports it
+// like a broken connection. It also hides the reader's Close from net/http.
+type source struct {
+	r    io.Reader
+	left int64 // bytes still due, negative = unknown
+
+	mu  sync.Mutex
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if s.left >= 0 {
+		s.left = max(s.left-int64(n), 0)
+	}
+	if err == io.EOF && s.left > 0 {
+		err = fmt.Errorf("the data ended %d bytes early: was the file changed while it was sent?", s.left)
+	}
+	if err != nil && err != io.EOF {
+		s.mu.Lock()
+		s.err = err
+		s.mu.Unlock()
+	}
+	return n, err
+}
+
+func (s *source) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Download opens the image's data as it is stored. Size is -1 where the server
+// does not say; ok is false where the image has no data yet (204). The caller closes body.
+func (c *Client) Download(ctx context.Context, id string) (body io.ReadCloser, size int64, ok bool, err error) {
+	resp, err := c.send(ctx, request{method: http.MethodGet, path: imagePath(id) + "/file"})
+	if err != nil {
+		return nil, 0, false, err
+	}
+	if resp.StatusCode == http.StatusNoContent {
+		resp.Body.Close()
+		return nil, 0, false, nil
+	}
+	return resp.Body, resp.ContentLength, true, nil
+}
