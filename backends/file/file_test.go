@@ -1,0 +1,271 @@
+package file
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"glanced/backends"
+	"glanced/backends/backendtest"
+)
+
+func openStore(t testing.TB, root string) *Store {
+	t.Helper()
+	s, err := Open(Config{ID: "local", Path: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// list names every file below a store's folder.
+func list(t testing.TB, root string) (names []string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			names = append(names, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func TestContract(t *testing.T) {
+	for name, named := range map[string]bool{"without a name until whole": false, "in .incoming until whole": true} {
+		t.Run(name, func(t *testing.T) {
+			backendtest.Suite{
+				New: func(t testing.TB) backends.Store {
+					s, err := Open(Config{ID: "local", Path: filepath.Join(t.TempDir(), "odd name %41 ảnh")})
+					if err != nil {
+						t.Fatal(err)
+					}
+					s.named = named
+					return s
+				},
+				List: func(t testing.TB, s backends.Store) []string { return list(t, s.(*Store).root) },
+			}.Run(t)
+		})
+	}
+}
+
+func TestTheLayoutIsGlances(t *testing.T) {
+	root := t.TempDir()
+	s := openStore(t, root)
+	content := backendtest.Noise(1, 1000)
+	loc, err := s.Put(t.Context(), "6f3a", bytes.NewReader(content), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "file://" + root + "/6f3a"; loc.URL != want {
+		t.Errorf("location %s, want %s", loc.URL, want)
+	}
+	got, err := os.ReadFile(filepath.Join(root, "6f3a"))
+	if err != nil || !bytes.Equal(got, content) {
+		t.Errorf("the file: %v, or other bytes", err)
+	}
+}
+
+func TestZeroBlocksBecomeHoles(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	content := make([]byte, 64<<20)
+	copy(content[20<<20:], backendtest.Noise(1, 1<<20))
+	content[40<<20+5] = 1
+	if _, err := s.Put(t.Context(), "k", bytes.NewReader(content), int64(len(content))); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(s.root, "k"), &st); err != nil {
+		t.Fatal(err)
+	}
+	if used := st.Blocks * 512; used > 2<<20 || st.Size != int64(len(content)) {
+		t.Errorf("%d bytes long, %d bytes on disk", st.Size, used)
+	}
+}
+
+func TestLocationsOutsideTheFolderAreRefused(t *testing.T) {
+	root := t.TempDir()
+	inner := filepath.Join(root, "images")
+	s := openStore(t, inner)
+	secret := filepath.Join(root, "secret")
+	if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(secret, filepath.Join(inner, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(filepath.Join(inner, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(inner, "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{
+		"file://" + secret,
+		"file://" + inner + "/../secret",
+		"file://" + inner + "/%2e%2e/secret",
+		"file://" + inner + "/..%2fsecret",
+		"file://" + inner + "//link",
+		"file://" + inner + "/link",
+		"file://" + inner + "/fifo",
+		"file://" + inner + "/folder",
+		"file://" + inner + "/.incoming",
+		"file://" + inner + "/",
+		"file://" + inner,
+		"file://host" + inner + "/k",
+		"file://" + inner + "/k?x",
+		"file://" + inner + "/k#x",
+		"http://" + inner + "/k",
+		inner + "/k",
+	} {
+		b, err := s.Open(t.Context(), backends.Location{Store: "local", URL: url})
+		if !errors.Is(err, backends.ErrBadLocation) {
+			t.Errorf("open %s: %v", url, err)
+		}
+		if b != nil {
+			b.Close()
+		}
+	}
+}
+
+func TestAFullDiskIsToldAndLeavesNothing(t *testing.T) {
+	root := t.TempDir()
+	mustMount(t, root, "size=4m")
+	s := openStore(t, root)
+	for _, c := range []struct {
+		name string
+		size int64
+	}{{"found out while writing", -1}, {"known before the first byte", 8 << 20}} {
+		body := bytes.NewReader(backendtest.Noise(1, 8<<20))
+		_, err := s.Put(t.Context(), "k", body, c.size)
+		if !errors.Is(err, backends.ErrFull) {
+			t.Errorf("%s: error %v, want ErrFull", c.name, err)
+		}
+		if c.size > 0 && body.Len() != 8<<20 {
+			t.Errorf("%s: %d bytes were read all the same", c.name, 8<<20-body.Len())
+		}
+		if left := list(t, root); len(left) > 0 {
+			t.Errorf("%s: left: %v", c.name, left)
+		}
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Free < 3<<20 || u.Total != 4<<20 {
+		t.Errorf("usage afterwards %+v, %v", u, err)
+	}
+}
+
+func TestAReadOnlyFolderCanBeReadOnly(t *testing.T) {
+	root := t.TempDir()
+	s := openStore(t, root)
+	loc, err := s.Put(t.Context(), "k", bytes.NewReader([]byte("content")), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	mustRemountReadOnly(t, root)
+	s = openStore(t, root)
+	for _, named := range []bool{false, true} {
+		s.named = named
+		if _, err := s.Put(t.Context(), "k2", bytes.NewReader([]byte("x")), 1); !errors.Is(err, backends.ErrReadOnly) {
+			t.Errorf("put: %v", err)
+		}
+	}
+	if err := s.Delete(t.Context(), loc); !errors.Is(err, backends.ErrReadOnly) {
+		t.Errorf("delete: %v", err)
+	}
+	b, err := s.Open(t.Context(), loc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	p := make([]byte, 7)
+	if err := b.ReadAt(t.Context(), p, 0); err != nil || string(p) != "content" {
+		t.Errorf("read %q, %v", p, err)
+	}
+}
+
+func TestAFileCutOffUnderneathIsNoticed(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	loc, err := s.Put(t.Context(), "k", bytes.NewReader(make([]byte, 5000)), 5000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Open(t.Context(), loc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := os.Truncate(filepath.Join(s.root, "k"), 100); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ReadAt(t.Context(), make([]byte, 200), 0); !errors.Is(err, backends.ErrChanged) {
+		t.Errorf("read: %v", err)
+	}
+}
+
+// The variables that make this test program a child that puts an endless body.
+const (
+	childRoot  = "FILE_STORE_TEST_PUT_INTO"
+	childNamed = "FILE_STORE_TEST_NAMED"
+)
+
+func TestMain(m *testing.M) {
+	if root := os.Getenv(childRoot); root != "" {
+		s, err := Open(Config{ID: "local", Path: root})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		s.named = os.Getenv(childNamed) != ""
+		_, err = s.Put(context.Background(), "k", &endless{block: backendtest.Noise(1, 1<<20)}, -1)
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func TestAKilledPutLeavesNothing(t *testing.T) {
+	for _, named := range []string{"", "1"} {
+		root := t.TempDir()
+		child := exec.Command(os.Args[0])
+		child.Env = append(os.Environ(), childRoot+"="+root, childNamed+"="+named)
+		child.Stderr = os.Stderr
+		out, err := child.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// The child says when it is in the middle.
+		if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		before := list(t, root)
+		if named != "" {
+			// A store opened meanwhile leaves a living upload alone.
+			openStore(t, root)
+			if len(before) != 1 || len(list(t, root)) != 1 {
+				t.Errorf("while the child writes: %v, then %v", before, list(t, root))
+			}
+		} else if len(before) != 0 {
+			t.Errorf("visible while the child writes: %v", before)
+		}
+		child.Process.Kill()
+		child.Wait()
+		openStore(t, root)
+		if left := list(t, root); len(left) > 0 {
+			t.Errorf("left after the kill: %v", left)
+		}
+	}
+}
