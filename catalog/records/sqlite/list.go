@@ -235,13 +235,14 @@ func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKe
 	var far []string
 	var args []any
 	for i, k := range keys {
+		if values[i] == nil && k.Desc {
+			continue // nothing is below NULL
+		}
 		var term []string
 		for j := range i {
 			term, args = append(term, keys[j].Key+" IS ?"), append(args, values[j])
 		}
 		switch {
-		case values[i] == nil && k.Desc:
-			continue // nothing is below NULL
 		case values[i] == nil:
 			term = append(term, k.Key+" IS NOT NULL")
 		case !k.Desc:

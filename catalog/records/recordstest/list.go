@@ -1,0 +1,210 @@
+package recordstest
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"glanced/catalog/records"
+)
+
+func testFilters(t *testing.T, s records.Store) {
+	for i, img := range []records.Image{
+		{Name: ptr("a"), Status: records.Active, DiskFormat: ptr("raw"), ContainerFormat: ptr("bare"), Owner: "p", Size: ptr(int64(10)),
+			Checksum: ptr("c1"), HashValue: ptr("h1"), Tags: []string{"x", "y"}, Properties: map[string]string{"os": "linux", "arch": "x86_64"}},
+		{Name: ptr("b"), Status: records.Queued, DiskFormat: ptr("qcow2"), ContainerFormat: ptr("ova"), Owner: "q", Protected: true,
+			Tags: []string{"x"}, Properties: map[string]string{"os": "linux"}, MinDisk: 5},
+		{Name: ptr("c"), Status: records.Active, DiskFormat: ptr("qcow2"), ContainerFormat: ptr("bare"), Owner: "q", Hidden: true, Size: ptr(int64(20)),
+			Checksum: ptr("c1"), Properties: map[string]string{"os": "windows", "arch": "x86_64"}, MinRAM: 7,
+			Locations: []records.Location{{Store: "s", URL: "u"}, {Store: "s", URL: "v"}}},
+		{Name: ptr("d"), Status: records.Deleted, Owner: "p", Tags: []string{"x"}, Pending: []records.Location{{Store: "s", URL: "w"}}},
+		{Owner: "p"},
+	} {
+		img.CreatedAt, img.UpdatedAt = at(i), at(10*i)
+		create(t, s, img)
+	}
+	for _, c := range []struct {
+		name string
+		q    records.Query
+		want string // names, newest first
+	}{
+		{"all", records.Query{}, "4: null c b a"},
+		{"one name", records.Query{Name: []string{"a"}}, "1: a"},
+		{"names", records.Query{Name: []string{"a", "c", "nobody"}}, "2: c a"},
+		{"no such id", records.Query{ID: []string{"nobody"}}, "0: "},
+		{"status", records.Query{Status: []records.Status{records.Active}}, "2: c a"},
+		{"statuses", records.Query{Status: []records.Status{records.Active, records.Deleted}}, "3: d c a"},
+		{"holding", records.Query{Holding: true}, "1: c"},
+		{"deleted, holding", records.Query{Holding: true, Status: []records.Status{records.Deleted}}, "1: d"},
+		{"disk format", records.Query{DiskFormat: []string{"qcow2"}}, "2: c b"},
+		{"container formats", records.Query{ContainerFormat: []string{"ova", "ovf"}}, "1: b"},
+		{"owner", records.Query{Owner: "q"}, "2: c b"},
+		{"protected", records.Query{Protected: ptr(true)}, "1: b"},
+		{"not protected", records.Query{Protected: ptr(false)}, "3: null c a"},
+		{"hidden", records.Query{Hidden: ptr(true)}, "1: c"},
+		{"not hidden", records.Query{Hidden: ptr(false)}, "3: null b a"},
+		{"size min", records.Query{SizeMin: ptr(int64(11))}, "1: c"},
+		{"size max", records.Query{SizeMax: ptr(int64(10))}, "1: a"},
+		{"min disk", records.Query{MinDisk: ptr(int64(5))}, "1: b"},
+		{"min ram", records.Query{MinRAM: ptr(int64(7))}, "1: c"},
+		{"checksum", records.Query{Checksum: "c1"}, "2: c a"},
+		{"hash", records.Query{HashValue: "h1"}, "1: a"},
+		{"tag", records.Query{Tags: []string{"x"}}, "2: b a"},
+		{"tags", records.Query{Tags: []string{"x", "y"}}, "1: a"},
+		{"property", records.Query{Properties: map[string]string{"os": "linux"}}, "2: b a"},
+		{"properties", records.Query{Properties: map[string]string{"os": "linux", "arch": "x86_64"}}, "1: a"},
+		{"another value of the property", records.Query{Properties: map[string]string{"os": "x86_64"}}, "0: "},
+		{"later", records.Query{CreatedAt: []records.Compare{{Op: "gt", Time: at(2)}}}, "1: null"},
+		{"not earlier", records.Query{CreatedAt: []records.Compare{{Op: "gte", Time: at(2)}}}, "2: null c"},
+		{"earlier", records.Query{UpdatedAt: []records.Compare{{Op: "lt", Time: at(10)}}}, "1: a"},
+		{"not later", records.Query{UpdatedAt: []records.Compare{{Op: "lte", Time: at(10)}}}, "2: b a"},
+		{"then", records.Query{CreatedAt: []records.Compare{{Op: "eq", Time: at(1)}}}, "1: b"},
+		{"not then", records.Query{CreatedAt: []records.Compare{{Op: "neq", Time: at(1)}}}, "3: null c a"},
+		{"between", records.Query{CreatedAt: []records.Compare{{Op: "gt", Time: at(0)}, {Op: "lt", Time: at(4)}}}, "2: c b"},
+		{"limit", records.Query{Limit: 2}, "2: null c"},
+	} {
+		c.q.Viewer.Admin = true
+		got, err := s.List(t.Context(), c.q)
+		if err != nil || describe(got) != c.want {
+			t.Errorf("%s: %s, %v; want %s", c.name, describe(got), err, c.want)
+		}
+	}
+}
+
+func testViewer(t *testing.T, s records.Store) {
+	n := 0
+	for _, owner := range []string{"me", "you"} {
+		for _, v := range []string{"public", "private", "shared", "community"} {
+			create(t, s, records.Image{Name: ptr(owner + "-" + v), Owner: owner, Visibility: v, CreatedAt: at(-n)})
+			n++
+		}
+	}
+	const mine = "me-public me-private me-shared me-community"
+	for _, c := range []struct {
+		v          records.Viewer
+		visibility string
+		want       string
+	}{
+		{records.Viewer{Project: "me"}, "", "5: " + mine + " you-public"},
+		{records.Viewer{Project: "me"}, "all", "6: " + mine + " you-public you-community"},
+		{records.Viewer{Project: "me"}, "public", "2: me-public you-public"},
+		{records.Viewer{Project: "me"}, "private", "1: me-private"},
+		{records.Viewer{Project: "me"}, "shared", "1: me-shared"},
+		{records.Viewer{Project: "me"}, "community", "2: me-community you-community"},
+		{records.Viewer{Project: "third"}, "", "2: me-public you-public"},
+		{records.Viewer{}, "", "2: me-public you-public"},
+		{records.Viewer{Project: "me", Admin: true}, "", "7: " + mine + " you-public you-private you-shared"},
+		{records.Viewer{Project: "me", Admin: true}, "all", "8: " + mine + " you-public you-private you-shared you-community"},
+		{records.Viewer{Admin: true}, "", "8: " + mine + " you-public you-private you-shared you-community"},
+		{records.Viewer{Admin: true}, "private", "2: me-private you-private"},
+	} {
+		got, err := s.List(t.Context(), records.Query{Viewer: c.v, Visibility: c.visibility})
+		if err != nil || describe(got) != c.want {
+			t.Errorf("%+v, visibility %q: %s, %v; want %s", c.v, c.visibility, describe(got), err, c.want)
+		}
+	}
+}
+
+func testPaging(t *testing.T, s records.Store) {
+	r := rand.New(rand.NewPCG(5, 6))
+	var all []records.Image
+	for range 60 {
+		img := records.Image{Owner: "p", CreatedAt: at(r.IntN(5)), UpdatedAt: at(r.IntN(60)), Status: []records.Status{records.Queued, records.Active}[r.IntN(2)]}
+		if r.IntN(3) > 0 {
+			img.Name = ptr(fmt.Sprint("n", r.IntN(4)))
+		}
+		if r.IntN(3) > 0 {
+			img.Size = ptr(r.Int64N(3))
+		}
+		all = append(all, create(t, s, img))
+	}
+	key := func(v string, desc bool) records.SortKey { return records.SortKey{Key: v, Desc: desc} }
+	for _, sort := range [][]records.SortKey{
+		nil,
+		{key("id", false)},
+		{key("created_at", false)},
+		{key("created_at", true), key("id", false)},
+		{key("name", false)},
+		{key("name", true)},
+		{key("size", true), key("name", false)},
+		{key("size", false), key("name", true), key("id", true)},
+		{key("status", true), key("size", true), key("updated_at", false)},
+		{key("updated_at", true), key("status", false)},
+	} {
+		want := slices.Clone(all)
+		slices.SortFunc(want, func(a, b records.Image) int { return compare(a, b, sort) })
+		for _, limit := range []int{1, 7, 59, 60, 61} {
+			q := records.Query{Viewer: records.Viewer{Admin: true}, Sort: sort, Limit: limit}
+			var got []string
+			for {
+				page, err := s.List(t.Context(), q)
+				if err != nil {
+					t.Fatalf("%v, limit %d: %v", sort, limit, err)
+				}
+				if len(page) == 0 {
+					break
+				}
+				if len(page) > limit {
+					t.Fatalf("%v: a page of %d, limit %d", sort, len(page), limit)
+				}
+				for _, img := range page {
+					got = append(got, img.ID)
+				}
+				if len(got) > len(all) {
+					break
+				}
+				q.Marker = page[len(page)-1].ID
+			}
+			if !slices.EqualFunc(got, want, func(id string, img records.Image) bool { return id == img.ID }) {
+				t.Errorf("sorted by %v in pages of %d: %d images, or another order", sort, limit, len(got))
+			}
+		}
+	}
+	update(t, s, all[0].ID, func(i *records.Image) { i.Status = records.Deleted })
+	_, err := s.List(t.Context(), records.Query{Viewer: records.Viewer{Admin: true}, Marker: all[0].ID})
+	wantErr(t, err, records.ErrMarker)
+}
+
+// compare is the order that the contract asks for: nulls before everything, and
+// created_at and id, falling, where they are not said.
+func compare(a, b records.Image, sort []records.SortKey) int {
+	sort = append(slices.Clone(sort), records.SortKey{Key: "created_at", Desc: true}, records.SortKey{Key: "id", Desc: true})
+	for _, k := range sort {
+		var c int
+		switch k.Key {
+		case "id":
+			c = cmp.Compare(a.ID, b.ID)
+		case "name":
+			c = compareNull(a.Name, b.Name)
+		case "size":
+			c = compareNull(a.Size, b.Size)
+		case "status":
+			c = cmp.Compare(a.Status, b.Status)
+		case "created_at":
+			c = a.CreatedAt.Compare(b.CreatedAt)
+		case "updated_at":
+			c = a.UpdatedAt.Compare(b.UpdatedAt)
+		}
+		if k.Desc {
+			c = -c
+		}
+		if c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+func compareNull[T cmp.Ordered](a, b *T) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return -1
+	case b == nil:
+		return 1
+	}
+	return cmp.Compare(*a, *b)
+}

@@ -1,0 +1,258 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/uuid"
+
+	"glanced/catalog/records"
+	"glanced/catalog/records/recordstest"
+)
+
+func openStore(t testing.TB, path string, o Options) *Store {
+	t.Helper()
+	s, err := Open(context.Background(), path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestContract(t *testing.T) {
+	recordstest.Suite{New: func(t *testing.T, q records.Quota, changeLog int64) records.Store {
+		return openStore(t, filepath.Join(t.TempDir(), "odd name %41?#ảnh.db"), Options{DefaultQuota: q, ChangeLog: changeLog})
+	}}.Run(t)
+}
+
+func TestTheFileIsWhereItWasAskedFor(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a%41 ?#b.db")
+	s := openStore(t, path, Options{})
+	defer s.Close()
+	found, err := filepath.Glob(filepath.Join(dir, "a%41 [?]#b.db"))
+	if err != nil || len(found) != 1 {
+		t.Errorf("found %v, %v", found, err)
+	}
+}
+
+func TestRecordsSurviveReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	s := openStore(t, path, Options{})
+	img, err := s.Create(t.Context(), records.Image{ID: "i", Status: "queued", Visibility: "private"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = openStore(t, path, Options{})
+	defer s.Close()
+	if got, err := s.Get(t.Context(), img.ID); err != nil || !got.CreatedAt.Equal(img.CreatedAt) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestTheDatabaseIsDurableAndConcurrent(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "c.db"), Options{})
+	defer s.Close()
+	for _, db := range []*sql.DB{s.write, s.read} {
+		for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": fmt.Sprint(busyTimeout)} {
+			var got string
+			if err := db.QueryRow("PRAGMA " + pragma).Scan(&got); err != nil || got != want {
+				t.Errorf("%s is %q, %v; want %s", pragma, got, err, want)
+			}
+		}
+	}
+}
+
+func TestTwoProcessesWriteOneDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	a, b := openStore(t, path, Options{}), openStore(t, path, Options{})
+	defer a.Close()
+	defer b.Close()
+	if _, err := a.Create(t.Context(), records.Image{ID: "i", Status: "queued", Visibility: "private"}); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	for _, s := range []*Store{a, b} {
+		go func() {
+			var err error
+			for range 50 {
+				_, e := s.Update(context.Background(), "i", func(i *records.Image) error { i.MinRAM++; return nil })
+				err = errors.Join(err, e)
+			}
+			done <- err
+		}()
+	}
+	if err := errors.Join(<-done, <-done); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.Get(t.Context(), "i"); err != nil || got.MinRAM != 100 {
+		t.Errorf("%d of 100 increments, %v", got.MinRAM, err)
+	}
+}
+
+func TestANewerDatabaseIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	s := openStore(t, path, Options{})
+	if _, err := s.write.Exec(`INSERT INTO schema_version VALUES (9999, 'future', 0)`); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	// Its version counts, not how many steps there were.
+	if _, err := Open(t.Context(), path, Options{}); !errors.Is(err, ErrNewer) {
+		t.Errorf("error %v, want ErrNewer", err)
+	}
+}
+
+func TestAFailedMigrationLeavesTheVersionBefore(t *testing.T) {
+	db, err := connect(filepath.Join(t.TempDir(), "c.db"), "immediate", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	good := migration{1, "0001_good.sql", `CREATE TABLE a (x)`}
+	bad := migration{2, "0002_bad.sql", `CREATE TABLE b (x); INSERT INTO nowhere VALUES (1)`}
+	if err := migrateTo(t.Context(), db, []migration{good, bad}); err == nil {
+		t.Fatal("the bad migration was applied")
+	}
+	var tables int
+	if err := db.QueryRow(`SELECT count(*) FROM sqlite_master WHERE name IN ('a', 'b')`).Scan(&tables); err != nil || tables != 1 {
+		t.Errorf("%d tables, %v; want a and not b", tables, err)
+	}
+	if err := migrateTo(t.Context(), db, []migration{good, {2, "0002.sql", `CREATE TABLE b (x)`}}); err != nil {
+		t.Errorf("after the bad migration was mended: %v", err)
+	}
+}
+
+func TestMigrationsAreNumberedWithoutGaps(t *testing.T) {
+	if _, err := steps(migrations); err != nil {
+		t.Error(err)
+	}
+	if _, err := steps(fstest.MapFS{"migrations/0001_a.sql": {}, "migrations/0003_b.sql": {}}); err == nil {
+		t.Error("a gap was not noticed")
+	}
+}
+
+// fillUp adds n images by SQL, as one by one would take minutes.
+func fillUp(t testing.TB, s *Store, n int) {
+	t.Helper()
+	_, err := s.write.Exec(`
+		WITH RECURSIVE k(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM k WHERE n < ?)
+		INSERT INTO images (id, name, status, visibility, owner, protected, hidden, min_disk, min_ram, size, disk_error, created_at, updated_at, node, reserved)
+		SELECT printf('%08d-0000-4000-8000-000000000000', n), 'image ' || (n % 1000), 'active',
+			CASE n % 5 WHEN 0 THEN 'public' WHEN 1 THEN 'community' ELSE 'private' END,
+			'project ' || (n % 100), 0, 0, 0, 0, n, '', 1000000 * n, 1000000 * (n * 7919 % 100003), '', 0 FROM k`, n)
+	if err == nil {
+		_, err = s.write.Exec(`INSERT INTO properties SELECT pk, 'os', CASE pk % 1000 WHEN 0 THEN 'rare' ELSE 'common' END FROM images`)
+	}
+	if err == nil {
+		_, err = s.write.Exec(`INSERT INTO tags SELECT pk, 'tag ' || (pk % 10) FROM images`)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPagesAreIndexWalks asks SQLite how it would list: in an index's order, and
+// without sorting.
+func TestPagesAreIndexWalks(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "c.db"), Options{})
+	defer s.Close()
+	fillUp(t, s, 5000)
+	hidden := false
+	for name, q := range map[string]records.Query{
+		"by default":    {Viewer: records.Viewer{Project: "project 1"}, Hidden: &hidden},
+		"administrator": {Viewer: records.Viewer{Admin: true}},
+		"next page":     {Viewer: records.Viewer{Project: "project 1"}, Marker: "00002500-0000-4000-8000-000000000000"},
+		"oldest first":  {Viewer: records.Viewer{Project: "project 1"}, Sort: []records.SortKey{{Key: "created_at"}, {Key: "id"}}},
+		"by name":       {Viewer: records.Viewer{Admin: true}, Sort: []records.SortKey{{Key: "name", Desc: true}}},
+		"of an owner":   {Viewer: records.Viewer{Admin: true}, Owner: "project 1"},
+		"of a status":   {Viewer: records.Viewer{Admin: true}, Status: []records.Status{records.Active}},
+	} {
+		q.Limit = 25
+		plan := explain(t, s, q)
+		if !strings.Contains(plan, "INDEX") || strings.Contains(plan, "TEMP B-TREE") {
+			t.Errorf("%s:\n%s", name, plan)
+		}
+	}
+}
+
+func explain(t testing.TB, s *Store, q records.Query) string {
+	t.Helper()
+	var plan []string
+	err := s.view(t.Context(), "explain", func(tx *sql.Tx) error {
+		text, args, err := listSQL(t.Context(), tx, q)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query("EXPLAIN QUERY PLAN "+text, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				return err
+			}
+			plan = append(plan, detail)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(plan, "\n")
+}
+
+func BenchmarkList25Of100k(b *testing.B) {
+	s := openStore(b, filepath.Join(b.TempDir(), "c.db"), Options{})
+	defer s.Close()
+	fillUp(b, s, 100_000)
+	me := records.Viewer{Project: "project 1"}
+	for name, q := range map[string]records.Query{
+		"first page":      {Viewer: me},
+		"middle page":     {Viewer: me, Marker: "00050000-0000-4000-8000-000000000000"},
+		"nothing to see":  {Viewer: me, Visibility: "shared"},
+		"rare property":   {Viewer: me, Properties: map[string]string{"os": "rare"}},
+		"common property": {Viewer: me, Properties: map[string]string{"os": "common"}},
+		"tag":             {Viewer: me, Tags: []string{"tag 1"}},
+	} {
+		q.Limit = 25
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := s.List(b.Context(), q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkCreate(b *testing.B) {
+	s := openStore(b, filepath.Join(b.TempDir(), "c.db"), Options{})
+	defer s.Close()
+	for b.Loop() {
+		if _, err := s.Create(b.Context(), records.Image{ID: uuid.NewString(), Status: "queued", Visibility: "private", Owner: "p"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	s := openStore(b, filepath.Join(b.TempDir(), "c.db"), Options{})
+	defer s.Close()
+	fillUp(b, s, 100_000)
+	for b.Loop() {
+		if _, err := s.Get(b.Context(), "00050000-0000-4000-8000-000000000000"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
