@@ -102,6 +102,8 @@ func (h *header) check(fileSize int64) error {
 		return fmt.Errorf("%w: vmdk compression method %d", formats.ErrUnsupported, h.compression)
 	case h.has(flagCompressed) != (h.compression == deflate):
 		return fmt.Errorf("%w: vmdk flags %#x and compression method %d contradict each other", formats.ErrCorrupt, h.flags, h.compression)
+	case h.has(flagCompressed) && !h.has(flagMarkers):
+		return fmt.Errorf("%w: compressed vmdk grains without markers, which no tool is known to write", formats.ErrUnsupported)
 	case h.tables()*4 > maxDirectory:
 		return fmt.Errorf("%w: a vmdk grain directory of %d entries", formats.ErrLimit, h.tables())
 	case h.tables()*4 > fileSize:

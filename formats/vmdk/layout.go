@@ -95,11 +95,7 @@ func (l *layout) grain(table []byte, off, end int64) (formats.Extent, error) {
 		return x, fmt.Errorf("%w: the vmdk grain of guest offset %d is said to be at sector %d, among the metadata", formats.ErrCorrupt, begin, at)
 	}
 	if l.h.has(flagCompressed) {
-		x.Kind, x.Codec = formats.Compressed, formats.Zlib
-		least := int64(1)
-		if l.h.has(flagMarkers) {
-			x.Codec, least = formats.VMDKGrain, markerBytes+1
-		}
+		x.Kind, x.Codec = formats.Compressed, formats.VMDKGrain
 		x.Pos, x.Skip, x.Full = at*sector, skip, visible
 		x.N = min(codedBound(size), l.srcSize-x.Pos)
 		if next := following(table, i); next > at {
@@ -108,7 +104,7 @@ func (l *layout) grain(table []byte, off, end int64) (formats.Extent, error) {
 		if room < sectors(x.N) {
 			x.N = room * sector
 		}
-		if x.N < least {
+		if x.N <= markerBytes {
 			return x, fmt.Errorf("%w: the vmdk grain of guest offset %d is said to be at sector %d, past the end of the file (%d bytes)", formats.ErrCorrupt, begin, at, l.srcSize)
 		}
 		return x, nil
