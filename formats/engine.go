@@ -49,6 +49,9 @@ func (e *Engine) Open(ctx context.Context, driver Driver, srcs []Source, r Resol
 		}
 		return nil, err
 	}
+	if s, ok := l.(Sourcer); ok {
+		srcs = append(srcs[:len(srcs):len(srcs)], s.Sources()...)
+	}
 	return &Disk{e: e, layout: l, srcs: srcs}, nil
 }
 

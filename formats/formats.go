@@ -139,9 +139,17 @@ type Ref struct {
 }
 
 // Resolver supplies what a Ref stands for: a parent Disk (backing file, parent)
-// or a Source (data file, extent); exactly one is non-nil on success, and the
-// layout's user owns it. A nil Resolver refuses everything with ErrReference.
+// or a Source (data file, extent); exactly one is non-nil on success. A Disk stays
+// its giver's; a Source becomes the layout's user's (Sourcer), and is closed by
+// the driver where Open fails. A nil Resolver refuses everything with ErrReference.
 type Resolver func(ctx context.Context, ref Ref) (*Disk, Source, error)
+
+// Sourcer is an ability of a Layout that asked its Resolver for sources (a data
+// file, extents): the Src of its extents counts on into Sources from those that
+// were handed to Open. Whoever opened the layout closes them, after it.
+type Sourcer interface {
+	Sources() []Source
+}
 
 // Options of Open. The zero value is the active disk with a private table cache.
 type Options struct {
