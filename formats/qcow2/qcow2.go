@@ -1,0 +1,125 @@
+// Package qcow2 maps QEMU's copy-on-write disks, versions 2 and 3, after
+// docs/interop/qcow2.txt of QEMU.
+//
+// The map has two levels: the L1 table points to L2 tables, whose entries point
+// to clusters. Both levels are read in slices, when they are asked for, so that
+// opening a disk costs the same whatever its size. The refcounts are for writers
+// and are not read.
+//
+// Read: all cluster sizes, zero clusters, compressed clusters (deflate, zstd),
+// extended L2 entries (subclusters), dirty images, and, where a Resolver supplies
+// them, a backing file and an external data file. Refused: encryption, the
+// corrupt bit, features that are not known. Snapshots are listed only.
+package qcow2
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"glanced/formats"
+)
+
+// Driver is the qcow2 format.
+func Driver() formats.Driver {
+	return formats.Driver{Name: "qcow2", Probe: probe, Inspect: inspect, Open: open}
+}
+
+func probe(head []byte) bool { return bytes.HasPrefix(head, []byte(magic)) }
+
+func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
+	h, err := inspectHeader(ctx, srcs)
+	if err != nil {
+		return formats.Info{}, err
+	}
+	return h.info(), nil
+}
+
+func inspectHeader(ctx context.Context, srcs []formats.Source) (*header, error) {
+	if len(srcs) != 1 {
+		return nil, fmt.Errorf("%w: a qcow2 image is one file, got %d", formats.ErrFormat, len(srcs))
+	}
+	return readHeader(ctx, srcs[0])
+}
+
+func (h *header) info() formats.Info {
+	info := formats.Info{
+		Format:      "qcow2",
+		Variant:     h.variant(),
+		VirtualSize: h.disk.size,
+		ClusterSize: h.clusterSize(),
+		Encrypted:   h.crypt != cryptNone,
+		Refs:        h.refs,
+		Refused:     h.refused,
+	}
+	for _, s := range h.snapshots {
+		info.Snapshots = append(info.Snapshots, s.label())
+	}
+	if info.Refused == nil && len(h.refs) > 0 {
+		ref := h.refs[0]
+		info.Refused = fmt.Errorf("%w: %s %q", formats.ErrReference, ref.Kind, ref.Name)
+	}
+	return info
+}
+
+func (h *header) variant() string {
+	s := fmt.Sprintf("v%d", h.version)
+	if h.codec == formats.Zstd {
+		s += ", zstd"
+	}
+	if h.has(extendedL2) {
+		s += ", extended L2"
+	}
+	return s
+}
+
+func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o formats.Options) (formats.Layout, error) {
+	h, err := inspectHeader(ctx, srcs)
+	if err != nil {
+		return nil, err
+	}
+	if h.refused != nil {
+		return nil, h.refused
+	}
+	if o.Snapshot != "" {
+		return nil, fmt.Errorf("%w: snapshot %q: only the active disk of a qcow2 image can be opened", formats.ErrUnsupported, o.Snapshot)
+	}
+	l := &layout{header: h, opened: h.info(), image: srcs[0]}
+	if err := l.resolve(ctx, r); err != nil {
+		return nil, err
+	}
+	l.tables = o.Tables.Reader(srcs[0])
+	return l, nil
+}
+
+// resolve asks r for the files that the image refers to.
+func (l *layout) resolve(ctx context.Context, r formats.Resolver) (err error) {
+	defer func() {
+		if err != nil && l.dataFile != nil {
+			l.dataFile.Close()
+		}
+	}()
+	for _, ref := range l.refs {
+		refusal := fmt.Errorf("%w: %s %q: give it, or flatten the image first (qemu-img convert)", formats.ErrReference, ref.Kind, ref.Name)
+		if r == nil {
+			return refusal
+		}
+		disk, src, err := r(ctx, ref)
+		if err != nil {
+			return fmt.Errorf("%s %q: %w", ref.Kind, ref.Name, err)
+		}
+		switch ref.Kind {
+		case formats.RefBacking:
+			if disk == nil {
+				return refusal
+			}
+			l.parent = disk
+		case formats.RefDataFile:
+			if src == nil {
+				return refusal
+			}
+			l.dataFile = src
+		}
+	}
+	return nil
+}
