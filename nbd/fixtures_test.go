@@ -1,0 +1,280 @@
+package nbd
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"glanced/formats"
+)
+
+// library is an Exports of disks made by tests.
+type library struct {
+	mu    sync.Mutex
+	disks map[string]*disk
+	order []string
+	err   error // of List
+}
+
+func newLibrary(disks ...*disk) *library {
+	l := &library{disks: map[string]*disk{}}
+	for _, d := range disks {
+		l.disks[d.name] = d
+		l.order = append(l.order, d.name)
+	}
+	return l
+}
+
+func (l *library) List(ctx context.Context, peer Peer) ([]ExportInfo, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []ExportInfo
+	for _, n := range l.order {
+		all = append(all, ExportInfo{n, l.disks[n].description})
+	}
+	return all, l.err
+}
+
+func (l *library) Open(ctx context.Context, name string, peer Peer) (Export, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.disks[name]
+	if d == nil {
+		return nil, fmt.Errorf("open %q: %w", name, ErrUnknownExport)
+	}
+	if d.openErr != nil {
+		return nil, d.openErr
+	}
+	d.open.Add(1)
+	return &handle{disk: d}, nil
+}
+
+// block is the granularity of a test disk's holes.
+const block = 4096
+
+// disk is an export's content: in memory, or in a local file as well.
+type disk struct {
+	name, description string
+	openErr           error
+	data              []byte
+	file              *os.File // what FileRange and sendfile use; nil = none
+	revoked           chan struct{}
+	onRead            func(ctx context.Context, off, n int64) error // before each ReadAt
+	onPrefetch        func(off, n int64)
+	open              atomic.Int64 // handles
+	reads             atomic.Int64
+}
+
+func newDisk(name string, data []byte) *disk {
+	return &disk{name: name, data: data, revoked: make(chan struct{})}
+}
+
+// onFile puts the disk's content into a local file, too.
+func (d *disk) onFile(t testing.TB) *disk {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	if err := os.WriteFile(path, d.data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	d.file = f
+	return d
+}
+
+// handle is a disk opened once.
+type handle struct {
+	*disk
+	closed atomic.Bool
+}
+
+func (h *handle) Size() int64              { return int64(len(h.data)) }
+func (h *handle) Description() string      { return h.description }
+func (h *handle) Revoked() <-chan struct{} { return h.revoked }
+
+func (h *handle) Close() error {
+	if h.closed.Swap(true) {
+		return fmt.Errorf("%s closed twice", h.name)
+	}
+	h.open.Add(-1)
+	return nil
+}
+
+func (h *handle) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if h.closed.Load() {
+		panic("read of a closed export")
+	}
+	h.reads.Add(1)
+	if h.onRead != nil {
+		if err := h.onRead(ctx, off, int64(len(p))); err != nil {
+			return fmt.Errorf("read %s: %w", h.name, err)
+		}
+	}
+	if off < 0 || off > h.Size()-int64(len(p)) {
+		return formats.ErrRange
+	}
+	copy(p, h.data[off:])
+	return nil
+}
+
+func (h *handle) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
+	for end := off + n; off < end; {
+		is := h.zero(off)
+		next := off
+		for next < end && h.zero(next) == is {
+			next = min(next-next%block+block, end)
+		}
+		x := formats.Extent{Off: off, Len: next - off, Kind: formats.Zero}
+		if !is {
+			x.Kind, x.Pos, x.N = formats.Data, off, x.Len
+		}
+		if !yield(x) {
+			return nil
+		}
+		off = next
+	}
+	return nil
+}
+
+// zero reports whether the block around off is.
+func (h *handle) zero(off int64) bool {
+	from := off - off%block
+	b := h.data[from:min(from+block, h.Size())]
+	return bytes.Count(b, []byte{0}) == len(b)
+}
+
+func (h *handle) FileRange(ctx context.Context, off, n int64) (*os.File, int64, bool) {
+	if h.file == nil {
+		return nil, 0, false
+	}
+	return h.file, off, true
+}
+
+func (h *handle) Prefetch(off, n int64) {
+	if h.onPrefetch != nil {
+		h.onPrefetch(off, n)
+	}
+}
+
+// mixed is n bytes of noise with holes of many lengths, the same for every run.
+func mixed(n int) []byte {
+	b := make([]byte, n)
+	r := rand.New(rand.NewPCG(1, uint64(n)))
+	for off := 0; off < n; {
+		run := block * (1 + r.IntN(60))
+		end := min(off+run, n)
+		if r.IntN(2) == 0 {
+			for i := off; i < end; i++ {
+				b[i] = byte(r.Uint32()) | 1
+			}
+		}
+		off = end
+	}
+	return b
+}
+
+// serve runs a server on a unix socket and a TCP port until the test ends. It
+// returns both listeners.
+func serve(t testing.TB, cfg Config) (s *Server, unix, tcp net.Listener) {
+	t.Helper()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	// Not t.TempDir(): its paths can be too long for a socket.
+	dir, err := os.MkdirTemp("", "nbd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix, err = net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, err = net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = NewServer(cfg)
+	var serving sync.WaitGroup
+	for _, l := range []net.Listener{unix, tcp} {
+		serving.Go(func() {
+			if err := s.Serve(l); err != ErrServerClosed {
+				t.Errorf("Serve ended with %v", err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		s.Shutdown(ctx)
+		serving.Wait()
+		os.RemoveAll(dir)
+	})
+	return s, unix, tcp
+}
+
+// uris are the ways to reach one export.
+func uris(name string, unix, tcp net.Listener) map[string]string {
+	return map[string]string{
+		"unix": "nbd+unix:///" + name + "?socket=" + unix.Addr().String(),
+		"tcp":  "nbd://" + tcp.Addr().String() + "/" + name,
+	}
+}
+
+// need skips, or fails where nothing may be skipped, without a program.
+func need(t testing.TB, program, debian string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err == nil {
+		return
+	}
+	text := fmt.Sprintf("%s is missing: apt-get install %s", program, debian)
+	if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
+		t.Fatal(text)
+	}
+	t.Skip(text)
+}
+
+// tool runs a program that must succeed, and returns its output.
+func tool(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := toolErr(t, name, args...)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func toolErr(t testing.TB, name string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	return string(out), err
+}
+
+// eventually waits for something that other goroutines bring about; the test's
+// own deadline is the limit.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for range 3000 {
+		if is() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("never came about: %s", what)
+}
