@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -172,6 +173,11 @@ func (t *transmission) dispatch(r request, n int, work func(request, *lease)) er
 		l := &lease{t: t, n: int64(n)}
 		work(r, l)
 		l.end()
+		if r.Length < sendfileMin {
+			// Workers that are ready to run add their replies first, and one
+			// system call writes them all. Long replies would gain nothing.
+			runtime.Gosched()
+		}
 		t.replies.flush()
 	}()
 	return nil
