@@ -1,0 +1,286 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"syscall"
+
+	"glanced/catalog"
+	"glanced/formats"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// dataFile is images/<id>/disk, or images/<id>/file when stored is set.
+type dataFile struct {
+	gofuse.Inode
+	readOnly
+	described
+	stored bool
+
+	mu      sync.Mutex
+	opens   int  // open files
+	through bool // they are passed through to a local file
+}
+
+var (
+	_ gofuse.NodeOpener      = (*dataFile)(nil)
+	_ gofuse.NodeGetattrer   = (*dataFile)(nil)
+	_ gofuse.NodeGetxattrer  = (*dataFile)(nil)
+	_ gofuse.NodeListxattrer = (*dataFile)(nil)
+)
+
+// Getattr goes on answering for an open file whose image was deleted, as fstat(2)
+// of an unlinked file does.
+func (d *dataFile) Getattr(ctx context.Context, h gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	r, err := d.t.record(ctx, d.id)
+	if open, ok := h.(*openFile); ok && errors.Is(err, catalog.ErrNotFound) {
+		errno := d.attr(ctx, &record{img: open.h.Image()}, &out.Attr)
+		out.Nlink = 0
+		return errno
+	}
+	if err != nil {
+		return d.t.fail("read the attributes of image", d.id, err)
+	}
+	return d.attr(ctx, r, &out.Attr)
+}
+
+// attr fills the attributes. The content's time is the image's creation, for the
+// content never changes after it can be seen; its fields' change is the ctime.
+func (d *dataFile) attr(ctx context.Context, r *record, out *fuse.Attr) syscall.Errno {
+	size, allocated, err := d.extent(ctx, r)
+	if err != nil {
+		return d.t.fail("measure image", d.id, err)
+	}
+	out.Mode = fuse.S_IFREG | fileMode
+	out.Nlink = 1
+	out.Size = uint64(size)
+	out.Blksize = blockSize
+	out.Blocks = blocks(allocated)
+	out.SetTimes(&r.img.CreatedAt, &r.img.CreatedAt, &r.img.UpdatedAt)
+	return 0
+}
+
+// extent is the file's size and how much of it is not holes, in bytes. Both are
+// in the record; only of an image that another program registered may the size
+// have to be asked of the image itself.
+func (d *dataFile) extent(ctx context.Context, r *record) (size, allocated int64, err error) {
+	known := r.img.VirtualSize
+	if d.stored {
+		known = r.img.Size
+	}
+	if known != nil {
+		size = *known
+	} else {
+		p := patiently(ctx)
+		defer p.release()
+		h, err := d.t.catalog.Open(p, d.id, catalog.View{Stored: d.stored, Deactivated: true})
+		if err != nil {
+			return 0, 0, err
+		}
+		size = h.Size()
+		if err := h.Close(); err != nil {
+			return 0, 0, err
+		}
+	}
+	isDisk := !d.stored || r.img.DiskFormat != nil && *r.img.DiskFormat == "raw"
+	if isDisk && r.img.Allocated != nil {
+		return size, min(size, *r.img.Allocated), nil
+	}
+	return size, size, nil
+}
+
+// blocks is a number of bytes in the unit of st_blocks.
+func blocks(n int64) uint64 { return (uint64(n) + 511) / 512 }
+
+// Open opens the image for as long as the file is open. The content cannot
+// change, so the kernel keeps its pages from one open to the next; when the image
+// is withdrawn they are taken back.
+func (d *dataFile) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, uint32, syscall.Errno) {
+	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
+		return nil, 0, syscall.EROFS
+	}
+	p := patiently(ctx)
+	defer p.release()
+	h, err := d.t.catalog.Open(p, d.id, catalog.View{Stored: d.stored})
+	if err != nil {
+		return nil, 0, d.t.fail("open image", d.id, err)
+	}
+	o := &openFile{node: d, h: h, closed: make(chan struct{})}
+	d.entered(p, o)
+	d.t.track(o)
+	go o.awaitRevocation()
+	return o, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
+}
+
+// entered counts an open file in, and decides at the first one how all that are
+// open at once are read: the kernel fails an open that differs.
+func (d *dataFile) entered(ctx context.Context, o *openFile) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.opens++; d.opens == 1 {
+		d.through = false
+		if d.t.passthrough {
+			_, d.through = o.backing(ctx)
+		}
+	}
+	if d.through {
+		o.fd, o.through = o.backing(ctx)
+	}
+}
+
+func (d *dataFile) left() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opens--
+}
+
+// openFile is one open of a dataFile.
+type openFile struct {
+	node    *dataFile
+	h       *catalog.Handle
+	fd      int  // with through: the local file the kernel reads instead of asking
+	through bool // decided once, before the kernel knows the file
+
+	closeOnce sync.Once
+	closed    chan struct{} // closed together with h
+}
+
+var (
+	_ gofuse.FileReader          = (*openFile)(nil)
+	_ gofuse.FileLseeker         = (*openFile)(nil)
+	_ gofuse.FileReleaser        = (*openFile)(nil)
+	_ gofuse.FilePassthroughFder = (*openFile)(nil)
+)
+
+// backing is the local file that is, from its first byte to its last, what this
+// file reads as.
+func (o *openFile) backing(ctx context.Context) (fd int, ok bool) {
+	f, pos, ok := o.h.FileRange(ctx, 0, o.h.Size())
+	if !ok || pos != 0 {
+		return 0, false
+	}
+	info, err := f.Stat()
+	if err != nil || info.Size() != o.h.Size() {
+		return 0, false
+	}
+	return int(f.Fd()), true
+}
+
+// PassthroughFd lets the kernel read the local file itself. Such a file can be
+// read until it is closed even if its image is withdrawn.
+func (o *openFile) PassthroughFd() (int, bool) { return o.fd, o.through }
+
+// Read reads straight into the buffer that goes to the kernel.
+func (o *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	p := patiently(ctx)
+	defer p.release()
+	dest = dest[:max(0, min(int64(len(dest)), o.h.Size()-off))]
+	if len(dest) > 0 {
+		if err := o.h.ReadAt(p, dest, off); err != nil {
+			return nil, o.fail(p, "read", err)
+		}
+	}
+	return fuse.ReadResultData(dest), 0
+}
+
+// fail is the errno for an error of a read or seek.
+func (o *openFile) fail(p *patient, what string, err error) syscall.Errno {
+	select {
+	case <-o.h.Revoked():
+		return syscall.EIO // expected, so not logged
+	default:
+	}
+	errno := o.node.t.fail(what+" image", o.node.id, err)
+	if errno == syscall.EINTR && p.Err() == nil {
+		return syscall.EIO // not this caller's interrupt
+	}
+	return errno
+}
+
+// Lseek answers SEEK_DATA and SEEK_HOLE from the map of the disk; there is a hole
+// after the last byte.
+func (o *openFile) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	if whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE {
+		return 0, syscall.EINVAL
+	}
+	size := o.h.Size()
+	if off > math.MaxInt64 || int64(off) >= size {
+		return 0, syscall.ENXIO
+	}
+	p := patiently(ctx)
+	defer p.release()
+	found := int64(-1)
+	err := o.h.Extents(p, int64(off), size-int64(off), func(x formats.Extent) bool {
+		hole := x.Kind == formats.Absent || x.Kind == formats.Zero
+		if hole == (whence == unix.SEEK_HOLE) {
+			found = x.Off
+			return false
+		}
+		return true
+	})
+	switch {
+	case err != nil:
+		return 0, o.fail(p, "map", err)
+	case found >= 0:
+		return uint64(found), 0
+	case whence == unix.SEEK_HOLE:
+		return uint64(size), 0
+	}
+	return 0, syscall.ENXIO
+}
+
+// awaitRevocation drops the kernel's pages when the image is withdrawn while it
+// is open, so that reads ask here, and fail.
+func (o *openFile) awaitRevocation() {
+	select {
+	case <-o.h.Revoked():
+		o.node.NotifyContent(0, 0)
+	case <-o.closed:
+	}
+}
+
+// Release follows the last close(2).
+func (o *openFile) Release(context.Context) syscall.Errno {
+	o.node.t.untrack(o)
+	o.node.left()
+	o.close()
+	return 0 // nobody would see an error
+}
+
+// close gives the image back, once. A read that is under way ends well.
+func (o *openFile) close() {
+	o.closeOnce.Do(func() {
+		close(o.closed)
+		if err := o.h.Close(); err != nil {
+			o.node.t.log.Warn("fuse: cannot close image", "image", o.node.id, "error", err)
+		}
+	})
+}
+
+func (t *tree) track(o *openFile) {
+	t.openMu.Lock()
+	defer t.openMu.Unlock()
+	t.open[o] = struct{}{}
+}
+
+func (t *tree) untrack(o *openFile) {
+	t.openMu.Lock()
+	defer t.openMu.Unlock()
+	delete(t.open, o)
+}
+
+// closeAll closes what a mount that was taken away left open.
+func (t *tree) closeAll() {
+	t.openMu.Lock()
+	open := t.open
+	t.open = make(map[*openFile]struct{})
+	t.openMu.Unlock()
+	for o := range open {
+		o.close()
+	}
+}

@@ -1,0 +1,195 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"glanced/catalog"
+)
+
+const (
+	loadPage = 1000 // images read at once when the tree is built
+
+	// catchUpLimit bounds how long a listing or a failed lookup waits for the
+	// changes that were made before it.
+	catchUpLimit = 250 * time.Millisecond
+
+	// retryFollowing is the pause after the catalog failed.
+	retryFollowing = time.Second
+)
+
+// follower keeps the index and the record cache at the catalog's state, and
+// tells the notifier what the kernel is to forget. It waits for nothing but the
+// catalog, so FUSE requests may wait for it.
+type follower struct {
+	t     *tree
+	notes *notifier
+
+	mu      sync.Mutex
+	seq     catalog.Seq   // the last change taken in
+	advance chan struct{} // closed when seq rises, then replaced
+}
+
+func newFollower(t *tree) *follower {
+	return &follower{t: t, notes: newNotifier(t), advance: make(chan struct{})}
+}
+
+// load reads all images into the index: before the mount, and again when the
+// catalog's log of changes does not reach back to what was taken in last.
+func (f *follower) load(ctx context.Context) error {
+	seq, err := f.t.catalog.LastSeq(ctx) // first: what changes during the reading is read again
+	if err != nil {
+		return err
+	}
+	known := f.t.index.ids()
+	found := make(map[string]bool)
+	err = f.loadPages(ctx, loadPage, found)
+	if errors.Is(err, catalog.ErrMarker) { // the last image of a page was deleted
+		err = f.loadPages(ctx, 0, found)
+	}
+	if err != nil {
+		return err
+	}
+	for _, id := range known {
+		if found[id] {
+			err = f.apply(ctx, id)
+		} else {
+			f.gone(id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	f.reached(seq)
+	return nil
+}
+
+func (f *follower) loadPages(ctx context.Context, limit int, found map[string]bool) error {
+	q := catalog.Query{
+		Viewer:     catalog.Viewer{Admin: true},
+		Visibility: "all",
+		Sort:       []catalog.SortKey{{Key: "created_at"}, {Key: "id"}}, // so that listings run from old to new
+		Limit:      limit,
+	}
+	mounted := f.reachedSeq() > 0 // before, there is no kernel to tell
+	for {
+		page, err := f.t.catalog.List(ctx, q)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			found[page[i].ID] = true
+			if _, known := f.t.index.image(page[i].ID); known {
+				continue
+			}
+			s := f.t.index.put(&page[i])
+			if mounted {
+				f.notes.add(note{id: page[i].ID, shift: s})
+			}
+		}
+		if limit == 0 || len(page) < limit {
+			return nil
+		}
+		q.Marker = page[len(page)-1].ID
+	}
+}
+
+// run follows the catalog until ctx ends.
+func (f *follower) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := f.follow(ctx)
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		f.t.log.Warn("fuse: cannot follow the catalog, trying again", "error", err)
+		select {
+		case <-time.After(retryFollowing):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// follow takes changes in until the catalog fails; nil when it is to be called
+// again at once.
+func (f *follower) follow(ctx context.Context) error {
+	for change, err := range f.t.catalog.Watch(ctx, f.reachedSeq()) {
+		if errors.Is(err, catalog.ErrTrimmed) {
+			return f.load(ctx)
+		}
+		if err == nil {
+			err = f.apply(ctx, change.ID)
+		}
+		if err != nil {
+			return err
+		}
+		f.reached(change.Seq)
+	}
+	return errors.New("the catalog's changes ended")
+}
+
+// apply takes in the present state of an image that changed. The change itself
+// may be old; a newer one then follows and finds nothing to do.
+func (f *follower) apply(ctx context.Context, id string) error {
+	f.t.records.drop(id)
+	img, err := f.t.catalog.Get(ctx, id)
+	switch {
+	case errors.Is(err, catalog.ErrNotFound):
+		f.gone(id)
+	case err != nil:
+		return err
+	default:
+		s := f.t.index.put(&img)
+		f.notes.add(note{id: id, shift: s, content: content(&record{img: img}), active: img.Status == catalog.Active})
+	}
+	return nil
+}
+
+func (f *follower) gone(id string) {
+	f.t.records.drop(id)
+	f.notes.add(note{id: id, shift: f.t.index.remove(id)})
+}
+
+func (f *follower) reachedSeq() catalog.Seq {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seq
+}
+
+func (f *follower) reached(seq catalog.Seq) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if seq > f.seq {
+		f.seq = seq
+		close(f.advance)
+		f.advance = make(chan struct{})
+	}
+}
+
+// catchUp waits until what the catalog held when it was called is in the index,
+// for at most catchUpLimit.
+func (f *follower) catchUp(ctx context.Context) {
+	seq, err := f.t.catalog.LastSeq(ctx)
+	if err != nil {
+		return // the index is what there is
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpLimit)
+	defer cancel()
+	for {
+		f.mu.Lock()
+		reached, advance := f.seq >= seq, f.advance
+		f.mu.Unlock()
+		if reached {
+			return
+		}
+		select {
+		case <-advance:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

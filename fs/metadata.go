@@ -1,0 +1,66 @@
+package fs
+
+import (
+	"context"
+	"syscall"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// metadataFile is images/<id>/metadata.json. Each open sees the record as it was
+// then, whole.
+type metadataFile struct {
+	gofuse.Inode
+	readOnly
+	described
+}
+
+var (
+	_ gofuse.NodeOpener    = (*metadataFile)(nil)
+	_ gofuse.NodeGetattrer = (*metadataFile)(nil)
+)
+
+func (m *metadataFile) Getattr(ctx context.Context, h gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	if open, ok := h.(*openMetadata); ok {
+		metadataAttr(open.r, &out.Attr)
+		return 0
+	}
+	r, err := m.t.record(ctx, m.id)
+	if err != nil {
+		return m.t.fail("read the metadata of image", m.id, err)
+	}
+	metadataAttr(r, &out.Attr)
+	return 0
+}
+
+func metadataAttr(r *record, out *fuse.Attr) {
+	out.Mode = fuse.S_IFREG | fileMode
+	out.Nlink = 1
+	out.Size = uint64(len(r.json()))
+	out.Blksize = blockSize
+	out.Blocks = blocks(int64(out.Size))
+	out.SetTimes(&r.img.UpdatedAt, &r.img.UpdatedAt, &r.img.UpdatedAt)
+}
+
+// Open bypasses the kernel's page cache, which could mix two states of the record.
+func (m *metadataFile) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, uint32, syscall.Errno) {
+	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
+		return nil, 0, syscall.EROFS
+	}
+	r, err := m.t.record(ctx, m.id)
+	if err != nil {
+		return nil, 0, m.t.fail("open the metadata of image", m.id, err)
+	}
+	return &openMetadata{r}, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
+}
+
+type openMetadata struct{ r *record }
+
+var _ gofuse.FileReader = (*openMetadata)(nil)
+
+func (o *openMetadata) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	b := o.r.json()
+	b = b[min(off, int64(len(b))):]
+	return fuse.ReadResultData(b[:min(len(b), len(dest))]), 0
+}

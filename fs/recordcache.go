@@ -1,0 +1,110 @@
+package fs
+
+import (
+	"bytes"
+	"container/list"
+	"encoding/json"
+	"sync"
+
+	"glanced/catalog"
+)
+
+// cachedRecords bounds the cache: a listing with attributes asks some twenty
+// questions about one image before it turns to the next.
+const cachedRecords = 512
+
+// record is one image's record with what is made of it on demand. It does not
+// change.
+type record struct {
+	img catalog.Image
+
+	xattrsOnce sync.Once
+	xattrsMade *xattrs
+	jsonOnce   sync.Once
+	jsonMade   []byte
+}
+
+func (r *record) xattrs() *xattrs {
+	r.xattrsOnce.Do(func() { r.xattrsMade = newXattrs(&r.img) })
+	return r.xattrsMade
+}
+
+// json is the content of metadata.json: the fields as the Images API shows them,
+// custom properties beside them, and under xattrs_left_out what has no extended
+// attribute, with the reason.
+func (r *record) json() []byte {
+	r.jsonOnce.Do(func() {
+		all := make(map[string]any)
+		for name, value := range r.img.Properties {
+			all[name] = value
+		}
+		for _, f := range baseFields(&r.img) {
+			all[f.name] = f.value
+		}
+		all["xattrs_left_out"] = append([]leftOut{}, r.xattrs().leftOut...)
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(all) // strings, numbers and lists of them always encode
+		r.jsonMade = b.Bytes()
+	})
+	return r.jsonMade
+}
+
+// hasData tells whether the image's bytes are there: whether it has a file.
+func (r *record) hasData() bool {
+	return r.img.Status == catalog.Active || r.img.Status == catalog.Deactivated
+}
+
+// hasDisk tells whether it has a guest disk.
+func (r *record) hasDisk() bool { return r.hasData() && r.img.DiskError == "" }
+
+// recordCache keeps the records asked for last. Safe for concurrent use.
+type recordCache struct {
+	mu      sync.Mutex
+	changes uint64 // how many changes the catalog told of
+	lru     list.List
+	byID    map[string]*list.Element // of *record
+}
+
+func newRecordCache() *recordCache {
+	return &recordCache{byID: make(map[string]*list.Element)}
+}
+
+// get is the record if it is kept; otherwise changes is to be given to put with
+// the record read after this call.
+func (c *recordCache) get(id string) (r *record, changes uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el, ok := c.byID[id]; ok {
+		c.lru.MoveToFront(el)
+		return el.Value.(*record), 0
+	}
+	return nil, c.changes
+}
+
+// put keeps a record, unless something changed while it was being read: it may
+// be the old state then.
+func (c *recordCache) put(r *record, changes uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if changes != c.changes || c.byID[r.img.ID] != nil {
+		return
+	}
+	c.byID[r.img.ID] = c.lru.PushFront(r)
+	if c.lru.Len() > cachedRecords {
+		delete(c.byID, c.lru.Remove(c.lru.Back()).(*record).img.ID)
+	}
+}
+
+// drop forgets a record that changed.
+func (c *recordCache) drop(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes++
+	if el, ok := c.byID[id]; ok {
+		c.lru.Remove(el)
+		delete(c.byID, id)
+	}
+}

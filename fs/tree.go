@@ -1,0 +1,155 @@
+// Package fs shows the catalog's images as a read-only tree of files over FUSE:
+//
+//	images/<id>/disk            the guest disk, decoded; absent where there is none
+//	images/<id>/file            the bytes as they are stored
+//	images/<id>/metadata.json   the image's fields
+//	by-name/<name>              a symbolic link to ../images/<id>
+//
+// The image's fields are also extended attributes user.glance.<field> of the
+// folder, of disk and of file. The tree follows the catalog: images come and go
+// while it is mounted, and what the kernel remembers is taken back when it
+// changes.
+//
+// Vocabulary. Entry: what the index keeps of every image, for listings. Record:
+// one image's fields as the catalog has them. Node: a file, folder or link that
+// the kernel asked about; it lives until the kernel forgets it. Open file: one
+// open(2) of a disk or file, which holds a catalog.Handle until it is closed.
+package fs
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"sync"
+	"syscall"
+	"time"
+
+	"glanced/catalog"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+const (
+	fileMode   = 0o444
+	folderMode = 0o555
+	blockSize  = 4096 // preferred I/O size told to programs, bytes
+)
+
+// tree is what all nodes of one mount share. Safe for concurrent use.
+type tree struct {
+	catalog     *catalog.Catalog
+	log         *slog.Logger
+	passthrough bool
+	index       *index
+	records     *recordCache
+	follower    *follower
+	root        *root
+	mounted     time.Time
+
+	openMu sync.Mutex
+	open   map[*openFile]struct{} // so that none outlives the mount
+}
+
+func newTree(c *catalog.Catalog, log *slog.Logger, passthrough bool) *tree {
+	t := &tree{
+		catalog:     c,
+		log:         log,
+		passthrough: passthrough,
+		index:       newIndex(),
+		records:     newRecordCache(),
+		mounted:     time.Now(),
+		open:        make(map[*openFile]struct{}),
+	}
+	t.root = &root{t: t}
+	t.root.images = &imagesFolder{t: t}
+	t.root.byName = &byNameFolder{t: t}
+	t.follower = newFollower(t)
+	return t
+}
+
+// record is an image's record; catalog.ErrNotFound when it is gone.
+func (t *tree) record(ctx context.Context, id string) (*record, error) {
+	r, changes := t.records.get(id)
+	if r != nil {
+		return r, nil
+	}
+	p := patiently(ctx)
+	defer p.release()
+	img, err := t.catalog.Get(p, id)
+	if err != nil {
+		return nil, err
+	}
+	r = &record{img: img}
+	t.records.put(r, changes)
+	return r, nil
+}
+
+// fail turns an error into an errno, and logs what the errno does not tell.
+func (t *tree) fail(what, id string, err error) syscall.Errno {
+	errno := errnoOf(err)
+	if errno == syscall.EIO {
+		t.log.Warn("fuse: cannot "+what, "image", id, "error", err)
+	}
+	return errno
+}
+
+// root is the mountpoint's own folder.
+type root struct {
+	gofuse.Inode
+	readOnly
+	t      *tree
+	images *imagesFolder
+	byName *byNameFolder
+}
+
+// OnAdd makes the two folders, which stay as long as the mount.
+func (r *root) OnAdd(ctx context.Context) {
+	for name, child := range map[string]struct {
+		node gofuse.InodeEmbedder
+		ino  uint64
+	}{
+		"images":  {r.images, imagesIno},
+		"by-name": {r.byName, byNameIno},
+	} {
+		attr := gofuse.StableAttr{Mode: fuse.S_IFDIR, Ino: child.ino}
+		r.AddChild(name, r.NewPersistentInode(ctx, child.node, attr), false)
+	}
+}
+
+// Readdir lists them.
+func (r *root) Readdir(context.Context) (gofuse.DirStream, syscall.Errno) {
+	return gofuse.NewListDirStream([]fuse.DirEntry{
+		{Name: ".", Ino: rootIno, Mode: fuse.S_IFDIR},
+		{Name: "..", Mode: fuse.S_IFDIR},
+		{Name: "images", Ino: imagesIno, Mode: fuse.S_IFDIR},
+		{Name: "by-name", Ino: byNameIno, Mode: fuse.S_IFDIR},
+	}), 0
+}
+
+func (r *root) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	folderAttr(&out.Attr, 4, r.t.mounted, r.t.mounted)
+	return 0
+}
+
+// Statfs says how much is stored; nothing is free, for nothing can be written.
+func (r *root) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	images, names, bytes, _ := r.t.index.totals()
+	*out = fuse.StatfsOut{
+		Bsize:   blockSize,
+		Frsize:  blockSize,
+		Blocks:  uint64((bytes + blockSize - 1) / blockSize),
+		Files:   uint64(3 + images*4 + names),
+		NameLen: maxName,
+	}
+	return 0
+}
+
+// folderAttr fills the attributes of a folder with links hard links ("." and the
+// ".." of its folders included).
+func folderAttr(out *fuse.Attr, links int, modified, changed time.Time) {
+	out.Mode = fuse.S_IFDIR | folderMode
+	out.Nlink = uint32(min(links, math.MaxUint32))
+	out.Blksize = blockSize
+	out.SetTimes(&modified, &modified, &changed)
+}
