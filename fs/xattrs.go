@@ -51,7 +51,7 @@ func baseFields(img *catalog.Image) []field {
 		{"os_hidden", img.Hidden},
 		{"created_at", img.CreatedAt.UTC().Format(time.RFC3339)},
 		{"updated_at", img.UpdatedAt.UTC().Format(time.RFC3339)},
-		{"tags", slices.Concat([]string{}, img.Tags)}, // an empty list, not null
+		{"tags", append([]string{}, img.Tags...)}, // an empty list, not null
 		{"disk_error", unlessEmpty(img.DiskError)},
 	}
 }
