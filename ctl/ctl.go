@@ -1,0 +1,106 @@
+// Package ctl is the HTTP door: the OpenStack Images API v2, and the admin
+// routes of the control socket. It knows who asks (auth.go, peer.go), what they
+// may do (policy.go) and how Glance words its answers; what an image is, and
+// where its bytes lie, is the catalog's.
+//
+// One request is one function of its story's file, named by the table in
+// router.go. It returns an error, and errors.go alone decides which status and
+// words that becomes. What is right is judged against exchanges with a real
+// Glance, kept in testdata/captures.
+package ctl
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"glanced/catalog"
+)
+
+// DefaultStall is how long a client may take none of a download, or give none
+// of an upload, before its connection is closed. Without it a client that went
+// silent would hold an image in status saving for ever.
+const DefaultStall = 5 * time.Minute
+
+// Config is what a Server is made of. Catalog and Auth are required.
+type Config struct {
+	Catalog *catalog.Catalog
+	Auth    Authenticator // of HTTP; the control socket asks the kernel instead
+	Admin   Admin
+	Log     *slog.Logger // nil: slog.Default()
+	// TrustForwarded makes absolute links follow X-Forwarded-Proto and
+	// X-Forwarded-Host. Only right behind a proxy that sets them itself, so it is
+	// off unless asked for, as Glance's enable_proxy_headers_parsing is.
+	TrustForwarded bool
+	Stall          time.Duration // 0: DefaultStall
+}
+
+// Server answers both doors. Safe for concurrent use.
+type Server struct {
+	catalog        *catalog.Catalog
+	auth           Authenticator
+	admin          Admin
+	log            *slog.Logger
+	trustForwarded bool
+	stall          time.Duration
+	schemas        schemas
+}
+
+// New makes a Server; it starts nothing and owns nothing.
+func New(cfg Config) *Server {
+	s := &Server{
+		catalog:        cfg.Catalog,
+		auth:           cfg.Auth,
+		admin:          cfg.Admin,
+		log:            cfg.Log,
+		trustForwarded: cfg.TrustForwarded,
+		stall:          cfg.Stall,
+		schemas:        newSchemas(),
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if s.stall == 0 {
+		s.stall = DefaultStall
+	}
+	return s
+}
+
+// HTTP serves the Images API v2 to whoever holds a token (X-Auth-Token).
+func (s *Server) HTTP() http.Handler {
+	mux := http.NewServeMux()
+	s.handle(mux, s.tokenIdentity, imageRoutes)
+	return s.around(mux)
+}
+
+// Control serves the same API and /admin/… on the control socket, whose
+// http.Server must have ControlConnContext. Who may connect at all is the
+// socket's file mode; who is an admin is peer.go.
+func (s *Server) Control() http.Handler {
+	mux := http.NewServeMux()
+	s.handle(mux, s.peerIdentity, imageRoutes)
+	s.handle(mux, s.peerIdentity, adminRoutes)
+	return s.around(mux)
+}
+
+// identify says who sent a request; ErrUnauthorized when nobody we know.
+type identify func(*http.Request) (Identity, error)
+
+// tokenIdentity asks the configured Authenticator.
+func (s *Server) tokenIdentity(r *http.Request) (Identity, error) {
+	return s.auth.Authenticate(r.Context(), r.Header.Get("X-Auth-Token"))
+}
+
+// peerIdentity takes what ControlConnContext left.
+func (s *Server) peerIdentity(r *http.Request) (Identity, error) {
+	return peerFrom(r.Context())
+}
+
+// Admin is what only the process around the catalog knows, for the admin
+// routes. A nil function makes its route answer 404.
+type Admin struct {
+	Status  func(context.Context) (Status, error)
+	Exports func(context.Context) (ExportStatus, error)
+	Mounts  func(context.Context) (MountStatus, error)
+}

@@ -1,0 +1,205 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"glanced/catalog"
+)
+
+const (
+	copyBuffer = 1 << 20 // bytes read from the store, and then written, at a time
+	// sendPiece is how much of a local file the kernel sends before we look again
+	// whether the image was revoked.
+	sendPiece = 8 << 20
+)
+
+// download is GET /v2/images/{id}/file: the bytes as they were stored.
+func (s *Server) download(w http.ResponseWriter, r *http.Request, who Identity) error {
+	img, err := s.find(r, who, actDownload)
+	if err != nil {
+		return err
+	}
+	h, err := s.catalog.Open(r.Context(), img.ID, catalog.View{Stored: true, Deactivated: allowAny(who, actDownloadBlocked) == nil})
+	if errors.Is(err, catalog.ErrNotFound) {
+		return noImage(img.ID)
+	}
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	img = h.Image()
+	header := w.Header()
+	part, partial := byteRange{0, h.Size()}, false
+	tag := entityTag(img)
+	if cond := r.Header.Get("If-Range"); cond == "" || cond == tag {
+		if part, partial, err = requestedRange(r, h.Size()); err != nil {
+			return err
+		}
+	}
+	t := &transfer{w: w, rc: http.NewResponseController(w), h: h, stall: s.stall}
+	defer t.close()
+	// Before the header, so that a store that fails at once is an answer still.
+	if err := t.begin(r.Context(), part); err != nil {
+		return err
+	}
+	header.Set("Content-Type", "application/octet-stream")
+	header.Set("Content-Length", strconv.FormatInt(part.n, 10))
+	header.Set("Accept-Ranges", "bytes")
+	if tag != "" {
+		header.Set("ETag", tag)
+	}
+	if img.Checksum != nil {
+		// Of the whole file even in a part of it, and in hex: so Glance has it, and
+		// glanceclient compares it.
+		header.Set("Content-MD5", *img.Checksum)
+	}
+	status := http.StatusOK
+	if partial {
+		status = http.StatusPartialContent
+		header.Set("Content-Range", part.contentRange(h.Size()))
+	}
+	w.WriteHeader(status)
+	if err := t.copy(r.Context()); err != nil {
+		s.log.Info("a download ended early", "request", header.Get(requestIDHeader), "image", img.ID, "err", err)
+		panic(http.ErrAbortHandler) // a broken connection is the only way left to say so
+	}
+	return nil
+}
+
+// entityTag names the bytes for If-Range (RFC 9110, 13.1.5). An image's data
+// never changes, so its hash is the strongest tag there is.
+func entityTag(img catalog.Image) string {
+	if img.HashValue == nil {
+		return ""
+	}
+	return `"` + *img.HashValue + `"`
+}
+
+// transfer sends one range of a handle: by sendfile where the handle says that a
+// local file holds it, through a buffer elsewhere.
+type transfer struct {
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	h     *catalog.Handle
+	stall time.Duration
+
+	rest byteRange // yet to be sent
+	buf  []byte    // of copyBuffer; nil until needed
+	full int       // bytes of buf that begin rest
+
+	source *os.File // as the handle named it
+	file   *os.File // source opened again, for a position of its own
+}
+
+func (t *transfer) begin(ctx context.Context, part byteRange) error {
+	t.rest = part
+	if part.n == 0 {
+		return nil
+	}
+	if _, _, ok := t.h.FileRange(ctx, part.off, min(part.n, sendPiece)); ok {
+		return nil
+	}
+	return t.fill(ctx)
+}
+
+// fill reads the beginning of rest.
+func (t *transfer) fill(ctx context.Context) error {
+	if t.buf == nil {
+		t.buf = make([]byte, min(t.rest.n, copyBuffer))
+	}
+	n := min(t.rest.n, int64(len(t.buf)))
+	if err := t.h.ReadAt(ctx, t.buf[:n], t.rest.off); err != nil {
+		return err
+	}
+	t.full = int(n)
+	if next := t.rest.off + n; next < t.rest.off+t.rest.n {
+		t.h.Prefetch(next, min(t.rest.n-n, copyBuffer))
+	}
+	return nil
+}
+
+// copy sends rest. It stops when the image is revoked, the client is gone or
+// takes nothing for stall.
+func (t *transfer) copy(ctx context.Context) error {
+	defer t.rc.SetWriteDeadline(time.Time{})
+	for t.rest.n > 0 {
+		select {
+		case <-t.h.Revoked():
+			return catalog.ErrRevoked
+		case <-ctx.Done():
+			return ctx.Err()
+		default:
+		}
+		t.rc.SetWriteDeadline(time.Now().Add(t.stall))
+		n, err := t.piece(ctx)
+		if err != nil {
+			return fmt.Errorf("at byte %d: %w", t.rest.off, err)
+		}
+		t.rest.off += n
+		t.rest.n -= n
+	}
+	return nil
+}
+
+func (t *transfer) piece(ctx context.Context) (int64, error) {
+	if t.full == 0 {
+		n := min(t.rest.n, sendPiece)
+		if f, pos, ok := t.h.FileRange(ctx, t.rest.off, n); ok {
+			return n, t.sendFile(f, pos, n)
+		}
+		if err := t.fill(ctx); err != nil {
+			return 0, err
+		}
+	}
+	n := t.full
+	t.full = 0
+	_, err := t.w.Write(t.buf[:n])
+	return int64(n), err
+}
+
+// sendFile sends [pos, pos+n) of f. net/http hands an *os.File to sendfile(2) at
+// the file's own position, which all readers of the handle share; so the file is
+// opened a second time, by its descriptor, for a position of our own.
+func (t *transfer) sendFile(f *os.File, pos, n int64) error {
+	if t.source != f {
+		t.close()
+		again, err := reopen(f)
+		if err != nil {
+			return err
+		}
+		t.source, t.file = f, again
+	}
+	if _, err := t.file.Seek(pos, io.SeekStart); err != nil {
+		return err
+	}
+	sent, err := t.w.(io.ReaderFrom).ReadFrom(io.LimitReader(t.file, n))
+	if err == nil && sent != n {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (t *transfer) close() {
+	if t.file != nil {
+		t.file.Close()
+		t.file = nil
+	}
+}
+
+func reopen(f *os.File) (again *os.File, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if e := raw.Control(func(fd uintptr) { again, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd)) }); e != nil {
+		return nil, e
+	}
+	return again, err
+}

@@ -1,0 +1,147 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"glanced/catalog"
+)
+
+// httpError is an error that knows its status and what to tell the client.
+type httpError struct {
+	status int
+	text   string
+	header http.Header // added to the answer; may be nil
+}
+
+func (e *httpError) Error() string { return fmt.Sprintf("%d %s", e.status, e.text) }
+
+// fail makes the error that a client is to see, in these words.
+func fail(status int, format string, args ...any) *httpError {
+	return &httpError{status: status, text: fmt.Sprintf(format, args...)}
+}
+
+func (e *httpError) with(key, value string) *httpError {
+	if e.header == nil {
+		e.header = http.Header{}
+	}
+	e.header.Set(key, value)
+	return e
+}
+
+func noImage(id string) *httpError {
+	return fail(http.StatusNotFound, "No image found with ID %s", id)
+}
+
+// statusClientGone is never seen by anyone: the client left. It is nginx's
+// number for that, so that the access log tells it from our own failures.
+const statusClientGone = 499
+
+// sentinel is one row of the table: what an error of another room means here.
+// text is what the client reads; "" means the error's own words, only for errors
+// that speak of the client's request or bytes, never of our paths or stores.
+type sentinel struct {
+	name   string // as declared, so that a test can see that none is missing
+	err    error
+	status int
+	text   string
+}
+
+// sentinels is in order: where an error wraps several, the first row wins.
+var sentinels = []sentinel{
+	{"ErrNotFound", catalog.ErrNotFound, http.StatusNotFound, "No such image"},
+	{"ErrExists", catalog.ErrExists, http.StatusConflict, "An image with this id exists, or existed and was deleted: choose another id"},
+	{"ErrMarker", catalog.ErrMarker, http.StatusBadRequest, "The marker is not an image of this list"},
+	{"ErrBusy", catalog.ErrBusy, http.StatusServiceUnavailable, "The database is busy: try again"},
+	{"ErrInvalid", catalog.ErrInvalid, http.StatusBadRequest, ""},
+	{"ErrProtected", catalog.ErrProtected, http.StatusForbidden, "The image is protected and cannot be deleted."},
+	{"ErrInUse", catalog.ErrInUse, http.StatusConflict, "The image is in use by another image and cannot be deleted."},
+	{"ErrFormat", catalog.ErrFormat, http.StatusUnsupportedMediaType, ""},
+	{"ErrUnsafe", catalog.ErrUnsafe, http.StatusUnsupportedMediaType, ""},
+	{"ErrStoredOnly", catalog.ErrStoredOnly, http.StatusConflict, ""},
+	{"ErrNoData", catalog.ErrNoData, http.StatusNoContent, "The image has no data yet"},
+	{"ErrDeactivated", catalog.ErrDeactivated, http.StatusForbidden, "The requested image has been deactivated. Image data download is forbidden."},
+	{"ErrGone", catalog.ErrGone, http.StatusGone, "The image was deleted while its data was being uploaded"},
+	{"ErrTooLarge", catalog.ErrTooLarge, http.StatusRequestEntityTooLarge, ""},
+	{"ErrQuota", catalog.ErrQuota, http.StatusRequestEntityTooLarge, "Over the quota"},
+	{"ErrStoreFull", catalog.ErrStoreFull, http.StatusRequestEntityTooLarge, "There is not enough space in the image store"},
+	{"ErrBodySize", catalog.ErrBodySize, http.StatusBadRequest, "The body is not as long as was announced; nothing was kept: upload it again"},
+	{"ErrBody", catalog.ErrBody, http.StatusBadRequest, "The body could not be read to its end; nothing was kept: upload it again"},
+	{"ErrUnknownStore", catalog.ErrUnknownStore, http.StatusBadRequest, "No store has this id; GET /v2/info/stores lists them"},
+	{"ErrStoreReadOnly", catalog.ErrStoreReadOnly, http.StatusServiceUnavailable, "The image store cannot be written; see the server's log"},
+	{"ErrStore", catalog.ErrStore, http.StatusServiceUnavailable, "The image store failed; see the server's log"},
+	{"ErrRevoked", catalog.ErrRevoked, http.StatusGone, "The image was withdrawn while it was being read"},
+	{"ErrFixed", catalog.ErrFixed, http.StatusForbidden, "Attributes disk_format and container_format can be only replaced for a queued image."},
+	{"ErrTrimmed", catalog.ErrTrimmed, http.StatusGone, "The log of changes no longer reaches back so far"},
+	{"ErrStatus", catalog.ErrStatus, http.StatusConflict, "The image's status does not allow this"},
+	{"ErrUnauthorized", ErrUnauthorized, http.StatusUnauthorized, "This request needs a valid token in X-Auth-Token"},
+	{"Canceled", context.Canceled, statusClientGone, "The client went away"},
+	{"DeadlineExceeded", context.DeadlineExceeded, http.StatusServiceUnavailable, "This took too long: try again"},
+}
+
+// explain turns any error into what the client is told. Typed errors come first:
+// they name the numbers.
+func explain(err error) *httpError {
+	var known *httpError
+	if errors.As(err, &known) {
+		return known
+	}
+	var quota *catalog.QuotaError
+	if errors.As(err, &quota) {
+		return fail(http.StatusRequestEntityTooLarge, "Project %s is over a limit for [Resource %s is over limit of %d due to current usage %d and delta %d]",
+			quota.Project, quota.Resource, quota.Limit, quota.Usage, quota.Delta)
+	}
+	var status *catalog.StatusError
+	if errors.As(err, &status) {
+		return fail(http.StatusConflict, "Image status transition from %s to %s is not allowed", status.Have, status.Want)
+	}
+	for _, row := range sentinels {
+		if errors.Is(err, row.err) {
+			text := row.text
+			if text == "" {
+				text = err.Error()
+			}
+			return fail(row.status, "%s", text)
+		}
+	}
+	return fail(http.StatusInternalServerError, "The server could not do this; its log says why, under this answer's X-Openstack-Request-Id")
+}
+
+// errorBody is how an error looks on the wire. glanceclient joins the "message"
+// of every object at the top level and prints "HTTP <message>"; openstacksdk
+// does the same; so the message begins with the status line, and both tools
+// print what they print for Glance: "HTTP 404 Not Found: No image found …".
+type errorBody struct {
+	Error struct {
+		Code    int    `json:"code"`
+		Title   string `json:"title"`
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// answerError writes e. A 204 has no body: a queued image's data is not an error
+// to any client.
+func answerError(w http.ResponseWriter, e *httpError) {
+	for k, v := range e.header {
+		w.Header()[k] = v
+	}
+	if e.status == http.StatusNoContent {
+		w.WriteHeader(e.status)
+		return
+	}
+	var body errorBody
+	body.Error.Code = e.status
+	body.Error.Title = http.StatusText(e.status)
+	body.Error.Message = fmt.Sprintf("%d %s: %s", e.status, http.StatusText(e.status), e.text)
+	text, err := json.Marshal(body)
+	if err != nil { // of strings and numbers: cannot be
+		text = []byte(`{"error":{}}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", fmt.Sprint(len(text)))
+	w.WriteHeader(e.status)
+	w.Write(text)
+}
