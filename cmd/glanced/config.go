@@ -1,0 +1,366 @@
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+//go:embed default.toml
+var defaultConfig []byte
+
+// config mirrors the TOML file. Field names are the file's keys.
+type config struct {
+	DataDir string        `toml:"data_dir"`
+	HTTP    httpConfig    `toml:"http"`
+	Control controlConfig `toml:"control"`
+	NBD     nbdConfig     `toml:"nbd"`
+	FUSE    fuseConfig    `toml:"fuse"`
+	Memory  memoryConfig  `toml:"memory"`
+	Log     logConfig     `toml:"log"`
+	Staging stagingConfig `toml:"staging"`
+	Quota   quotaConfig   `toml:"quota"`
+	Auth    authConfig    `toml:"auth"`
+	Catalog catalogConfig `toml:"catalog"`
+	Stores  []storeConfig `toml:"stores"`
+}
+
+type httpConfig struct {
+	Listen         string `toml:"listen"`          // host:port; "" = no HTTP
+	AllowPlaintext bool   `toml:"allow_plaintext"` // listen beyond loopback without TLS
+}
+
+type controlConfig struct {
+	Socket string `toml:"socket"`
+	Mode   string `toml:"mode"`  // octal
+	Group  string `toml:"group"` // "" = the daemon's own
+}
+
+type nbdConfig struct {
+	Listen         []string `toml:"listen"`    // unix:PATH or tcp:HOST:PORT
+	Anonymous      string   `toml:"anonymous"` // none | public | all
+	AllowPlaintext bool     `toml:"allow_plaintext"`
+}
+
+type fuseConfig struct {
+	Mountpoint  string `toml:"mountpoint"` // "" = no mount
+	Passthrough bool   `toml:"passthrough"`
+}
+
+type memoryConfig struct {
+	Budget byteSize `toml:"budget"`
+}
+
+type logConfig struct {
+	Level  string `toml:"level"`  // debug | info | warn | error
+	Format string `toml:"format"` // auto | text | json
+	File   string `toml:"file"`   // "" = standard error
+}
+
+type stagingConfig struct {
+	Path string `toml:"path"`
+}
+
+type quotaConfig struct {
+	ImageCountTotal int64 `toml:"image_count_total"`
+	ImageSizeTotal  int64 `toml:"image_size_total"` // MiB
+}
+
+type authConfig struct {
+	Mode   string        `toml:"mode"` // token | none
+	Tokens []tokenConfig `toml:"tokens"`
+}
+
+type tokenConfig struct {
+	File    string   `toml:"file"`
+	Project string   `toml:"project"`
+	User    string   `toml:"user"`
+	Roles   []string `toml:"roles"`
+}
+
+type catalogConfig struct {
+	URL          string `toml:"url"`           // sqlite:PATH
+	FailedUpload string `toml:"failed_upload"` // queued | killed
+}
+
+type storeConfig struct {
+	ID          string `toml:"id"`
+	Type        string `toml:"type"`
+	Path        string `toml:"path"`
+	Description string `toml:"description"`
+	Default     bool   `toml:"default"`
+}
+
+// byteSize is a number of bytes, written "512MiB" (KiB, MiB, GiB, TiB) or plain.
+type byteSize int64
+
+func (b *byteSize) UnmarshalText(text []byte) error {
+	s := strings.TrimSpace(string(text))
+	shift := 0
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if rest, ok := strings.CutSuffix(s, unit); ok {
+			s, shift = strings.TrimSpace(rest), 10*(i+1)
+			break
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)>>shift {
+		return fmt.Errorf("%q is not a size: write it like 512MiB", text)
+	}
+	*b = byteSize(n << shift)
+	return nil
+}
+
+// loadConfig reads a configuration file. An unknown key is an error that shows its line.
+func loadConfig(path string) (*config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	cfg, err := parseConfig(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if cfg.DataDir == "" {
+		return nil, fmt.Errorf("%s: data_dir is not set: name the folder that holds the daemon's state", path)
+	}
+	return cfg, cfg.finish(path)
+}
+
+// dirConfig is the embedded configuration with everything below dir.
+func dirConfig(dir string) (*config, error) {
+	cfg, err := parseConfig(defaultConfig)
+	if err != nil {
+		return nil, fmt.Errorf("embedded configuration: %w", err)
+	}
+	cfg.DataDir = dir
+	return cfg, cfg.finish("embedded configuration")
+}
+
+func parseConfig(text []byte) (*config, error) {
+	cfg := &config{
+		HTTP:    httpConfig{Listen: "127.0.0.1:9292"},
+		Control: controlConfig{Socket: "control.sock", Mode: "0660"},
+		NBD:     nbdConfig{Anonymous: "public"},
+		FUSE:    fuseConfig{Passthrough: true},
+		Memory:  memoryConfig{Budget: 512 << 20},
+		Log:     logConfig{Level: "info", Format: "auto"},
+		Staging: stagingConfig{Path: "staging"},
+		Auth:    authConfig{Mode: "token"},
+		Catalog: catalogConfig{URL: "sqlite:catalog.db", FailedUpload: "queued"},
+	}
+	dec := toml.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(cfg); err != nil {
+		return nil, explainTOML(err)
+	}
+	return cfg, nil
+}
+
+// explainTOML names the line and the key, which go-toml keeps beside its message.
+func explainTOML(err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) {
+		var lines []error
+		for _, e := range strict.Errors {
+			row, _ := e.Position()
+			lines = append(lines, fmt.Errorf("line %d: unknown key %q", row, strings.Join(e.Key(), ".")))
+		}
+		return errors.Join(lines...)
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		row, _ := decode.Position()
+		return fmt.Errorf("line %d: %w", row, err)
+	}
+	return err
+}
+
+// finish makes paths absolute (relative ones lie below data_dir) and checks values.
+func (c *config) finish(origin string) error {
+	dir, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return fmt.Errorf("%s: data_dir: %w", origin, err)
+	}
+	c.DataDir = dir
+	for _, p := range []*string{&c.Control.Socket, &c.FUSE.Mountpoint, &c.Log.File, &c.Staging.Path} {
+		*p = c.below(*p)
+	}
+	for i := range c.Auth.Tokens {
+		c.Auth.Tokens[i].File = c.below(c.Auth.Tokens[i].File)
+	}
+	for i := range c.Stores {
+		c.Stores[i].Path = c.below(c.Stores[i].Path)
+	}
+	for i, l := range c.NBD.Listen {
+		if p, ok := strings.CutPrefix(l, "unix:"); ok {
+			c.NBD.Listen[i] = "unix:" + c.below(p)
+		}
+	}
+	if p, ok := strings.CutPrefix(c.Catalog.URL, "sqlite:"); ok {
+		c.Catalog.URL = "sqlite:" + c.below(p)
+	}
+	if err := c.check(); err != nil {
+		return fmt.Errorf("%s: %w", origin, err)
+	}
+	return nil
+}
+
+func (c *config) below(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(c.DataDir, path)
+}
+
+func (c *config) check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	oneOf := func(key, value string, words ...string) {
+		for _, w := range words {
+			if value == w {
+				return
+			}
+		}
+		bad("%s = %q: want one of %s", key, value, strings.Join(words, ", "))
+	}
+	oneOf("nbd.anonymous", c.NBD.Anonymous, "none", "public", "all")
+	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	oneOf("log.format", c.Log.Format, "auto", "text", "json")
+	oneOf("auth.mode", c.Auth.Mode, "token", "none")
+	oneOf("catalog.failed_upload", c.Catalog.FailedUpload, "queued", "killed")
+	if c.Control.Socket == "" {
+		bad("control.socket is empty: glancectl has no other way in")
+	}
+	if _, err := c.Control.mode(); err != nil {
+		bad("control.mode = %q: want an octal file mode such as 0660", c.Control.Mode)
+	}
+	if c.Memory.Budget < 32<<20 {
+		bad("memory.budget is %d bytes: at least 32MiB is needed", int64(c.Memory.Budget))
+	}
+	if c.Quota.ImageCountTotal < 0 || c.Quota.ImageSizeTotal < 0 {
+		bad("quota: limits cannot be negative; 0 means no limit")
+	}
+	if !strings.HasPrefix(c.Catalog.URL, "sqlite:") || c.Catalog.URL == "sqlite:" {
+		bad("catalog.url: want sqlite:PATH")
+	}
+	if c.HTTP.Listen != "" {
+		loop, err := loopback(c.HTTP.Listen)
+		switch {
+		case err != nil:
+			bad("http.listen = %q: %v", c.HTTP.Listen, err)
+		case !loop && c.Auth.Mode == "none":
+			bad("auth.mode = \"none\" lets anybody do anything: http.listen must stay on loopback, not %s", c.HTTP.Listen)
+		case !loop && !c.HTTP.AllowPlaintext:
+			bad("http.listen = %q is beyond loopback and would carry tokens in clear: put a TLS proxy in front, or set http.allow_plaintext = true", c.HTTP.Listen)
+		}
+	}
+	if c.Auth.Mode == "token" && c.HTTP.Listen != "" && len(c.Auth.Tokens) == 0 {
+		bad("auth.mode = \"token\" needs at least one [[auth.tokens]]")
+	}
+	for i, t := range c.Auth.Tokens {
+		if t.File == "" || t.Project == "" {
+			bad("auth.tokens %d: file and project are needed", i+1)
+		}
+	}
+	for _, l := range c.NBD.Listen {
+		network, addr, err := splitListen(l)
+		if err != nil {
+			bad("nbd.listen: %v", err)
+			continue
+		}
+		if network != "tcp" {
+			continue
+		}
+		if loop, err := loopback(addr); err != nil {
+			bad("nbd.listen = %q: %v", l, err)
+		} else if !loop && !c.NBD.AllowPlaintext {
+			bad("nbd.listen = %q is beyond loopback and not encrypted: set nbd.allow_plaintext = true if the network is trusted", l)
+		}
+	}
+	errs = append(errs, c.checkStores()...)
+	return errors.Join(errs...)
+}
+
+func (c *config) checkStores() (errs []error) {
+	seen, defaults := map[string]bool{}, 0
+	for i, s := range c.Stores {
+		switch {
+		case s.ID == "":
+			errs = append(errs, fmt.Errorf("stores %d: id is not set", i+1))
+		case seen[s.ID]:
+			errs = append(errs, fmt.Errorf("stores %d: a store called %q is there already", i+1, s.ID))
+		}
+		seen[s.ID] = true
+		if s.Default {
+			defaults++
+		}
+	}
+	if len(c.Stores) == 1 {
+		c.Stores[0].Default, defaults = true, 1
+	}
+	if defaults != 1 {
+		errs = append(errs, fmt.Errorf("stores: exactly one must have default = true, %d of %d have", defaults, len(c.Stores)))
+	}
+	return errs
+}
+
+func (c controlConfig) mode() (fs.FileMode, error) {
+	n, err := strconv.ParseUint(c.Mode, 8, 32)
+	if err != nil || n > 0o777 {
+		return 0, errors.New("not a file mode")
+	}
+	return fs.FileMode(n), nil
+}
+
+// splitListen parses unix:PATH and tcp:HOST:PORT.
+func splitListen(s string) (network, addr string, err error) {
+	network, addr, ok := strings.Cut(s, ":")
+	if !ok || addr == "" || (network != "unix" && network != "tcp") {
+		return "", "", fmt.Errorf("%q: want unix:PATH or tcp:HOST:PORT", s)
+	}
+	return network, addr, nil
+}
+
+// loopback reports whether host:port can only be reached from this machine.
+func loopback(addr string) (bool, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false, err
+	}
+	if host == "localhost" {
+		return true, nil
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback(), nil
+}
+
+// override applies the command line's addresses; NBD ones replace the TCP
+// listeners and leave the unix sockets.
+func (c *config) override(httpAddr string, nbdAddrs []string) error {
+	if httpAddr != "" {
+		c.HTTP.Listen = httpAddr
+	}
+	if len(nbdAddrs) > 0 {
+		var listen []string
+		for _, l := range c.NBD.Listen {
+			if strings.HasPrefix(l, "unix:") {
+				listen = append(listen, l)
+			}
+		}
+		for _, a := range nbdAddrs {
+			listen = append(listen, "tcp:"+strings.TrimPrefix(a, "tcp:"))
+		}
+		c.NBD.Listen = listen
+	}
+	return c.check()
+}

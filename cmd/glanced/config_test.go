@@ -1,0 +1,208 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const goodConfig = `
+data_dir = "%DIR%"
+[http]
+listen = "127.0.0.1:9292"
+[control]
+socket = "/run/x/control.sock"
+mode = "0600"
+[nbd]
+listen = ["unix:nbd.sock", "tcp:127.0.0.1:10809"]
+anonymous = "none"
+[fuse]
+mountpoint = ""
+[memory]
+budget = "64MiB"
+[[auth.tokens]]
+file = "admin.token"
+project = "admin"
+roles = ["admin"]
+[[stores]]
+id = "local"
+type = "file"
+path = "images"
+`
+
+func writeConfig(t *testing.T, text string) (dir, path string) {
+	t.Helper()
+	dir = t.TempDir()
+	path = filepath.Join(dir, "glanced.toml")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, "%DIR%", dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir, path
+}
+
+func TestConfigFileIsReadAndPathsLieBelowDataDir(t *testing.T) {
+	dir, path := writeConfig(t, goodConfig)
+	c, err := loadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for got, want := range map[string]string{
+		c.Control.Socket:      "/run/x/control.sock",
+		c.NBD.Listen[0]:       "unix:" + dir + "/nbd.sock",
+		c.NBD.Listen[1]:       "tcp:127.0.0.1:10809",
+		c.Auth.Tokens[0].File: dir + "/admin.token",
+		c.Catalog.URL:         "sqlite:" + dir + "/catalog.db",
+		c.Stores[0].Path:      dir + "/images",
+		c.FUSE.Mountpoint:     "",
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if c.Memory.Budget != 64<<20 {
+		t.Errorf("memory.budget = %d", c.Memory.Budget)
+	}
+	if !c.Stores[0].Default {
+		t.Error("the only store is not the default one")
+	}
+}
+
+func TestBadConfigSaysWhereAndWhatToDo(t *testing.T) {
+	for name, c := range map[string]struct{ old, new, want string }{
+		"unknown key":                  {`budget = "64MiB"`, "budget = \"64MiB\"\nbugdet = 1", `unknown key "memory.bugdet"`},
+		"unknown key names its line":   {`[fuse]`, "colour = 1\n[fuse]", "line 11: unknown key"},
+		"syntax error names its line":  {`mode = "0600"`, `mode = `, "line 7"},
+		"no size":                      {`"64MiB"`, `"64 megs"`, "write it like 512MiB"},
+		"size overflow":                {`"64MiB"`, `"9999999999TiB"`, "write it like 512MiB"},
+		"tiny budget":                  {`"64MiB"`, `"1MiB"`, "at least 32MiB"},
+		"bad word":                     {`anonymous = "none"`, `anonymous = "some"`, "want one of none, public, all"},
+		"HTTP beyond loopback":         {`"127.0.0.1:9292"`, `"0.0.0.0:9292"`, "http.allow_plaintext"},
+		"NBD beyond loopback":          {`tcp:127.0.0.1:10809`, `tcp:0.0.0.0:10809`, "nbd.allow_plaintext"},
+		"no auth beyond loopback":      {"listen = \"127.0.0.1:9292\"", "listen = \"0.0.0.0:9292\"\nallow_plaintext = true\n[auth]\nmode = \"none\"", "must stay on loopback"},
+		"unknown auth":                 {"[[auth.tokens]]", "[auth]\nmode = \"magic\"\n[[auth.tokens]]", "want one of token, none"},
+		"NBD listener without network": {`tcp:127.0.0.1:10809`, `127.0.0.1:10809`, "want unix:PATH or tcp:HOST:PORT"},
+		"no data_dir":                  {`data_dir = "%DIR%"`, ``, "data_dir is not set"},
+		"two stores of one id":         {"[[stores]]", "[[stores]]\nid = \"local\"\ntype = \"file\"\npath = \"b\"\ndefault = true\n[[stores]]", `called "local" is there already`},
+		"no default store":             {"[[stores]]", "[[stores]]\nid = \"b\"\ntype = \"file\"\npath = \"b\"\n[[stores]]", "exactly one must have default"},
+		"another database":             {"[fuse]", "[catalog]\nurl = \"postgres:x\"\n[fuse]", "want sqlite:PATH"},
+		"bad socket mode":              {`mode = "0600"`, `mode = "rw"`, "octal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(goodConfig, c.old, c.new, 1)
+			if text == goodConfig {
+				t.Fatalf("%q is not in the good configuration", c.old)
+			}
+			_, path := writeConfig(t, text)
+			_, err := loadConfig(path)
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
+				t.Fatalf("got %v, want the file's name and %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestSampleAndEmbeddedConfigurationsAreGood(t *testing.T) {
+	if _, err := loadConfig("../../contrib/glanced.toml"); err != nil {
+		t.Error(err)
+	}
+	dir := t.TempDir()
+	c, err := dirConfig(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Control.Socket != dir+"/control.sock" || c.FUSE.Mountpoint != dir+"/mnt" || c.Stores[0].Path != dir+"/images" {
+		t.Errorf("paths are not below the folder: %+v", c)
+	}
+	if err := c.override("127.0.0.1:1", []string{"127.0.0.1:2", "tcp:127.0.0.1:3"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(c.NBD.Listen, " "); got != "unix:"+dir+"/nbd.sock tcp:127.0.0.1:2 tcp:127.0.0.1:3" || c.HTTP.Listen != "127.0.0.1:1" {
+		t.Errorf("override: http %s, nbd %s", c.HTTP.Listen, got)
+	}
+}
+
+func TestTokenFileIsMadeOnceAndGuarded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.token")
+	first, err := readToken(path)
+	if err != nil || len(first) < 32 {
+		t.Fatalf("token %q, %v", first, err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Fatalf("mode %v, %v", st.Mode(), err)
+	}
+	if again, err := readToken(path); err != nil || again != first {
+		t.Fatalf("read again: %q, %v", again, err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readToken(path); err == nil || !strings.Contains(err.Error(), "chmod 0600") {
+		t.Errorf("a token that everybody can read: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("short\n"), 0o600); err != nil || os.Chmod(path, 0o600) != nil {
+		t.Fatal(err)
+	}
+	if _, err := readToken(path); err == nil {
+		t.Error("a token of five letters was taken")
+	}
+}
+
+func TestDataDirHasOneDaemon(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := lockDataDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockDataDir(dir); err == nil || !strings.Contains(err.Error(), "another glanced") {
+		t.Errorf("second lock: %v", err)
+	}
+	lock.Close()
+	again, err := lockDataDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+
+	name, err := nodeName(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := nodeName(dir); err != nil || same != name {
+		t.Errorf("the node's name changed from %s to %s (%v)", name, same, err)
+	}
+}
+
+func TestOnlyAStaleSocketIsCleared(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	ln, err := listenUnix(path, 0o600, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(path, 0o600, ""); err == nil || !strings.Contains(err.Error(), "already answers") {
+		t.Errorf("a socket in use: %v", err)
+	}
+	ln.(interface{ SetUnlinkOnClose(bool) }).SetUnlinkOnClose(false)
+	ln.Close()
+	if ln, err = listenUnix(path, 0o640, ""); err != nil {
+		t.Fatalf("a stale socket: %v", err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+	ln.Close()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(path, 0o600, ""); err == nil || !strings.Contains(err.Error(), "is no socket") {
+		t.Errorf("a plain file: %v", err)
+	}
+	if _, err := listenUnix("/"+strings.Repeat("x", 200), 0o600, ""); err == nil {
+		t.Error("an over-long path was taken")
+	}
+	if err := own(dir, 0o700, "no-such-group-here"); err == nil || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an unknown group: %v", err)
+	}
+}

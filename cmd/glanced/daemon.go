@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"glanced/backends/all"
+	"glanced/catalog"
+	"glanced/catalog/records"
+	"glanced/catalog/records/sqlite"
+	"glanced/ctl"
+	"glanced/formats"
+	formatsall "glanced/formats/all"
+	"glanced/fs"
+	"glanced/nbd"
+)
+
+const (
+	// stopWithin bounds a clean end; what is under way then is cut off and rolled back.
+	stopWithin = 8 * time.Second
+	// headerWithin and idleWithin keep silent HTTP clients from holding sockets.
+	headerWithin = 20 * time.Second
+	idleWithin   = 2 * time.Minute
+	// The memory budget's shares. What is left over is the Go runtime's and the sessions' small change.
+	clusterShare, tableShare, nbdShare = 50, 12, 20 // percent
+)
+
+// daemon is all that runs, in the order in which it was started.
+type daemon struct {
+	cfg     *config
+	log     *logs
+	started time.Time
+	lock    *os.File
+	node    string
+	engine  *formats.Engine
+	below   []io.Closer // what the catalog stands on: stores, records
+	catalog *catalog.Catalog
+	auth    authenticator
+	exports exports
+	nbd     *nbd.Server
+	mount   *fs.Server // nil: no mount
+	servers []*http.Server
+	listens []ctl.ListenerStatus
+	failed  chan error // a listener that died
+	serving sync.WaitGroup
+}
+
+// start brings everything up; on failure what was up goes down again.
+func start(ctx context.Context, cfg *config) (d *daemon, err error) {
+	d = &daemon{cfg: cfg, started: time.Now(), failed: make(chan error, 8)}
+	if d.lock, err = lockDataDir(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	if d.log, err = openLogs(cfg.Log); err != nil {
+		return nil, errors.Join(err, d.lock.Close())
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.stop())
+		}
+	}()
+	debug.SetMemoryLimit(int64(cfg.Memory.Budget))
+	if err = os.MkdirAll(cfg.Staging.Path, 0o750); err != nil {
+		return d, fmt.Errorf("make staging.path: %w", err)
+	}
+	if err = d.auth.load(cfg.Auth); err != nil {
+		return d, err
+	}
+	if err = d.openCatalog(ctx); err != nil {
+		return d, err
+	}
+	if err = d.openDoors(ctx); err != nil {
+		return d, err
+	}
+	d.log.Info("ready", "version", version(), "data_dir", cfg.DataDir, "mountpoint", cfg.FUSE.Mountpoint)
+	d.notify(sd.SdNotifyReady)
+	return d, nil
+}
+
+func (d *daemon) openCatalog(ctx context.Context) error {
+	var err error
+	if d.node, err = nodeName(d.cfg.DataDir); err != nil {
+		return err
+	}
+	share := func(percent int64) int64 { return int64(d.cfg.Memory.Budget) / 100 * percent }
+	d.engine = formats.NewEngine(formats.EngineOptions{CacheBytes: share(clusterShare), TableBytes: share(tableShare)})
+
+	var stores []catalog.StoreEntry
+	for _, s := range d.cfg.Stores {
+		st, err := all.Open(all.Config{ID: s.ID, Type: s.Type, Path: s.Path})
+		if err != nil {
+			return fmt.Errorf("store %q: %w", s.ID, err)
+		}
+		d.below = append(d.below, st)
+		stores = append(stores, catalog.StoreEntry{ID: s.ID, Type: s.Type, Description: s.Description, Store: st, Default: s.Default})
+	}
+	path := strings.TrimPrefix(d.cfg.Catalog.URL, "sqlite:")
+	rec, err := sqlite.Open(ctx, path, sqlite.Options{DefaultQuota: records.Quota{
+		ImageCountTotal: d.cfg.Quota.ImageCountTotal, ImageSizeTotal: d.cfg.Quota.ImageSizeTotal}})
+	if err != nil {
+		return fmt.Errorf("catalog %s: %w", d.cfg.Catalog.URL, err)
+	}
+	d.below = append(d.below, rec)
+	d.catalog, err = catalog.New(ctx, catalog.Config{
+		Records: rec, Stores: stores, Drivers: formatsall.Drivers(), Engine: d.engine, Node: d.node,
+		FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Log: d.log.With("subsystem", "catalog"),
+	})
+	return err
+}
+
+func (d *daemon) openDoors(ctx context.Context) error {
+	d.exports.catalog = d.catalog
+	d.exports.anonymous.Store(&d.cfg.NBD.Anonymous)
+	d.nbd = nbd.NewServer(nbd.Config{Exports: &d.exports, Log: d.log.With("subsystem", "nbd"),
+		ServerBytes: int64(d.cfg.Memory.Budget) / 100 * nbdShare})
+	// The NBD socket shows every image, so it is guarded like the control socket.
+	mode, err := d.cfg.Control.mode()
+	if err != nil {
+		return err
+	}
+	for _, l := range d.cfg.NBD.Listen {
+		network, addr, err := splitListen(l)
+		if err != nil {
+			return err
+		}
+		ln, err := d.listen(network, addr, mode, d.cfg.Control.Group)
+		if err != nil {
+			return err
+		}
+		d.serve("nbd", ln, func() error { return d.nbd.Serve(ln) })
+	}
+
+	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, Log: d.log.With("subsystem", "ctl"),
+		Admin: ctl.Admin{Status: d.status, Exports: d.exportStatus, Mounts: d.mountStatus}})
+	ln, err := d.listen("unix", d.cfg.Control.Socket, mode, d.cfg.Control.Group)
+	if err != nil {
+		return err
+	}
+	d.serveHTTP("control", ln, &http.Server{Handler: api.Control(), ConnContext: ctl.ControlConnContext})
+	if d.cfg.HTTP.Listen != "" {
+		ln, err := d.listen("tcp", d.cfg.HTTP.Listen, 0, "")
+		if err != nil {
+			return err
+		}
+		d.serveHTTP("http", ln, &http.Server{Handler: api.HTTP()})
+	}
+
+	if d.cfg.FUSE.Mountpoint != "" {
+		d.mount, err = fs.Mount(ctx, fs.Config{Catalog: d.catalog, Mountpoint: d.cfg.FUSE.Mountpoint,
+			Passthrough: d.cfg.FUSE.Passthrough, Log: d.log.With("subsystem", "fs")})
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", d.cfg.FUSE.Mountpoint, err)
+		}
+	}
+	return nil
+}
+
+// serveHTTP runs one HTTP door. There is no overall read or write timeout: an
+// image of a terabyte takes as long as it takes, and ctl bounds what is silent.
+func (d *daemon) serveHTTP(kind string, ln net.Listener, s *http.Server) {
+	s.ReadHeaderTimeout, s.IdleTimeout = headerWithin, idleWithin
+	s.ErrorLog = slogErrors(d.log)
+	d.servers = append(d.servers, s)
+	d.serve(kind, ln, func() error {
+		if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+}
+
+// serve runs one door; its unexpected end ends the daemon.
+func (d *daemon) serve(kind string, ln net.Listener, run func() error) {
+	addr := ln.Addr().String()
+	d.listens = append(d.listens, ctl.ListenerStatus{Kind: kind, Address: addr})
+	d.serving.Go(func() {
+		if err := run(); err != nil {
+			d.failed <- fmt.Errorf("%s listener on %s: %w", kind, addr, err)
+		}
+	})
+}
+
+// stop ends everything in reverse: no new work, then what is under way within
+// stopWithin, then the mount, then the catalog, whose close rolls back what was cut off.
+func (d *daemon) stop() error {
+	d.notify(sd.SdNotifyStopping)
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+
+	var wg sync.WaitGroup
+	for _, s := range d.servers {
+		wg.Go(func() {
+			if s.Shutdown(ctx) != nil {
+				s.Close() // ends the requests' contexts: uploads are rolled back
+			}
+		})
+	}
+	if d.nbd != nil {
+		wg.Go(func() { d.nbd.Shutdown(ctx) })
+	}
+	wg.Wait()
+	d.serving.Wait()
+
+	var errs []error
+	if d.mount != nil {
+		errs = append(errs, d.mount.Unmount())
+	}
+	if d.catalog != nil {
+		errs = append(errs, d.catalog.Close())
+	}
+	if d.engine != nil {
+		errs = append(errs, d.engine.Close())
+	}
+	for _, c := range d.below {
+		errs = append(errs, c.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		d.log.Error("stopped with errors", "error", err)
+		d.lock.Close()
+		return err
+	}
+	d.log.Info("stopped")
+	return d.lock.Close()
+}
+
+// reload re-reads what can change while running: the log's level and file, the
+// tokens, and what anonymous NBD clients see.
+func (d *daemon) reload(load func() (*config, error)) {
+	d.notify(sd.SdNotifyReloading)
+	defer d.notify(sd.SdNotifyReady)
+	cfg, err := load()
+	if err == nil {
+		err = d.auth.load(cfg.Auth)
+	}
+	if err == nil {
+		err = d.log.out.reopen()
+	}
+	if err != nil {
+		d.log.Error("reload failed; the old configuration stays in force", "error", err)
+		return
+	}
+	d.log.setLevel(cfg.Log.Level)
+	d.exports.anonymous.Store(&cfg.NBD.Anonymous)
+	d.log.Info("reloaded: log level and file, tokens, nbd.anonymous; other keys need a restart")
+}
+
+// notify tells systemd, where it is there.
+func (d *daemon) notify(state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		d.log.Warn("systemd was not told", "state", state, "error", err)
+	}
+}
+
+// welcome prints what to try next; for people who started with --dir.
+func (d *daemon) welcome(w io.Writer) {
+	rel := func(path string) string {
+		if wd, err := os.Getwd(); err == nil {
+			if r, err := filepath.Rel(wd, path); err == nil && !strings.HasPrefix(r, "..") {
+				return r
+			}
+		}
+		return path
+	}
+	self, err := os.Executable()
+	cli := "glancectl"
+	if err == nil {
+		cli = rel(filepath.Join(filepath.Dir(self), "glancectl"))
+	}
+	sock := rel(d.cfg.Control.Socket)
+	fmt.Fprintf(w, "glanced is ready. In another terminal, in this folder, try:\n")
+	fmt.Fprintf(w, "  qemu-img create -f qcow2 /tmp/first.qcow2 1G\n")
+	fmt.Fprintf(w, "  %s --socket %s image create --name first --disk-format qcow2 --container-format bare --visibility public --file /tmp/first.qcow2\n", cli, sock)
+	if d.cfg.FUSE.Mountpoint != "" {
+		fmt.Fprintf(w, "  ls -l %s/\n", rel(filepath.Join(d.cfg.FUSE.Mountpoint, "by-name", "first")))
+	}
+	for _, l := range d.listens {
+		if l.Kind == "nbd" && strings.HasPrefix(l.Address, "/") {
+			fmt.Fprintf(w, "  nbdinfo --list 'nbd+unix:///?socket=%s'\n", rel(l.Address))
+			break
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"glanced/catalog"
+	"glanced/nbd"
+)
+
+// exports shows the catalog to the NBD server: the active images that have a
+// guest disk, under their ids. Over TCP a client without a ticket sees what
+// nbd.anonymous says; who can reach the unix socket sees all.
+type exports struct {
+	catalog   *catalog.Catalog
+	anonymous atomic.Pointer[string] // none | public | all
+}
+
+func (e *exports) List(ctx context.Context, peer nbd.Peer) ([]nbd.ExportInfo, error) {
+	q := catalog.Query{Viewer: catalog.Viewer{Admin: true}, Status: []catalog.Status{catalog.Active}, Visibility: "all"}
+	if peer.Network != "unix" {
+		switch *e.anonymous.Load() {
+		case "none":
+			return nil, nil
+		case "public":
+			q.Visibility = "public"
+		}
+	}
+	images, err := e.catalog.List(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	var list []nbd.ExportInfo
+	for _, img := range images {
+		if img.DiskError == "" {
+			list = append(list, nbd.ExportInfo{Name: img.ID, Description: describe(img)})
+		}
+	}
+	return list, nil
+}
+
+func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Export, error) {
+	// One text for what is not there and what may not be seen: a guess learns nothing.
+	hidden := fmt.Errorf("%w: no active image %q that this connection may see (over TCP only public ones; the unix socket shows all)", nbd.ErrUnknownExport, name)
+	img, err := e.catalog.Get(ctx, name)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return nil, hidden
+	}
+	if err != nil {
+		return nil, err
+	}
+	if peer.Network != "unix" {
+		mode := *e.anonymous.Load()
+		if mode == "none" || mode == "public" && img.Visibility != "public" {
+			return nil, hidden
+		}
+	}
+	h, err := e.catalog.Open(ctx, name, catalog.View{})
+	switch {
+	case err == nil:
+		return export{h}, nil
+	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, catalog.ErrNoData), errors.Is(err, catalog.ErrDeactivated):
+		return nil, hidden
+	case errors.Is(err, catalog.ErrStoredOnly):
+		return nil, fmt.Errorf("%w: %w", nbd.ErrUnreadable, err)
+	}
+	return nil, err
+}
+
+// export is an open guest disk in NBD's words.
+type export struct{ *catalog.Handle }
+
+func (x export) Description() string { return describe(x.Image()) }
+
+func (x export) ReadAt(ctx context.Context, p []byte, off int64) error {
+	err := x.Handle.ReadAt(ctx, p, off)
+	if errors.Is(err, catalog.ErrRevoked) {
+		return fmt.Errorf("%w: %w", nbd.ErrRevoked, err)
+	}
+	return err
+}
+
+func describe(img catalog.Image) string {
+	if img.Name == nil {
+		return ""
+	}
+	return *img.Name
+}
