@@ -1,0 +1,50 @@
+# Every target is one short recipe; `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+GO ?= go
+DIR ?= ./var
+
+.PHONY: help deps test-deps build run test race test-full fuzz lint demo bench install clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+deps: ## install what building and running need (Debian packages)
+	@contrib/packages.sh build
+
+test-deps: ## install what the tests need besides
+	@contrib/packages.sh build test
+
+build: ## bin/glanced and bin/glancectl
+	$(GO) build -trimpath -o bin/ ./cmd/...
+
+run: deps build ## start the daemon in the foreground, everything below ./var
+	@exec bin/glanced --dir $(DIR) $(RUN_FLAGS)
+
+test: test-deps build ## every test, with the race detector
+	GLANCED_MUST_RUN=1 $(GO) test -race -timeout 20m ./...
+	GLANCED_MUST_RUN=1 $(GO) test -tags purego ./formats/...
+
+test-full: test lint fuzz demo ## all that takes long too
+
+fuzz: ## each fuzz target for FUZZTIME (default 60s)
+	@contrib/fuzz.sh $(or $(FUZZTIME),60s)
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'gofmt would change these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+demo: test-deps build ## a real disk in, and out over NBD, FUSE and HTTP (DEMO_FLAGS=--small for a quick one)
+	contrib/demo/demo.sh $(DEMO_FLAGS)
+
+bench: test-deps build ## ours and qemu-nbd side by side; figures land in contrib/bench
+	$(GO) run ./contrib/bench $(BENCH_FLAGS)
+
+install: build ## into PREFIX (default /usr/local), with the systemd unit and a sample configuration
+	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin bin/glanced bin/glancectl
+	install -D -m 0644 contrib/systemd/glanced.service $(DESTDIR)/lib/systemd/system/glanced.service
+	test -e $(DESTDIR)/etc/glance/glanced.toml || install -D -m 0640 contrib/glanced.toml $(DESTDIR)/etc/glance/glanced.toml
+
+clean: ## remove what was built
+	rm -rf bin

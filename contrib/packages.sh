@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Installs the Debian packages of the named sets that are missing: build, test.
+# Runs apt as root or through sudo, and not at all when nothing is missing.
+set -euo pipefail
+
+declare -A sets=(
+	[build]="gcc libc6-dev pkg-config libdeflate-dev libzstd-dev fuse3 qemu-utils libnbd-bin"
+	[test]="attr jq curl fio e2fsprogs mmdebstrap strace zstd sqlite3 python3-libnbd python3-glanceclient python3-openstackclient"
+)
+
+missing=()
+for set in "$@"; do
+	for package in ${sets[$set]:?no package set $set}; do
+		if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" != installed ]; then
+			missing+=("$package")
+		fi
+	done
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(sudo)
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -q
+"${as_root[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}"
