@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// peer is one server with the disk open to clients.
+type peer struct {
+	name string
+	uri  string
+	pid  int
+}
+
+// cpuSeconds is the user and system time of the server so far; see proc(5), stat.
+func (p peer) cpuSeconds() (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
+	if err != nil {
+		return 0, fmt.Errorf("CPU time of %s: %w", p.name, err)
+	}
+	// The command's name, in parentheses, may hold spaces; fields count from after it.
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("CPU time of %s: %d fields in stat", p.name, len(fields))
+	}
+	var ticks float64
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseFloat(f, 64)
+		if err != nil {
+			return 0, fmt.Errorf("CPU time of %s: %w", p.name, err)
+		}
+		ticks += n
+	}
+	return ticks / 100, nil // USER_HZ is 100 on Linux
+}
+
+// qemuNBD serves one file read-only.
+type qemuNBD struct {
+	cmd  *exec.Cmd
+	sock string
+}
+
+func (q *qemuNBD) start(ctx context.Context, dir string, f format, file string) error {
+	q.sock = filepath.Join(dir, "qemu-"+f.name+".sock")
+	q.cmd = exec.CommandContext(ctx, "qemu-nbd", "-r", "-t", "-e", "16", "-k", q.sock, "-f", f.driver, "--aio=io_uring", "-x", "disk", file)
+	q.cmd.Stderr = os.Stderr
+	if err := q.cmd.Start(); err != nil {
+		return fmt.Errorf("start qemu-nbd: %w", err)
+	}
+	return waitFor(q.sock)
+}
+
+func (q *qemuNBD) peer() peer {
+	return peer{name: "qemu-nbd", uri: "nbd+unix:///disk?socket=" + q.sock, pid: q.cmd.Process.Pid}
+}
+
+func (q *qemuNBD) stop() error {
+	q.cmd.Process.Signal(syscall.SIGTERM)
+	q.cmd.Wait()
+	return nil
+}
+
+// glanced is a daemon of its own with a given memory budget.
+type glanced struct {
+	label, budget string
+	dir           string
+	cmd           *exec.Cmd
+}
+
+func (g *glanced) start(ctx context.Context, dir string) error {
+	g.dir = dir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	config := filepath.Join(dir, "glanced.toml")
+	text := fmt.Sprintf(`data_dir = %q
+[http]
+listen = ""
+[control]
+socket = "control.sock"
+[nbd]
+listen = ["unix:nbd.sock"]
+[memory]
+budget = %q
+[log]
+level = "warn"
+[[stores]]
+id = "local"
+type = "file"
+path = "images"
+default = true
+`, dir, g.budget)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return err
+	}
+	g.cmd = exec.CommandContext(ctx, "bin/glanced", "--config", config)
+	g.cmd.Stderr = os.Stderr
+	if err := g.cmd.Start(); err != nil {
+		return fmt.Errorf("start glanced: %w", err)
+	}
+	return waitFor(filepath.Join(dir, "control.sock"))
+}
+
+func (g *glanced) upload(ctx context.Context, f format, file string) (peer, error) {
+	cmd := exec.CommandContext(ctx, "bin/glancectl", "--socket", filepath.Join(g.dir, "control.sock"), "image", "create",
+		"--name", f.name, "--disk-format", f.driver, "--container-format", "bare", "--file", file, "-f", "value", "-c", "id")
+	cmd.Stderr = os.Stderr
+	id, err := cmd.Output()
+	if err != nil {
+		return peer{}, fmt.Errorf("upload %s: %w", file, err)
+	}
+	uri := fmt.Sprintf("nbd+unix:///%s?socket=%s", strings.TrimSpace(string(id)), filepath.Join(g.dir, "nbd.sock"))
+	return peer{name: g.label, uri: uri, pid: g.cmd.Process.Pid}, nil
+}
+
+func (g *glanced) stop() {
+	g.cmd.Process.Signal(syscall.SIGTERM)
+	g.cmd.Wait()
+}
+
+// waitFor waits until a socket is there.
+func waitFor(path string) error {
+	for range 200 {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("%s did not appear within 10 s", path)
+}
