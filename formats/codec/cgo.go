@@ -1,0 +1,114 @@
+//go:build cgo && !purego
+
+package codec
+
+/*
+#cgo pkg-config: libdeflate libzstd
+#cgo noescape glanced_inflate
+#cgo nocallback glanced_inflate
+#cgo noescape glanced_unzstd
+#cgo nocallback glanced_unzstd
+#include <libdeflate.h>
+#include <zstd.h>
+
+// A null actual_out_nbytes asks for exactly dst_len bytes.
+static int glanced_inflate(struct libdeflate_decompressor *d, int zlib,
+		const void *src, size_t src_len, void *dst, size_t dst_len)
+{
+	size_t used;
+	return zlib
+		? libdeflate_zlib_decompress_ex(d, src, src_len, dst, dst_len, &used, 0)
+		: libdeflate_deflate_decompress_ex(d, src, src_len, dst, dst_len, &used, 0);
+}
+
+enum { UNZSTD_OK, UNZSTD_BAD, UNZSTD_SHORT };
+
+// Frames are decoded into dst until it is full: writing into it directly needs
+// no window memory, whatever window size a frame asks for.
+static int glanced_unzstd(ZSTD_DCtx *d,
+		const char *src, size_t src_len, char *dst, size_t dst_len)
+{
+	while (dst_len > 0) {
+		size_t frame, n;
+
+		if (src_len == 0)
+			return UNZSTD_SHORT;
+		frame = ZSTD_findFrameCompressedSize(src, src_len);
+		if (ZSTD_isError(frame))
+			return UNZSTD_BAD;
+		n = ZSTD_decompressDCtx(d, dst, dst_len, src, frame);
+		if (ZSTD_isError(n))
+			return UNZSTD_BAD;
+		src += frame, src_len -= frame;
+		dst += n, dst_len -= n;
+	}
+	return UNZSTD_OK;
+}
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// Libraries names what this build decodes with.
+const Libraries = "libdeflate, libzstd"
+
+// backend holds the contexts of the C libraries.
+type backend struct {
+	inflater *C.struct_libdeflate_decompressor
+	unzstd   *C.ZSTD_DCtx
+}
+
+// Deflate decodes a raw deflate stream (RFC 1951).
+func (b *backend) Deflate(dst, src []byte) error { return b.inflate(dst, src, 0) }
+
+// Zlib decodes a zlib stream (RFC 1950) and checks its checksum.
+func (b *backend) Zlib(dst, src []byte) error { return b.inflate(dst, src, 1) }
+
+func (b *backend) inflate(dst, src []byte, zlib C.int) error {
+	if b.inflater == nil {
+		if b.inflater = C.libdeflate_alloc_decompressor(); b.inflater == nil {
+			return errors.New("libdeflate: out of memory")
+		}
+	}
+	switch r := C.glanced_inflate(b.inflater, zlib,
+		unsafe.Pointer(unsafe.SliceData(src)), C.size_t(len(src)),
+		unsafe.Pointer(unsafe.SliceData(dst)), C.size_t(len(dst))); r {
+	case C.LIBDEFLATE_SUCCESS:
+		return nil
+	case C.LIBDEFLATE_SHORT_OUTPUT:
+		return errShort
+	case C.LIBDEFLATE_INSUFFICIENT_SPACE:
+		return errLong
+	default:
+		return fmt.Errorf("%w: not a deflate stream", ErrCorrupt)
+	}
+}
+
+// Zstd decodes zstd frames (RFC 8878) until dst is full.
+func (b *backend) Zstd(dst, src []byte) error {
+	if b.unzstd == nil {
+		if b.unzstd = C.ZSTD_createDCtx(); b.unzstd == nil {
+			return errors.New("libzstd: out of memory")
+		}
+	}
+	switch C.glanced_unzstd(b.unzstd,
+		(*C.char)(unsafe.Pointer(unsafe.SliceData(src))), C.size_t(len(src)),
+		(*C.char)(unsafe.Pointer(unsafe.SliceData(dst))), C.size_t(len(dst))) {
+	case C.UNZSTD_OK:
+		return nil
+	case C.UNZSTD_SHORT:
+		return errShort
+	default:
+		return fmt.Errorf("%w: not zstd frames of %d bytes together", ErrCorrupt, len(dst))
+	}
+}
+
+func (b *backend) close() {
+	C.libdeflate_free_decompressor(b.inflater)
+	C.ZSTD_freeDCtx(b.unzstd)
+	*b = backend{}
+}
