@@ -5,6 +5,7 @@ package raw
 import (
 	"context"
 	"fmt"
+	"sort"
 
 	"glanced/formats"
 )
@@ -31,13 +32,17 @@ func open(ctx context.Context, srcs []formats.Source, _ formats.Resolver, o form
 		return nil, fmt.Errorf("%w: raw images have no snapshots (asked for %q)", formats.ErrUnsupported, o.Snapshot)
 	}
 	l := &layout{info: info}
-	l.holes, _ = srcs[0].(formats.Extenter)
+	if src, ok := srcs[0].(formats.Extenter); ok && info.VirtualSize > 0 {
+		if l.holes, err = findHoles(ctx, src, info.VirtualSize, maxRuns); err != nil {
+			return nil, err
+		}
+	}
 	return l, nil
 }
 
 type layout struct {
 	info  formats.Info
-	holes formats.Extenter // nil: the source does not know its holes
+	holes []hole // sorted, apart from each other; the rest is data
 }
 
 func (l *layout) Size() int64           { return l.info.VirtualSize }
@@ -45,21 +50,33 @@ func (l *layout) Info() formats.Info    { return l.info }
 func (l *layout) Parent() *formats.Disk { return nil }
 func (l *layout) Close() error          { return nil }
 
-func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
+func (l *layout) Map(_ context.Context, off, n int64, yield func(formats.Extent) bool) error {
 	if off < 0 || n < 0 || off > l.Size()-n {
 		return fmt.Errorf("%w: %d bytes at %d of a disk of %d", formats.ErrRange, n, off, l.Size())
 	}
-	if n == 0 {
-		return nil
-	}
-	if l.holes == nil {
-		yield(formats.Extent{Off: off, Len: n, Kind: formats.Data, Pos: off, N: n})
-		return nil
-	}
-	return l.holes.Extents(ctx, off, n, func(off, n int64, hole bool) bool {
-		if hole {
-			return yield(formats.Extent{Off: off, Len: n, Kind: formats.Zero})
+	end := off + n
+	// The first hole that ends after off.
+	i := sort.Search(len(l.holes), func(i int) bool { return l.holes[i].end > off })
+	for off < end {
+		x := formats.Extent{Off: off, Kind: formats.Data, Pos: off}
+		stop := end
+		if i < len(l.holes) {
+			if h := l.holes[i]; h.off <= off {
+				x.Kind, x.Pos = formats.Zero, 0
+				stop = min(h.end, end)
+				i++
+			} else {
+				stop = min(h.off, end)
+			}
 		}
-		return yield(formats.Extent{Off: off, Len: n, Kind: formats.Data, Pos: off, N: n})
-	})
+		x.Len = stop - off
+		if x.Kind == formats.Data {
+			x.N = x.Len
+		}
+		if !yield(x) {
+			return nil
+		}
+		off = stop
+	}
+	return nil
 }
