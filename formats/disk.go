@@ -4,14 +4,58 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync/atomic"
 )
 
 // Disk is the guest disk of one opened image: a Layout, the Sources its extents
-// point into, and the parent that shows through. Safe for concurrent use.
+// point into, and the parent that shows through. Safe for concurrent use. After
+// Close, every call fails with ErrClosed.
 type Disk struct {
-	e      *Engine
-	layout Layout
-	srcs   []Source
+	e       *Engine
+	layout  Layout
+	srcs    []*source
+	ahead   bool // a source, here or in a parent, takes Prefetch
+	calls   gate
+	streams streams
+
+	life context.Context // of what the disk does in the background
+	end  context.CancelFunc
+}
+
+// source is a Source of an open disk.
+type source struct {
+	Source
+	e     *Engine
+	id    uint64 // no other source of the engine has it, ever
+	size  int64  // bytes
+	files FileRanger
+	ahead Prefetcher
+}
+
+func newDisk(e *Engine, l Layout, srcs []Source) *Disk {
+	d := &Disk{e: e, layout: l, calls: gate{empty: make(chan struct{}, 1)}}
+	d.life, d.end = context.WithCancel(context.Background())
+	for _, src := range srcs {
+		s := &source{Source: src, e: e, id: e.sources.Add(1), size: src.Size()}
+		s.files, _ = src.(FileRanger)
+		s.ahead, _ = src.(Prefetcher)
+		d.ahead = d.ahead || s.ahead != nil
+		d.srcs = append(d.srcs, s)
+	}
+	if p := l.Parent(); p != nil && p.ahead {
+		d.ahead = true
+	}
+	return d
+}
+
+// local reports whether host range [pos, pos+n) is in a local file now: reading
+// it takes no time worth stopping for.
+func (s *source) local(pos, n int64) bool {
+	if s.files == nil {
+		return false
+	}
+	_, _, ok := s.files.FileRange(pos, n)
+	return ok
 }
 
 // Size is the virtual size in bytes.
@@ -20,11 +64,17 @@ func (d *Disk) Size() int64 { return d.layout.Size() }
 // Info describes the image.
 func (d *Disk) Info() Info { return d.layout.Info() }
 
-// Close closes the layout and the sources, not the parent. No call may be under
-// way, and none may follow.
+// Close closes the layout and the sources, not the parent. It stops what runs in
+// the background and waits for calls under way; it must not be called from a
+// yield function. A second Close does nothing.
 func (d *Disk) Close() error {
+	d.end()
+	if !d.calls.shut() {
+		return nil
+	}
 	err := d.layout.Close()
 	for _, s := range d.srcs {
+		d.e.clusters.drop(s.id)
 		if e := s.Close(); err == nil {
 			err = e
 		}
@@ -32,77 +82,128 @@ func (d *Disk) Close() error {
 	return err
 }
 
-// ReadAt fills p from guest offset off or fails; a range outside the disk is ErrRange.
+// ReadAt fills p from guest offset off or fails; a range outside the disk is
+// ErrRange, an image that makes no sense there ErrCorrupt or ErrLimit. It returns
+// early when ctx ends, except while it decodes a cluster that others wait for
+// too. When it fails, what p holds is undefined.
 func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := d.inside(off, int64(len(p))); err != nil {
 		return err
 	}
-	var failed error
-	err := d.layout.Map(ctx, off, int64(len(p)), func(x Extent) bool {
-		failed = d.move(ctx, p[x.Off-off:x.End()-off], x)
-		return failed == nil
-	})
-	if failed != nil {
-		err = failed
-	}
+	r := d.e.request()
+	err := r.read(ctx, d, p, off)
+	r.release(d.e)
 	if err != nil {
 		return fmt.Errorf("read %d bytes at guest offset %d: %w", len(p), off, err)
 	}
 	return nil
 }
 
-// move fills p, the guest range of x.
-func (d *Disk) move(ctx context.Context, p []byte, x Extent) error {
-	switch x.Kind {
-	case Absent:
-		parent := d.layout.Parent()
-		if parent == nil || x.Off >= parent.Size() {
-			clear(p)
-			return nil
-		}
-		n := min(int64(len(p)), parent.Size()-x.Off)
-		clear(p[n:])
-		return parent.ReadAt(ctx, p[:n], x.Off)
-	case Zero:
-		clear(p)
-		return nil
-	case Data:
-		return d.srcs[x.Src].ReadAt(ctx, p, x.Pos)
-	case Compressed:
-		full, err := d.e.decode(ctx, d.srcs[x.Src], x)
-		if err != nil {
-			return err
-		}
-		copy(p, full[x.Skip:])
-		return nil
-	}
-	return fmt.Errorf("%w: extent kind %v", ErrCorrupt, x.Kind)
-}
-
 // Extents yields what guest range [off, off+n) is made of, in order and without
-// gaps, the chain of parents followed (Depth says how far), neighbours of one
-// kind whose host ranges also adjoin merged. Absent means absent in the whole
-// chain: it reads as zeros.
+// gaps, the chain of parents followed: Depth says how far, and Src counts the
+// sources of the disk found there. Neighbours of one kind and depth whose host
+// ranges also adjoin are merged; compressed clusters stay one extent each. Absent
+// (Depth 0) means absent in the whole chain: it reads as zeros.
 func (d *Disk) Extents(ctx context.Context, off, n int64, yield func(Extent) bool) error {
 	if err := d.inside(off, n); err != nil {
 		return err
 	}
-	return d.layout.Map(ctx, off, n, yield)
+	r := d.e.request()
+	defer r.release(d.e)
+	var last Extent // not yet yielded; Len 0: none
+	stopped := false
+	err := r.walk.disk(ctx, d, off, n, func(x Extent, _ *source) bool {
+		if last.Len > 0 {
+			if last.join(&x) {
+				return true
+			}
+			if !yield(last) {
+				stopped = true
+				return false
+			}
+		}
+		last = x
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("map %d bytes at guest offset %d: %w", n, off, err)
+	}
+	if !stopped && last.Len > 0 {
+		yield(last)
+	}
+	return nil
 }
 
 // FileRange says where in a local file guest range [off, off+n) lies as it is and
 // in one piece; ok is false where it does not. The file is the source's own:
 // valid until Close, not to be closed.
 func (d *Disk) FileRange(ctx context.Context, off, n int64) (f *os.File, pos int64, ok bool) {
-	return nil, 0, false
+	if d.inside(off, n) != nil || n == 0 {
+		return nil, 0, false
+	}
+	r := d.e.request()
+	defer r.release(d.e)
+	r.one = r.one[:0]
+	if err := r.walk.disk(ctx, d, off, n, r.takeOne); err != nil || len(r.one) != 1 {
+		return nil, 0, false
+	}
+	x := &r.one[0]
+	if x.Len != n || x.s == nil || x.s.files == nil {
+		return nil, 0, false
+	}
+	return x.s.files.FileRange(x.Pos, n)
 }
 
-// Prefetch makes a later read of the range cheaper where it can; it waits for nothing.
-func (d *Disk) Prefetch(off, n int64) {}
-
 func (d *Disk) inside(off, n int64) error {
+	if d.calls.isShut() {
+		return ErrClosed
+	}
 	if off < 0 || n < 0 || off > d.Size()-n {
 		return fmt.Errorf("%w: %d bytes at %d of a disk of %d", ErrRange, n, off, d.Size())
 	}
 	return nil
+}
+
+// gate counts the calls under way and, once shut, lets none in.
+type gate struct {
+	n     atomic.Int64  // calls under way, plus shutGate
+	empty chan struct{} // told when shut and the last call has left
+}
+
+const shutGate = -1 << 62
+
+func (g *gate) enter() bool {
+	if g.n.Add(1) > 0 {
+		return true
+	}
+	g.leave()
+	return false
+}
+
+func (g *gate) leave() {
+	if g.n.Add(-1) == shutGate {
+		select {
+		case g.empty <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (g *gate) isShut() bool { return g.n.Load() < 0 }
+
+// shut lets no call in any more and waits for those inside; false where it was
+// shut before.
+func (g *gate) shut() bool {
+	for {
+		n := g.n.Load()
+		if n < 0 {
+			return false
+		}
+		if g.n.CompareAndSwap(n, n+shutGate) {
+			if n > 0 {
+				<-g.empty
+			}
+			return true
+		}
+	}
 }

@@ -1,28 +1,54 @@
 package formats
 
 import (
-	"bytes"
-	"compress/flate"
-	"compress/zlib"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
+
+	"glanced/formats/codec"
 )
 
 // EngineOptions bounds what an Engine may use.
 type EngineOptions struct {
-	CacheBytes int64 // decoded clusters, of all disks together
-	TableBytes int64 // metadata tables, of all disks together
-	Workers    int   // parallel decompressions; 0 = one a core
+	CacheBytes  int64 // decoded clusters, of all disks together; 0 = none are kept
+	TableBytes  int64 // metadata tables, of all disks together
+	BufferBytes int64 // coded and decoded clusters that reads are working on; 0 = 32 MiB
+	Workers     int   // parallel decompressions; 0 = one a core
 }
+
+const (
+	defaultBufferBytes = 32 << 20
+	// maxFull bounds what one cluster decodes to, and maxCoded what it is coded
+	// in, bytes. The formats that compress have clusters of 2 MiB at most, coded
+	// in no more than twice that.
+	maxFull  = 16 << 20
+	maxCoded = 2 * maxFull
+)
 
 // Engine turns extents into bytes, for every disk made with it. Safe for
 // concurrent use.
+//
+// Its memory is what EngineOptions says, and for each worker the contexts of the
+// codecs, a few hundred KiB. A read that finds all of BufferBytes taken waits.
 type Engine struct {
-	o      EngineOptions
-	tables *Tables
+	workers  int
+	tables   *Tables
+	clusters *clusters
+	buffers  buffers
+	working  *semaphore.Weighted // of workingBytes
+	workMax  int64
+	window   int64 // the most that is read ahead of one stream, bytes; 0 = nothing
+
+	requests   sync.Pool           // of *request
+	decoders   chan *codec.Decoder // as many as workers; who decodes holds one
+	background chan struct{}       // who reads ahead holds one
+	sources    atomic.Uint64       // numbers them
+	closing    sync.Once
+	closed     chan struct{}
 }
 
 // NewEngine makes an engine; Close it after its disks.
@@ -30,11 +56,39 @@ func NewEngine(o EngineOptions) *Engine {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	return &Engine{o: o, tables: NewTables(o.TableBytes)}
+	if o.BufferBytes <= 0 {
+		o.BufferBytes = defaultBufferBytes
+	}
+	o.CacheBytes = max(o.CacheBytes, 0)
+	e := &Engine{
+		workers:    o.Workers,
+		tables:     NewTables(o.TableBytes),
+		working:    semaphore.NewWeighted(o.BufferBytes),
+		workMax:    o.BufferBytes,
+		window:     min(o.CacheBytes/32, maxWindow),
+		decoders:   make(chan *codec.Decoder, o.Workers),
+		background: make(chan struct{}, 2*o.Workers),
+		requests:   sync.Pool{New: newRequest},
+		closed:     make(chan struct{}),
+	}
+	e.clusters = newClusters(o.CacheBytes, &e.buffers)
+	for range o.Workers {
+		e.decoders <- new(codec.Decoder)
+	}
+	return e
 }
 
-// Close stops what the engine runs.
-func (e *Engine) Close() error { return nil }
+// Close waits for decompressions under way and frees the codecs' memory. Reads
+// of compressed clusters fail with ErrClosed from then on.
+func (e *Engine) Close() error {
+	e.closing.Do(func() {
+		close(e.closed)
+		for range e.workers {
+			(<-e.decoders).Close()
+		}
+	})
+	return nil
+}
 
 // Open opens srcs as driver's format and makes the disk, which owns srcs from
 // here on, on success and on failure.
@@ -52,37 +106,51 @@ func (e *Engine) Open(ctx context.Context, driver Driver, srcs []Source, r Resol
 	if s, ok := l.(Sourcer); ok {
 		srcs = append(srcs[:len(srcs):len(srcs)], s.Sources()...)
 	}
-	return &Disk{e: e, layout: l, srcs: srcs}, nil
+	return newDisk(e, l, srcs), nil
 }
 
-// decode reads and decodes one whole compressed cluster.
-func (e *Engine) decode(ctx context.Context, src Source, x Extent) ([]byte, error) {
-	coded := make([]byte, x.N)
-	if err := src.ReadAt(ctx, coded, x.Pos); err != nil {
-		return nil, err
+func (e *Engine) request() *request { return e.requests.Get().(*request) }
+
+// decoder waits for one of the decoders; who has it gives it back to e.decoders.
+func (e *Engine) decoder(ctx context.Context) (*codec.Decoder, error) {
+	select {
+	case d := <-e.decoders:
+		return d, nil
+	default:
 	}
-	full := make([]byte, x.Full)
-	var r io.Reader
+	select {
+	case d := <-e.decoders:
+		return d, nil
+	case <-e.closed:
+		return nil, ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// reserve waits for room for n bytes of working memory; release what it returns.
+func (e *Engine) reserve(ctx context.Context, n int64) (int64, error) {
+	n = min(n, e.workMax)
+	return n, e.working.Acquire(ctx, n)
+}
+
+// decode decodes x's cluster from its coded bytes into full, of x.Full bytes.
+func decode(d *codec.Decoder, x *Extent, full, coded []byte) error {
+	var err error
 	switch x.Codec {
 	case Deflate:
-		r = flate.NewReader(bytes.NewReader(coded))
-	case Zlib, VMDKGrain:
-		if x.Codec == VMDKGrain {
-			if len(coded) < 12 || int64(binary.LittleEndian.Uint32(coded[8:])) > int64(len(coded)-12) {
-				return nil, fmt.Errorf("%w: grain marker at %d", ErrCorrupt, x.Pos)
-			}
-			coded = coded[12:]
-		}
-		z, err := zlib.NewReader(bytes.NewReader(coded))
-		if err != nil {
-			return nil, fmt.Errorf("%w: cluster at %d: %v", ErrCorrupt, x.Pos, err)
-		}
-		r = z
+		err = d.Deflate(full, coded)
+	case Zlib:
+		err = d.Zlib(full, coded)
+	case Zstd:
+		err = d.Zstd(full, coded)
+	case VMDKGrain:
+		err = d.VMDKGrain(full, coded)
 	default:
-		return nil, fmt.Errorf("%w: codec %v", ErrUnsupported, x.Codec)
+		return fmt.Errorf("%w: codec %v", ErrUnsupported, x.Codec)
 	}
-	if _, err := io.ReadFull(r, full); err != nil {
-		return nil, fmt.Errorf("%w: cluster at %d: %v", ErrCorrupt, x.Pos, err)
+	if err != nil {
+		return fmt.Errorf("%w: cluster of %d coded bytes at %d: %v", ErrCorrupt, x.N, x.Pos, err)
 	}
-	return full, nil
+	return nil
 }

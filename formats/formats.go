@@ -53,6 +53,12 @@ type Extenter interface {
 	Extents(ctx context.Context, off, n int64, yield func(off, n int64, hole bool) bool) error
 }
 
+// Prefetcher is an ability of a Source where bytes are dear to come by: it is told
+// of a range that will be read soon. It waits for nothing and may do nothing.
+type Prefetcher interface {
+	Prefetch(off, n int64)
+}
+
 // Kind says how the bytes of an extent come about.
 type Kind uint8
 

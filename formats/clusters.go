@@ -1,0 +1,195 @@
+package formats
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+// clusters are the decoded clusters of all disks of an engine: those kept, and
+// those being decoded, of which each is decoded once however many want it.
+type clusters struct {
+	buffers *buffers
+	shards  []clusterShard
+}
+
+type clusterShard struct {
+	mu      sync.Mutex
+	cache   segment[*buffer] // holds its buffers
+	flights map[cacheKey]*flight
+	_       [64]byte // keeps neighbours' locks off one cache line
+}
+
+// flight is one cluster being read and decoded. Its leader is the goroutine that
+// came first, which does the work; the others wait.
+type flight struct {
+	fetch *fetch
+
+	// Guarded by the shard's lock.
+	waiters  int
+	finished bool          // no longer among the flights
+	done     chan struct{} // made by the first who waits
+
+	// Set before done is closed.
+	result *buffer // held once for each waiter; nil if err
+	err    error
+}
+
+// fetch is the work of one leader, for one or more flights, in a context of its
+// own: it is stopped when all who want something of it have left.
+type fetch struct {
+	ctx    context.Context
+	cancel context.CancelFunc // nil: cannot be stopped
+	wanted atomic.Int64
+}
+
+func (f *fetch) leave() {
+	if f.wanted.Add(-1) == 0 && f.cancel != nil {
+		f.cancel()
+	}
+}
+
+// clusterShardUnit is a common cluster size, for dividing the budget.
+const clusterShardUnit = 2 << 20
+
+func newClusters(budget int64, b *buffers) *clusters {
+	c := &clusters{buffers: b, shards: make([]clusterShard, shardCount(budget, clusterShardUnit))}
+	for i := range c.shards {
+		c.shards[i].cache = newSegment(budget/int64(len(c.shards)), (*buffer).release)
+		c.shards[i].flights = make(map[cacheKey]*flight)
+	}
+	return c
+}
+
+func (c *clusters) shard(k cacheKey) *clusterShard {
+	return &c.shards[shardOf(k, len(c.shards))]
+}
+
+// claim says how the caller comes by cluster k. Exactly one of the results is
+// not nil: the decoded cluster, to be released; a flight to wait for; or a flight
+// that the caller now leads, as part of lead, and must finish. known: a led
+// cluster was wanted before, not long ago. use: see segment.get.
+func (c *clusters) claim(k cacheKey, lead *fetch, use bool) (hit *buffer, join, led *flight, known bool) {
+	sh := c.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if b, ok := sh.cache.get(k, use); ok {
+		b.retain(1)
+		return b, nil, nil, false
+	}
+	if f := sh.flights[k]; f != nil {
+		f.waiters++
+		f.fetch.wanted.Add(1)
+		if f.done == nil {
+			f.done = make(chan struct{})
+		}
+		return nil, f, nil, false
+	}
+	f := &flight{fetch: lead}
+	sh.flights[k] = f
+	return nil, nil, f, sh.cache.remembered(k)
+}
+
+// wait returns what a joined flight brings, to be released. A flight that was
+// stopped because all others had left fails with context.Canceled.
+func (c *clusters) wait(ctx context.Context, k cacheKey, f *flight) (*buffer, error) {
+	select {
+	case <-f.done:
+		return f.result, f.err
+	case <-ctx.Done():
+	}
+	c.leave(k, f)
+	return nil, ctx.Err()
+}
+
+// leave gives up a joined flight.
+func (c *clusters) leave(k cacheKey, f *flight) {
+	sh := c.shard(k)
+	sh.mu.Lock()
+	finished := f.finished
+	if !finished {
+		f.waiters--
+	}
+	sh.mu.Unlock()
+	f.fetch.leave()
+	if finished { // its result came or is about to, with a hold for us
+		<-f.done
+		if f.result != nil {
+			f.result.release()
+		}
+	}
+}
+
+// lead is claim for who wants to have cluster k decoded and not to use it: nil
+// where it is cached or under way.
+func (c *clusters) lead(k cacheKey, lead *fetch) *flight {
+	sh := c.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if _, ok := sh.cache.get(k, false); ok || sh.flights[k] != nil {
+		return nil
+	}
+	f := &flight{fetch: lead}
+	sh.flights[k] = f
+	return f
+}
+
+// budget is the bytes that may be kept.
+func (c *clusters) budget() int64 {
+	return int64(len(c.shards)) * c.shards[0].cache.budget
+}
+
+// finish ends a led flight. b, when not nil, is the decoded cluster, which the
+// caller goes on holding; it is kept and handed to the waiters. plain is the
+// cluster where it was decoded without a buffer of ours: it is copied if anyone
+// waits, and otherwise only remembered.
+func (c *clusters) finish(k cacheKey, f *flight, b *buffer, plain []byte, err error) {
+	sh := c.shard(k)
+	sh.mu.Lock()
+	delete(sh.flights, k)
+	f.finished = true
+	waiters, done := f.waiters, f.done
+	if err == nil && b != nil {
+		sh.keep(k, b)
+	} else if err == nil && sh.cache.budget > 0 {
+		sh.cache.remember(k)
+	}
+	sh.mu.Unlock()
+	if done == nil {
+		return
+	}
+	if err == nil && waiters > 0 {
+		if b != nil {
+			b.retain(waiters)
+		} else {
+			b = c.buffers.get(int64(len(plain)))
+			copy(b.bytes, plain)
+			b.retain(waiters - 1)
+		}
+		f.result = b
+	}
+	f.err = err
+	close(done)
+}
+
+// keep puts b in the cache, under the shard's lock.
+func (sh *clusterShard) keep(k cacheKey, b *buffer) {
+	size := int64(cap(b.bytes))
+	if size > sh.cache.budget {
+		return
+	}
+	b.retain(1)
+	if !sh.cache.put(k, b, size) {
+		b.release()
+	}
+}
+
+// drop forgets all clusters of a source.
+func (c *clusters) drop(owner uint64) {
+	for i := range c.shards {
+		sh := &c.shards[i]
+		sh.mu.Lock()
+		sh.cache.drop(owner)
+		sh.mu.Unlock()
+	}
+}
