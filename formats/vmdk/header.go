@@ -86,7 +86,7 @@ func (h *header) grain() int64 { return int64(h.grainSize) * sector }
 
 // check refuses what no writer writes and what would be unbounded; after it, the
 // arithmetic on sizes cannot overflow. The places are checked where they are used.
-func (h *header) check(fileSize int64) error {
+func (h *header) check() error {
 	switch {
 	case h.has(flagNewlines) && string(h.newlines[:]) != newlines:
 		return fmt.Errorf("%w: the newline test bytes are %q, so the vmdk went through a text-mode transfer; copy it again", formats.ErrCorrupt, h.newlines[:])
@@ -106,8 +106,6 @@ func (h *header) check(fileSize int64) error {
 		return fmt.Errorf("%w: compressed vmdk grains without markers, which no tool is known to write", formats.ErrUnsupported)
 	case h.tables()*4 > maxDirectory:
 		return fmt.Errorf("%w: a vmdk grain directory of %d entries", formats.ErrLimit, h.tables())
-	case h.tables()*4 > fileSize:
-		return fmt.Errorf("%w: a vmdk grain directory of %d entries in a file of %d bytes", formats.ErrCorrupt, h.tables(), fileSize)
 	}
 	return nil
 }

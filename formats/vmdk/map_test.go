@@ -126,3 +126,18 @@ func TestBoundsOfGrainsWrittenBackwards(t *testing.T) {
 		t.Errorf("the byte at %d differs", i)
 	}
 }
+
+func BenchmarkMap(b *testing.B) {
+	guest := guestOf(32 << 20)
+	for name, image := range map[string][]byte{"sparse": (&builder{}).sparse(guest), "stream": (&builder{}).stream(guest)} {
+		b.Run(name, func(b *testing.B) {
+			l := openLayout(b, formattest.Memory(image))
+			b.SetBytes(l.Size())
+			for b.Loop() {
+				if err := l.Map(b.Context(), 0, l.Size(), func(formats.Extent) bool { return true }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -183,7 +183,7 @@ func (img *image) readSparse(ctx context.Context, src formats.Source, head []byt
 	if h.version < 1 || h.version > 3 {
 		return fmt.Errorf("%w: vmdk version %d (1 to 3 are known)", formats.ErrUnsupported, h.version)
 	}
-	if err := h.check(src.Size()); err != nil {
+	if err := h.check(); err != nil {
 		return err
 	}
 	img.info.VirtualSize = h.size()
