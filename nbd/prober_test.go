@@ -211,3 +211,28 @@ func (p *prober) closed() {
 		p.t.Fatalf("the connection is not closed: %d bytes, %v", n, err)
 	}
 }
+
+// answerTo reads the next structured answer; where says the offset that each
+// handle asked for.
+func (p *prober) answerTo(where map[uint64]uint64) (r reply) {
+	p.t.Helper()
+	r.data = make([]byte, 64<<10)
+	for {
+		b := p.read(chunkSize)
+		if binary.BigEndian.Uint32(b) != chunkMagic {
+			p.t.Fatalf("chunk magic %x", b[:4])
+		}
+		r.handle = binary.BigEndian.Uint64(b[8:])
+		load := p.read(int(binary.BigEndian.Uint32(b[16:])))
+		switch kind := binary.BigEndian.Uint16(b[6:]); kind {
+		case chunkOffsetData:
+			copy(r.data[binary.BigEndian.Uint64(load)-where[r.handle]:], load[8:])
+		case chunkOffsetHole:
+		default:
+			r.errno, r.text = binary.BigEndian.Uint32(load), string(load[6:])
+		}
+		if binary.BigEndian.Uint16(b[4:])&chunkDone != 0 {
+			return r
+		}
+	}
+}
