@@ -193,6 +193,8 @@ func (o *openFile) fail(p *patient, what string, err error) syscall.Errno {
 	select {
 	case <-o.h.Revoked():
 		return syscall.EIO // expected, so not logged
+	case <-o.closed:
+		return syscall.EIO // by an unmount
 	default:
 	}
 	errno := o.node.t.fail(what+" image", o.node.id, err)

@@ -29,6 +29,7 @@ type follower struct {
 
 	mu      sync.Mutex
 	seq     catalog.Seq   // the last change taken in
+	missed  catalog.Seq   // the last change that was waited for in vain
 	advance chan struct{} // closed when seq rises, then replaced
 }
 
@@ -171,25 +172,38 @@ func (f *follower) reached(seq catalog.Seq) {
 }
 
 // catchUp waits until what the catalog held when it was called is in the index,
-// for at most catchUpLimit.
+// for at most catchUpLimit. Another daemon's change takes longer to come through;
+// it is waited for once, not by every lookup until it comes.
 func (f *follower) catchUp(ctx context.Context) {
 	seq, err := f.t.catalog.LastSeq(ctx)
 	if err != nil {
 		return // the index is what there is
 	}
-	ctx, cancel := context.WithTimeout(ctx, catchUpLimit)
-	defer cancel()
-	for {
-		f.mu.Lock()
-		reached, advance := f.seq >= seq, f.advance
-		f.mu.Unlock()
-		if reached {
-			return
-		}
+	reached, advance := f.has(seq)
+	if reached {
+		return
+	}
+	limit := time.NewTimer(catchUpLimit)
+	defer limit.Stop()
+	for !reached {
 		select {
 		case <-advance:
+			reached, advance = f.has(seq)
+		case <-limit.C:
+			f.mu.Lock()
+			f.missed = max(f.missed, seq)
+			f.mu.Unlock()
+			return
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// has tells whether a change need not be waited for; advance is closed when the
+// answer may be another one.
+func (f *follower) has(seq catalog.Seq) (yes bool, advance <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return max(f.seq, f.missed) >= seq, f.advance
 }

@@ -2,7 +2,10 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"syscall"
+
+	"glanced/catalog"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -22,11 +25,12 @@ var (
 )
 
 func (m *metadataFile) Getattr(ctx context.Context, h gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	if open, ok := h.(*openMetadata); ok {
+	r, err := m.t.record(ctx, m.id)
+	if open, ok := h.(*openMetadata); ok && errors.Is(err, catalog.ErrNotFound) {
 		metadataAttr(open.r, &out.Attr)
+		out.Nlink = 0
 		return 0
 	}
-	r, err := m.t.record(ctx, m.id)
 	if err != nil {
 		return m.t.fail("read the metadata of image", m.id, err)
 	}

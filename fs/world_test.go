@@ -81,12 +81,14 @@ func (w *world) serve(change ...func(*Config)) *Server {
 	w.t.Helper()
 	needFUSE(w.t)
 	cfg := Config{
-		Catalog:    w.Catalog,
-		Mountpoint: filepath.Join(w.t.TempDir(), "mnt"),
-		Log:        slog.New(slog.NewTextHandler(testLog{w.t}, nil)),
+		Catalog: w.Catalog,
+		Log:     slog.New(slog.NewTextHandler(testLog{w.t}, nil)),
 	}
 	for _, f := range change {
 		f(&cfg)
+	}
+	if cfg.Mountpoint == "" {
+		cfg.Mountpoint = filepath.Join(w.t.TempDir(), "mnt")
 	}
 	s, err := Mount(w.t.Context(), cfg)
 	if err != nil {

@@ -1,0 +1,252 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"glanced/catalog"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestImagesAppearAndVanishAtOnce(t *testing.T) {
+	w := newWorld(t)
+	mnt := w.mount()
+	images, byName := filepath.Join(mnt, "images"), filepath.Join(mnt, "by-name")
+	if got := names(t, images); len(got) != 0 {
+		t.Errorf("an empty catalog shows %q", got)
+	}
+	// Nothing here waits: what the catalog has said is true is true in the tree.
+	for i := range 20 {
+		id := fmt.Sprintf("00000000-0000-4000-8000-0000000000%02d", i)
+		name := fmt.Sprintf("image %d", i)
+		for _, path := range []string{filepath.Join(images, id), filepath.Join(byName, name)} {
+			if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+				t.Fatalf("%s before it was made: %v", path, err)
+			}
+		}
+		img := w.queued(name, func(i *catalog.Image) { i.ID = id })
+		if _, err := os.Lstat(filepath.Join(images, id, "metadata.json")); err != nil {
+			t.Fatalf("just made: %v", err)
+		}
+		if got := names(t, byName); !slices.Contains(got, name) {
+			t.Fatalf("by-name lacks %q", name)
+		}
+		if _, err := os.Lstat(filepath.Join(images, id, "disk")); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("a queued image's disk: %v", err)
+		}
+		if err := w.Upload(t.Context(), img.ID, strings.NewReader("data"), catalog.UploadOptions{Size: 4}); err != nil {
+			t.Fatal(err)
+		}
+		disk := filepath.Join(byName, name, "disk")
+		eventually(t, "an uploaded image has a disk", func() bool {
+			got, err := os.ReadFile(disk)
+			return err == nil && string(got) == "data"
+		})
+		if err := w.Delete(t.Context(), img.ID); err != nil {
+			t.Fatal(err)
+		}
+		if got := names(t, images); len(got) != 0 {
+			t.Fatalf("after the deletion images holds %q", got)
+		}
+		for _, path := range []string{disk, filepath.Join(images, id), filepath.Join(byName, name)} {
+			eventually(t, path+" is gone", func() bool {
+				_, err := os.Lstat(path)
+				return errors.Is(err, os.ErrNotExist)
+			})
+		}
+	}
+}
+
+func TestChangedFieldsAreSeen(t *testing.T) {
+	w := newWorld(t)
+	img := w.uploaded("before", []byte("data"))
+	mnt := w.mount()
+	folder := filepath.Join(mnt, "images", img.ID)
+	if fields, _ := metadata(t, folder); fields["name"] != "before" {
+		t.Fatal(fields["name"])
+	}
+	opened, err := os.Open(filepath.Join(folder, "metadata.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	stat(t, filepath.Join(mnt, "by-name", "before"))
+	if _, err := w.Update(t.Context(), img.ID, func(i *catalog.Image) error {
+		i.Name = ptr("after, and longer than before")
+		i.Properties = map[string]string{"new": "property"}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the attributes changed", func() bool {
+		buf := make([]byte, 100)
+		n, err := unix.Getxattr(folder, "user.glance.new", buf)
+		return err == nil && string(buf[:n]) == "property"
+	})
+	eventually(t, "metadata.json changed, and its size with it", func() bool {
+		fields, _ := metadata(t, folder)
+		raw, err := os.ReadFile(filepath.Join(folder, "metadata.json"))
+		return err == nil && fields["new"] == "property" && int64(len(raw)) == stat(t, filepath.Join(folder, "metadata.json")).Size
+	})
+	eventually(t, "the old name is gone", func() bool {
+		_, err := os.Lstat(filepath.Join(mnt, "by-name", "before"))
+		return errors.Is(err, os.ErrNotExist)
+	})
+	if got := names(t, filepath.Join(mnt, "by-name")); !slices.Equal(got, []string{"after, and longer than before"}) {
+		t.Errorf("by-name holds %q", got)
+	}
+	if target, err := os.Readlink(filepath.Join(mnt, "by-name", "after, and longer than before")); err != nil || target != "../images/"+img.ID {
+		t.Errorf("the new name leads to %q, %v", target, err)
+	}
+	old := make([]byte, 1<<16)
+	n, _ := opened.ReadAt(old, 0)
+	if !strings.Contains(string(old[:n]), `"before"`) {
+		t.Errorf("metadata.json opened before the change now reads %q", old[:n])
+	}
+}
+
+func TestOfSeveralImagesOfOneNameTheNewestActiveOneWins(t *testing.T) {
+	w := newWorld(t)
+	mnt := w.mount()
+	leads := func(want catalog.Image, when string) {
+		t.Helper()
+		eventually(t, "the name leads to the right image "+when, func() bool {
+			target, err := os.Readlink(filepath.Join(mnt, "by-name", "same"))
+			return err == nil && target == "../images/"+want.ID
+		})
+	}
+	first := w.queued("same")
+	leads(first, "when there is but one")
+	second := w.uploaded("same", []byte("2"))
+	leads(second, "when a newer one is active")
+	third := w.queued("same")
+	leads(second, "when the newest is queued")
+	if err := w.Upload(t.Context(), third.ID, strings.NewReader("3"), catalog.UploadOptions{Size: 1}); err != nil {
+		t.Fatal(err)
+	}
+	leads(third, "when the newest became active")
+	if err := w.Deactivate(t.Context(), third.ID); err != nil {
+		t.Fatal(err)
+	}
+	leads(second, "when the newest was deactivated")
+	if err := w.Delete(t.Context(), second.ID); err != nil {
+		t.Fatal(err)
+	}
+	leads(third, "when none is active")
+	if got := names(t, filepath.Join(mnt, "by-name")); !slices.Equal(got, []string{"same"}) {
+		t.Errorf("by-name holds %q", got)
+	}
+	for _, img := range []catalog.Image{third, first} {
+		if err := w.Delete(t.Context(), img.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the name is gone", func() bool {
+		_, err := os.Lstat(filepath.Join(mnt, "by-name", "same"))
+		return errors.Is(err, os.ErrNotExist)
+	})
+}
+
+func TestHostileAndForeignNamesWork(t *testing.T) {
+	w := newWorld(t)
+	all := []string{
+		"乌班图 服务器 24.04", "Máy chủ Ubuntu – bản phát hành", "../../etc/passwd", ".", "..", "/", "a/b/c", "%2F", "%",
+		"line\nfeed", "tab\there", "\x1b]0;title\a", "-rf", "*", "$(reboot)", "`id`", "a b", "'", `"`, "\\", "😀",
+		strings.Repeat("长", 255), strings.Repeat("/", 255), "trailing ", " ", "con:", "~",
+	}
+	ids := make(map[string]string)
+	for _, name := range all {
+		ids[name] = w.uploaded(name, []byte(name)).ID
+	}
+	empty := w.uploaded("", []byte("empty"))
+	none := w.queued("", func(i *catalog.Image) { i.Name = nil })
+	byName := filepath.Join(w.mount(), "by-name")
+	listed := names(t, byName)
+	if len(listed) != len(all)+1 {
+		t.Errorf("%d names are listed, want %d: %q", len(listed), len(all)+1, listed)
+	}
+	for _, name := range all {
+		if !slices.Contains(listed, fileName(name)) {
+			t.Errorf("%q is not listed as %q", name, fileName(name))
+		}
+		if got, err := os.ReadFile(byName + "/" + fileName(name) + "/disk"); err != nil || string(got) != name {
+			t.Errorf("by the name %q: %q, %v", name, got, err)
+		}
+		target, err := os.Readlink(byName + "/" + fileName(name))
+		if err != nil || target != "../images/"+ids[name] {
+			t.Errorf("%q leads to %q, %v", name, target, err)
+		}
+	}
+	if target, _ := os.Readlink(byName + "/%"); target != "../images/"+empty.ID {
+		t.Errorf("the empty name leads to %q", target)
+	}
+	if got := getfattr(t, byName+"/../images/"+none.ID); got["user.glance.id"] != none.ID {
+		t.Errorf("an image without a name: %q", got)
+	}
+	if _, err := os.Lstat(byName + "/" + strings.Repeat("x", 256)); !errors.Is(err, syscall.ENAMETOOLONG) && !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("a name too long for any file: %v", err)
+	}
+}
+
+func TestAListingOf2000ImagesIsWholeAndCanBeResumed(t *testing.T) {
+	w := newWorld(t)
+	want := make(map[string]bool)
+	for i := range 2000 {
+		want[w.queued(fmt.Sprintf("image %04d", i)).ID] = true
+	}
+	mnt := w.mount()
+	for _, folder := range []string{"images", "by-name"} {
+		if got := len(names(t, filepath.Join(mnt, folder))); got != 2000 {
+			t.Errorf("%s lists %d entries", folder, got)
+		}
+	}
+	long := strings.Count(run(t, "ls", "-lU", filepath.Join(mnt, "images")), "\n")
+	if long != 2001 {
+		t.Errorf("ls -l prints %d lines", long)
+	}
+
+	// Half of a listing, then 100 images come and the first 100 go, then the rest.
+	f, err := os.Open(filepath.Join(mnt, "images"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	half, err := f.Readdirnames(1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		if err := w.Delete(t.Context(), half[i]); err != nil {
+			t.Fatal(err)
+		}
+		w.queued(fmt.Sprintf("late %d", i))
+	}
+	rest, err := f.Readdirnames(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]int)
+	for _, id := range slices.Concat(half, rest) {
+		seen[id]++
+	}
+	for id := range want {
+		if seen[id] != 1 {
+			t.Errorf("image %s was listed %d times", id, seen[id])
+		}
+	}
+	// From the start again, on the same descriptor.
+	if _, err := f.Seek(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	again, err := f.Readdirnames(-1)
+	if err != nil || len(again) != 2000 {
+		t.Errorf("rewound, the listing has %d entries, %v", len(again), err)
+	}
+}
