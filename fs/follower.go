@@ -14,7 +14,7 @@ const (
 
 	// catchUpLimit bounds how long a listing or a failed lookup waits for the
 	// changes that were made before it.
-	catchUpLimit = 250 * time.Millisecond
+	catchUpLimit = time.Second
 
 	// retryFollowing is the pause after the catalog failed.
 	retryFollowing = time.Second
