@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"glanced/backends"
 	"glanced/catalog/records"
@@ -94,6 +95,8 @@ type Catalog struct {
 
 	mu      sync.Mutex
 	uploads map[string]context.CancelCauseFunc // under way here, by image id
+	closing bool                               // no more of them
+	ending  sync.WaitGroup                     // counts them
 
 	stop context.CancelFunc
 	done chan struct{} // closed when the watcher has ended
@@ -171,13 +174,22 @@ func (c *Catalog) check() error {
 	return nil
 }
 
-// Close stops following the log of changes, and ends every Watch. The doors have
-// closed their handles before.
+// closeTime is how long Close waits for uploads to clean up after themselves.
+const closeTime = 3 * time.Second
+
+// Close ends the uploads under way (they fail with ErrClosing and leave nothing)
+// and waits for them, but not for ever: what hangs in a store is left to the sweep
+// of the next New, and Close says so. Then it stops following the log of changes,
+// and ends every Watch. The doors have closed their handles before.
 func (c *Catalog) Close() error {
+	err := c.endUploads()
 	c.stop()
 	<-c.done
-	return nil
+	return err
 }
+
+// Counts is how many images there are in each status, deleted ones left out.
+func (c *Catalog) Counts(ctx context.Context) (map[Status]int64, error) { return c.records.Counts(ctx) }
 
 // Stores lists the configured stores, in their order.
 func (c *Catalog) Stores() []StoreEntry { return slices.Clone(c.stores) }

@@ -37,5 +37,6 @@ var (
 	ErrUnknownStore  = errors.New("no such store")
 	ErrStoreReadOnly = errors.New("the store cannot be written")
 	ErrStore         = errors.New("the store failed")
+	ErrClosing       = errors.New("the service is shutting down")
 	ErrRevoked       = errors.New("the image was withdrawn")
 )

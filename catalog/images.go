@@ -182,6 +182,7 @@ func (c *Catalog) removeLocations(ctx context.Context, img Image) error {
 		i.Locations = nil
 		return nil
 	})
+	c.changes.wake()
 	return err
 }
 

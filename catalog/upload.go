@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"glanced/backends"
 )
@@ -29,7 +30,8 @@ func (c *Catalog) Activate(ctx context.Context, id string) error {
 //
 // Other errors: ErrNotFound, ErrStatus (not queued), ErrInvalid (a format is not
 // set), ErrUnknownStore, ErrStoreReadOnly, ErrStoreFull, ErrStore, ErrTooLarge,
-// ErrQuota, ErrBodySize, ErrBody (body failed, or ctx ended), ErrFormat, ErrUnsafe.
+// ErrQuota, ErrBodySize, ErrBody (body failed, or ctx ended), ErrFormat, ErrUnsafe,
+// ErrClosing.
 func (c *Catalog) Upload(ctx context.Context, id string, body io.Reader, o UploadOptions) error {
 	entry, err := c.store(o.Store)
 	if err != nil {
@@ -43,6 +45,10 @@ func (c *Catalog) Upload(ctx context.Context, id string, body io.Reader, o Uploa
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
+	if !c.admit() {
+		return ErrClosing
+	}
+	defer c.ending.Done()
 	u := &upload{c: c, id: id, store: entry.Store, announced: o.Size}
 	if err := u.begin(ctx); err != nil {
 		return err
@@ -50,15 +56,52 @@ func (c *Catalog) Upload(ctx context.Context, id string, body io.Reader, o Uploa
 	c.enterUpload(id, end)
 	defer c.leaveUpload(id)
 	if err := u.run(ctx, body); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = fmt.Errorf("%w: %w", ErrBody, context.Cause(ctx)) // why, whoever noticed first
+		}
 		return u.fail(ctx, err)
 	}
 	return nil
+}
+
+// admit counts one more upload, unless the catalog is closing.
+func (c *Catalog) admit() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closing {
+		c.ending.Add(1)
+	}
+	return !c.closing
+}
+
+// endUploads cancels what is under way, admits no more, and waits for closeTime.
+func (c *Catalog) endUploads() error {
+	c.mu.Lock()
+	c.closing = true
+	for _, cancel := range c.uploads {
+		cancel(ErrClosing)
+	}
+	c.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		c.ending.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(closeTime):
+		return fmt.Errorf("catalog: uploads still run %v after they were told to end; the next start sweeps them", closeTime)
+	}
 }
 
 func (c *Catalog) enterUpload(id string, cancel context.CancelCauseFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.uploads[id] = cancel
+	if c.closing { // it began between admit and here
+		cancel(ErrClosing)
+	}
 }
 
 func (c *Catalog) leaveUpload(id string) {

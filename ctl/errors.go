@@ -68,6 +68,7 @@ var sentinels = []sentinel{
 	{"ErrTooLarge", catalog.ErrTooLarge, http.StatusRequestEntityTooLarge, ""},
 	{"ErrQuota", catalog.ErrQuota, http.StatusRequestEntityTooLarge, "Over the quota"},
 	{"ErrStoreFull", catalog.ErrStoreFull, http.StatusRequestEntityTooLarge, "There is not enough space in the image store"},
+	{"ErrClosing", catalog.ErrClosing, http.StatusServiceUnavailable, "The service is shutting down; nothing was kept: upload it again"},
 	{"ErrBodySize", catalog.ErrBodySize, http.StatusBadRequest, "The body is not as long as was announced; nothing was kept: upload it again"},
 	{"ErrBody", catalog.ErrBody, http.StatusBadRequest, "The body could not be read to its end; nothing was kept: upload it again"},
 	{"ErrUnknownStore", catalog.ErrUnknownStore, http.StatusBadRequest, "No store has this id; GET /v2/info/stores lists them"},

@@ -38,6 +38,7 @@ var errnos = []struct {
 	{catalog.ErrFormat, syscall.EIO},
 	{catalog.ErrUnsafe, syscall.EIO},
 	{catalog.ErrBusy, syscall.EAGAIN},
+	{catalog.ErrClosing, syscall.EIO},
 	{formats.ErrCorrupt, syscall.EIO},
 	{formats.ErrFormat, syscall.EIO},
 	{formats.ErrUnsupported, syscall.EIO},

@@ -27,6 +27,7 @@ var sentinels = map[string]struct {
 	"catalog.ErrStoredOnly":    {catalog.ErrStoredOnly, syscall.ENOENT},
 	"catalog.ErrGone":          {catalog.ErrGone, syscall.ENOENT},
 	"catalog.ErrDeactivated":   {catalog.ErrDeactivated, syscall.EACCES},
+	"catalog.ErrClosing":       {catalog.ErrClosing, syscall.EIO},
 	"catalog.ErrRevoked":       {catalog.ErrRevoked, syscall.EIO},
 	"catalog.ErrStore":         {catalog.ErrStore, syscall.EIO},
 	"catalog.ErrUnknownStore":  {catalog.ErrUnknownStore, syscall.EIO},

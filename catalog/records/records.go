@@ -198,6 +198,8 @@ type Store interface {
 	// never was one.
 	Get(ctx context.Context, id string) (Image, error)
 	List(ctx context.Context, q Query) ([]Image, error)
+	// Counts is how many images there are in each status, deleted ones left out.
+	Counts(ctx context.Context) (map[Status]int64, error)
 	// Update reads, lets change edit a copy, checks the owner's quotas against
 	// the new sums where Size or Reserved grew, and writes. An error of change
 	// is returned as it is and nothing is written. UpdatedAt is set unless only

@@ -5,7 +5,6 @@ import (
 	"runtime"
 	"time"
 
-	"glanced/catalog"
 	"glanced/ctl"
 )
 
@@ -19,12 +18,12 @@ func (d *daemon) status(ctx context.Context) (ctl.Status, error) {
 		Images: map[string]int64{},
 		Memory: ctl.MemoryStatus{BudgetBytes: int64(d.cfg.Memory.Budget), HeapBytes: int64(mem.HeapAlloc)},
 	}
-	images, err := d.catalog.List(ctx, catalog.Query{Viewer: catalog.Viewer{Admin: true}, Visibility: "all"})
+	counts, err := d.catalog.Counts(ctx)
 	if err != nil {
 		return s, err
 	}
-	for _, img := range images {
-		s.Images[string(img.Status)]++
+	for status, n := range counts {
+		s.Images[string(status)] = n
 	}
 	for _, st := range d.catalog.Stores() {
 		line := ctl.StoreStatus{ID: st.ID, Type: st.Type, Default: st.Default, TotalBytes: -1, FreeBytes: -1}

@@ -3,6 +3,7 @@ package recordstest
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -157,6 +158,12 @@ func testUsage(t *testing.T, s records.Store) {
 	want("q", 0, 0)
 	update(t, s, a.ID, func(i *records.Image) { i.Pending, i.Reserved = nil, 0; i.Locations = nil; i.Size = nil })
 	want("q", 0, 0)
+	create(t, s, records.Image{Owner: "q", Status: records.Active})
+	create(t, s, records.Image{Owner: "r", Status: records.Active})
+	got, err := s.Counts(t.Context())
+	if want := (map[records.Status]int64{b.Status: 1, records.Active: 2}); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("counts %v, %v; want %v", got, err, want)
+	}
 }
 
 func testOwnQuota(t *testing.T, s records.Store) {

@@ -267,3 +267,25 @@ func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKe
 	}
 	return nil
 }
+
+// Counts implements records.Store.
+func (s *Store) Counts(ctx context.Context) (map[records.Status]int64, error) {
+	counts := map[records.Status]int64{}
+	err := s.view(ctx, "count images", func(tx *sql.Tx) error {
+		found, err := tx.QueryContext(ctx, `SELECT status, count(*) FROM images WHERE status <> 'deleted' GROUP BY status`)
+		if err != nil {
+			return err
+		}
+		defer found.Close()
+		for found.Next() {
+			var status records.Status
+			var n int64
+			if err := found.Scan(&status, &n); err != nil {
+				return err
+			}
+			counts[status] = n
+		}
+		return found.Err()
+	})
+	return counts, err
+}
