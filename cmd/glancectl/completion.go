@@ -32,8 +32,8 @@ func completionCommand(s streams) *cli.Command {
 }
 
 // The scripts run the words before the cursor, and an option that has been begun,
-// with the flag at which urfave/cli prints what may follow. Its answers for an option may carry
-// a description after a colon, which only zsh shows. Where it has no answer, files are offered.
+// with the flag at which urfave/cli prints what may follow. Where it has no
+// answer, files are offered.
 const (
 	bashCompletion = `_glancectl() {
     local word="${COMP_WORDS[COMP_CWORD]}"

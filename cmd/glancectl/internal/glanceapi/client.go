@@ -25,6 +25,7 @@ const (
 	continueWait   = 2 * time.Second // for a server that ignores Expect: 100-continue
 	maxAnswer      = 64 << 20        // bytes of a JSON answer: a page of 1000 images is some MiB
 	maxRetries     = 3               // of a GET, on 503 with Retry-After
+	minRetryAfter  = 50 * time.Millisecond
 	maxRetryAfter  = 30 * time.Second
 )
 
@@ -200,10 +201,10 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 		return 0
 	}
 	if n, err := strconv.Atoi(v); err == nil {
-		return time.Duration(max(n, 1)) * time.Second
+		return max(time.Duration(min(n, 3600))*time.Second, minRetryAfter)
 	}
 	if t, err := http.ParseTime(v); err == nil {
-		return max(t.Sub(now), time.Second)
+		return max(t.Sub(now), minRetryAfter)
 	}
 	return 0
 }

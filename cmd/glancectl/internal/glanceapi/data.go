@@ -11,8 +11,8 @@ import (
 
 // Upload gives the image its data: size bytes of body, or all of it where size
 // is -1. The server is asked for its consent (Expect: 100-continue) before the
-// first byte, so a refusal costs no transfer. body may still be read from for a
-// moment after an error.
+// first byte, so a refusal costs no transfer. After an error one Read of body may
+// still be under way: a pipe that gives nothing cannot be called back.
 func (c *Client) Upload(ctx context.Context, id string, body io.Reader, size int64) error {
 	h := http.Header{"Content-Type": {"application/octet-stream"}, "Expect": {"100-continue"}}
 	if size >= 0 {
@@ -21,9 +21,18 @@ func (c *Client) Upload(ctx context.Context, id string, body io.Reader, size int
 	if size == 0 {
 		h.Del("Expect")
 	}
+	// net/http waits, even when ctx ends, for a Read of the request's body to
+	// return. Our pipe's does at once.
 	src := &source{r: body, left: size}
+	pr, pw := io.Pipe()
+	defer pr.Close()
+	defer context.AfterFunc(ctx, func() { pr.CloseWithError(context.Cause(ctx)) })()
+	go func() {
+		_, err := io.Copy(pw, src)
+		pw.CloseWithError(err)
+	}()
 	resp, err := c.send(ctx, request{
-		method: http.MethodPut, path: imagePath(id) + "/file", header: h, body: src, size: size,
+		method: http.MethodPut, path: imagePath(id) + "/file", header: h, body: pr, size: size,
 	})
 	if err != nil {
 		if own := src.failure(); own != nil && ctx.Err() == nil {
@@ -35,7 +44,7 @@ func (c *Client) Upload(ctx context.Context, id string, body io.Reader, size int
 }
 
 // source keeps the error of the reader whose bytes are sent: net/http reports it
-// like a broken connection. It also hides the reader's Close from net/http.
+// like a broken connection.
 type source struct {
 	r    io.Reader
 	left int64 // bytes still due, negative = unknown
