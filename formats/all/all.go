@@ -3,6 +3,7 @@ package all
 
 import (
 	"glanced/formats"
+	"glanced/formats/qcow2"
 	"glanced/formats/raw"
 	"glanced/formats/vmdk"
 )
@@ -10,6 +11,7 @@ import (
 // Drivers lists every format, raw last: it is what is left.
 func Drivers() []formats.Driver {
 	return []formats.Driver{
+		qcow2.Driver(),
 		vmdk.Driver(),
 		raw.Driver(),
 	}
