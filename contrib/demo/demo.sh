@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 work=$(mktemp -d /tmp/glanced-demo.XXXXXX)
+export HOME=$work # glance keeps a copy of the server's schema there
 daemon=
 cleanup() {
 	if [ -n "$daemon" ]; then
@@ -83,9 +84,12 @@ for name in "${!id[@]}"; do
 	[ "$(getfattr --only-values -n user.glance.status "$work/var/mnt/images/$i/disk")" = active ] || die "xattr status of $name"
 	[ "$(readlink "$work/var/mnt/by-name/$name")" = "../images/$i" ] || die "by-name/$name"
 done
-"${glance[@]}" image-download --file "$work/out.qcow2" "${id[zlib]}" && cmp "$work/out.qcow2" "$work/zlib.qcow2"
-"${ctl[@]}" image download "${id[stream]}" --file "$work/out.vmdk" && cmp "$work/out.vmdk" "$work/stream.vmdk"
-bin/glancectl disk convert "$work/zstd.qcow2" "$work/out.raw" && cmp "$work/out.raw" "$work/base.raw"
+"${glance[@]}" image-download --file "$work/out.qcow2" "${id[zlib]}"
+cmp "$work/out.qcow2" "$work/zlib.qcow2"
+"${ctl[@]}" image download "${id[stream]}" --file "$work/out.vmdk"
+cmp "$work/out.vmdk" "$work/stream.vmdk"
+bin/glancectl disk convert "$work/zstd.qcow2" "$work/out.raw"
+cmp "$work/out.raw" "$work/base.raw"
 
 step 'retired: gone from every door'
 "${ctl[@]}" image delete "${id[zstd]}"
