@@ -78,10 +78,10 @@ func (st *streams) note(off, n, window int64) (scan bool, from, to int64) {
 }
 
 // noteRead records a read that may gain from read-ahead, starts that, and
-// reports whether the read is part of a scan.
-func (d *Disk) noteRead(off, n int64) (scan bool) {
+// reports whether the read is part of a scan. coded: it met compressed clusters.
+func (d *Disk) noteRead(off, n int64, coded bool) (scan bool) {
 	window := d.e.window
-	if d.ahead {
+	if d.ahead && (window == 0 || !coded) {
 		window = maxWindow
 	}
 	// Several reads at once, or an earlier read-ahead, keep the decoders busy.
@@ -97,8 +97,8 @@ func (d *Disk) noteRead(off, n int64) (scan bool) {
 
 // Prefetch makes a later read of the range cheaper where it can: a local file's
 // bytes are asked of the kernel, a remote source is told, compressed clusters are
-// decoded into the cache. It waits for nothing, does at most 64 MiB, and nothing
-// while the engine is busy enough with such.
+// decoded into the cache, up to a twentieth of it. It waits for nothing, does at
+// most 64 MiB, and nothing while the engine is busy enough with such.
 func (d *Disk) Prefetch(off, n int64) {
 	if d.inside(off, n) == nil {
 		d.inBackground(off, off+min(n, maxPrefetch), true)
@@ -129,7 +129,8 @@ func (d *Disk) inBackground(from, to int64, advise bool) {
 // fetchAhead fetches guest range [from, to). A failure ends it, and shows again
 // when the range is read.
 func (r *request) fetchAhead(ctx context.Context, d *Disk, from, to int64, advise bool) {
-	room := d.e.clusters.budget() / 4 // more would push out what was fetched first
+	// More would pass through the cache before it is read.
+	room := d.e.clusters.budget() / shortPart / 2
 	for from < to && ctx.Err() == nil {
 		r.pieces = r.pieces[:0]
 		if err := r.walk.disk(ctx, d, from, min(to-from, aheadStep), r.take); err != nil {
@@ -144,9 +145,10 @@ func (r *request) fetchAhead(ctx context.Context, d *Disk, from, to int64, advis
 		for i := range r.pieces {
 			x := &r.pieces[i]
 			switch {
-			case x.Kind == Data:
+			case x.Kind == Absent || x.Kind == Zero:
+			case x.Kind == Data || x.Full > room:
 				x.s.prefetch(x.Pos, x.N, advise)
-			case x.Kind == Compressed && x.Full <= room:
+			default:
 				if led := x.s.e.clusters.lead(x.key(), f); led != nil {
 					r.led = append(r.led, ledCluster{piece: *x, flight: led})
 					room -= x.Full

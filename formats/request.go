@@ -128,7 +128,7 @@ func (r *request) move(ctx context.Context, d *Disk, p []byte, off int64) error 
 	}
 	scan := false
 	if coded || d.ahead {
-		scan = d.noteRead(off, int64(len(p)))
+		scan = d.noteRead(off, int64(len(p)), coded)
 	}
 	if !coded {
 		return r.moveData(ctx, p, off)

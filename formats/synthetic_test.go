@@ -154,8 +154,9 @@ var zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
 // compressible is n bytes that compress to about a half.
 func compressible(r *rand.Rand, n int64) []byte {
 	b := make([]byte, n)
+	r.Read(b)
 	for i := range b {
-		b[i] = byte(r.Intn(16))
+		b[i] &= 15
 	}
 	return b
 }
