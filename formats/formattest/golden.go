@@ -12,8 +12,8 @@ type Variant struct {
 	Options string   // of qemu-img's -o; also the test's name
 	Args    []string // more arguments of qemu-img convert: "-c", "-S", "0"
 	// Largest leaves out truth disks of more bytes (a preallocated sparse disk
-	// would fill the file system); 0 = all.
-	Largest int64
+	// would fill the file system); 0 = all. Smallest leaves out those of fewer.
+	Largest, Smallest int64
 	// Edit changes the finished image; its name ends the test's name.
 	EditName string
 	Edit     func(t *testing.T, path string)
@@ -46,7 +46,7 @@ func Golden(t *testing.T, d formats.Driver, qemuFormat string, variants []Varian
 		t.Run(v.name(), func(t *testing.T) {
 			t.Parallel()
 			for _, tr := range Truths {
-				if v.Largest > 0 && tr.Size > v.Largest {
+				if v.Largest > 0 && tr.Size > v.Largest || tr.Size < v.Smallest {
 					continue
 				}
 				path := filepath.Join(t.TempDir(), tr.Name+".image")

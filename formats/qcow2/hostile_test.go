@@ -125,10 +125,10 @@ var hostile = []struct {
 	}, formats.ErrLimit},
 }
 
-// aliasedTables makes a disk of 8 TiB from one empty L2 table that all entries of
+// aliasedTables makes a disk of 512 GiB from one empty L2 table that all entries of
 // a large L1 table point to: few bytes to read, and very many entries to look at.
 func aliasedTables(i *image) {
-	const entries = 4 << 20
+	const entries = 256 << 10
 	i.l1Off, i.l1Size, i.size = uint64(len(i.b)), entries, entries*(cluster/8)*cluster
 	for j := range cluster / 8 {
 		i.set(l2At+8*j, 0)

@@ -1,0 +1,156 @@
+package qcow2_test
+
+import (
+	"testing"
+
+	"glanced/formats/formattest"
+	"glanced/formats/qcow2"
+)
+
+// small leaves the sparse disk out where each of its bytes would be written.
+const small = 64 << 20
+
+func TestGolden(t *testing.T) {
+	var vs []formattest.Variant
+	add := func(options string, args ...string) {
+		vs = append(vs, formattest.Variant{Options: options, Args: args})
+	}
+	for _, size := range []string{"512", "4k", "64k", "2M"} {
+		add("compat=0.10,cluster_size=" + size)
+		add("compat=0.10,cluster_size="+size, "-c")
+		add("compat=1.1,cluster_size=" + size)
+		add("compat=1.1,cluster_size="+size, "-c")
+		add("compat=1.1,compression_type=zstd,cluster_size="+size, "-c")
+	}
+	for _, size := range []string{"1k", "8k", "256k"} {
+		add("cluster_size="+size, "-c")
+	}
+	for _, size := range []string{"16k", "64k", "2M"} {
+		add("extended_l2=on,cluster_size=" + size)
+		add("extended_l2=on,cluster_size="+size, "-c")
+		add("extended_l2=on,compression_type=zstd,cluster_size="+size, "-c")
+	}
+	add("lazy_refcounts=on")
+	add("refcount_bits=1")
+	add("refcount_bits=64", "-c")
+	for _, mode := range []string{"metadata", "falloc", "full"} {
+		for _, o := range []string{"compat=0.10", "compat=1.1", "cluster_size=512", "cluster_size=2M", "extended_l2=on"} {
+			vs = append(vs, formattest.Variant{Options: o + ",preallocation=" + mode, Largest: small})
+		}
+	}
+	vs = append(vs, formattest.Variant{Args: []string{"-S", "0"}, Largest: small})
+	formattest.Golden(t, qcow2.Driver(), "qcow2", vs)
+}
+
+// edits are what happens to an image after it was made. Each works on the
+// first MiB or so, which every truth disk but the smallest has.
+var edits = map[string]func(t *testing.T, path string){
+	"zeroed": func(t *testing.T, path string) {
+		qemuIO(t, path, "write -z 64k 192k", "write -z 500k 3k", "write -z -u 1M 256k")
+	},
+	"discarded": func(t *testing.T, path string) {
+		qemuIO(t, path, "discard 0 128k", "discard 640k 512k")
+	},
+	"overwritten": func(t *testing.T, path string) {
+		qemuIO(t, path, "write -P 7 3k 70k", "write -z 128k 64k", "write -P 9 130k 1k", "discard 1M 64k", "write -c -P 5 1M 64k")
+	},
+	"grown": func(t *testing.T, path string) {
+		formattest.Run(t, "qemu-img", "resize", "-q", path, "+700M")
+	},
+	"grown preallocated": func(t *testing.T, path string) {
+		formattest.Run(t, "qemu-img", "resize", "-q", "--preallocation=metadata", path, "+3M")
+	},
+	"shrunk": func(t *testing.T, path string) {
+		formattest.Run(t, "qemu-img", "resize", "-q", "--shrink", path, "1100k")
+	},
+	"with snapshots": func(t *testing.T, path string) {
+		formattest.Run(t, "qemu-img", "snapshot", "-c", "before", path)
+		qemuIO(t, path, "write -P 1 0 200k", "discard 512k 512k")
+		formattest.Run(t, "qemu-img", "snapshot", "-c", "after", path)
+		qemuIO(t, path, "write -P 2 100k 200k")
+	},
+	"reverted to a snapshot": func(t *testing.T, path string) {
+		formattest.Run(t, "qemu-img", "snapshot", "-c", "before", path)
+		qemuIO(t, path, "write -P 1 0 1M")
+		formattest.Run(t, "qemu-img", "snapshot", "-a", "before", path)
+		formattest.Run(t, "qemu-img", "snapshot", "-d", "before", path)
+	},
+	"with a bitmap": func(t *testing.T, path string) {
+		formattest.Run(t, "qemu-img", "bitmap", "--add", path, "changes")
+		qemuIO(t, path, "write -P 3 64k 64k")
+	},
+}
+
+func qemuIO(t *testing.T, path string, commands ...string) {
+	t.Helper()
+	args := []string{"-f", "qcow2", "-d", "unmap"}
+	for _, c := range commands {
+		args = append(args, "-c", c)
+	}
+	formattest.Run(t, "qemu-io", append(args, path)...)
+}
+
+func TestGoldenOfEditedImages(t *testing.T) {
+	formattest.Need(t, "qemu-io", "qemu-utils")
+	var vs []formattest.Variant
+	for name, edit := range edits {
+		for _, options := range []string{"compat=0.10", "compat=1.1", "cluster_size=4k", "extended_l2=on"} {
+			if name == "with a bitmap" && options == "compat=0.10" {
+				continue // version 2 has none
+			}
+			v := formattest.Variant{Options: options, EditName: name, Edit: edit, Smallest: 2 << 20, Largest: small}
+			vs = append(vs, v)
+			v.Args = []string{"-c"}
+			vs = append(vs, v)
+		}
+	}
+	formattest.Golden(t, qcow2.Driver(), "qcow2", vs)
+}
+
+// Each preallocated or half-written state that qemu-img create leaves.
+func TestGoldenOfCreatedImages(t *testing.T) {
+	formattest.Need(t, "qemu-io", "qemu-utils")
+	for i, options := range []string{
+		"compat=0.10", "compat=1.1", "extended_l2=on", "cluster_size=2M", "lazy_refcounts=on",
+		"preallocation=metadata", "preallocation=metadata,extended_l2=on", "preallocation=falloc", "preallocation=full,cluster_size=512",
+	} {
+		for _, size := range []string{"0", "512", "1000k", "10M"} {
+			t.Run(options+" "+size, func(t *testing.T) {
+				t.Parallel()
+				path := t.TempDir() + "/image"
+				formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, size)
+				img := formattest.Image{Driver: qcow2.Driver(), Path: path, QemuFormat: "qcow2", Seed: uint64(i)}
+				img.Compare(t, "as created")
+				if size == "10M" {
+					qemuIO(t, path, "write -P 1 5M 1k", "write -P 2 10239k 1k", "write -z 2M 70k")
+					img.Compare(t, "written")
+				}
+			})
+		}
+	}
+}
+
+// A crash leaves the dirty bit, and refcounts that are wrong.
+func TestGoldenOfADirtyImage(t *testing.T) {
+	formattest.Need(t, "qemu-io", "qemu-utils")
+	path := t.TempDir() + "/image"
+	formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "10M")
+	crash(t, path, "write -P 1 1M 100k", "flush", "abort")
+	if h := header(t, path); h[79]&1 == 0 {
+		t.Fatalf("the image is not dirty: incompatible features %x", h[72:80])
+	}
+	formattest.Image{Driver: qcow2.Driver(), Path: path, QemuFormat: "qcow2"}.Compare(t, "dirty")
+}
+
+func TestEncryptedImagesAreRefused(t *testing.T) {
+	formattest.Need(t, "qemu-img", "qemu-utils")
+	for _, format := range []string{
+		"encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", // or it measures for seconds
+		"encrypt.format=aes,encrypt.key-secret=s",
+	} {
+		path := t.TempDir() + "/image"
+		formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=secret",
+			"-o", format, path, "1M")
+		wantEncrypted(t, path)
+	}
+}
