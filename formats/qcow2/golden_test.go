@@ -83,7 +83,7 @@ var edits = map[string]func(t *testing.T, path string){
 
 func qemuIO(t *testing.T, path string, commands ...string) {
 	t.Helper()
-	args := []string{"-f", "qcow2", "-d", "unmap"}
+	args := []string{"-f", "qcow2", "-d", "unmap", "-t", "unsafe"}
 	for _, c := range commands {
 		args = append(args, "-c", c)
 	}
