@@ -1,0 +1,127 @@
+#!/bin/bash
+# Make a raw disk with a real operating system on it, for demonstrations, tests
+# and measurements: Debian in one ext4 file system, without a partition table.
+#
+#   make-disk.sh OUT.raw [SIZE_MIB]           Debian (minbase and systemd); root; default 1024 MiB
+#   make-disk.sh --small OUT.raw [SIZE_MIB]   files of this machine instead, no download, no root; default 320 MiB
+#
+# SUITE=bookworm says which Debian. The mirror, its keys and the way to it (a
+# proxy) are this machine's apt configuration; none of it stays on the disk.
+# The same sources give the same files and UUIDs; inode change times differ.
+set -euo pipefail
+
+SUITE=${SUITE:-bookworm}
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1700000000}
+export E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH
+readonly UUID=67c0ffee-6c61-6e63-6564-000000000001
+
+fail() { echo "make-disk.sh: $*" >&2; exit 1; }
+
+need() { command -v "$1" >/dev/null || fail "$1 is missing: apt-get install $2"; }
+
+# small_tree DIR MIB copies files of this machine into DIR, at most MIB MiB: the
+# first ones by name below each folder, a share for each.
+small_tree() {
+	local dir=$1 most=$(($2 << 20)) folder size path share total=0
+	local folders=(/usr/share/doc /usr/bin /usr/lib/python3 /usr/lib/"$(uname -m)"-linux-gnu /usr/share/perl /usr/share/locale)
+	for folder in "${folders[@]}"; do
+		[ -d "$folder" ] || continue
+		# What one folder leaves of its share the later ones may take.
+		share=$((total + (most - total) / 2))
+		while IFS=' ' read -r -d '' size path; do
+			((total + size <= share)) || continue
+			total=$((total + size))
+			printf '%s\0' "$path"
+		done < <(find "$folder" -xdev -type f -readable -size -32M -printf '%s %p\0' | LC_ALL=C sort -z -k2)
+	done >"$work/list"
+	((total >= 16 << 20)) || fail "found only $((total >> 20)) MiB of files on this machine; use the Debian variant"
+	tar --create --file=- --absolute-names --transform='s,^/,,' --null --files-from="$work/list" |
+		tar --extract --file=- --directory="$dir" --no-same-owner
+}
+
+# mirror is the address from which this machine's apt takes SUITE.
+mirror() {
+	# shellcheck disable=SC2016 # apt-get replaces these
+	apt-get indextargets --format '$(ORIGIN) $(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+		awk -v suite="$SUITE" '$1 == "Debian" && $2 == suite && $3 == "main" { print $4; exit }'
+}
+
+# debian_tree DIR installs Debian into DIR.
+debian_tree() {
+	local dir=$1 uri
+	[ "$(id -u)" = 0 ] || fail "installing Debian needs root; --small does not"
+	uri=$(mirror)
+	if [ -z "$uri" ]; then
+		apt-get update -qq
+		uri=$(mirror)
+	fi
+	[ -n "$uri" ] || fail "no apt source of this machine has Debian $SUITE main; set SUITE, or use --small"
+
+	# How apt reaches its sources, in a file and not on a command line: it may
+	# hold a password.
+	(umask 077 && apt-config dump | { grep -E '^Acquire::https?::[A-Za-z]' || true; } >"$work/apt.conf")
+	if command -v mmdebstrap >/dev/null; then
+		# The hook's $1 is mmdebstrap's to fill in.
+		# shellcheck disable=SC2016
+		mmdebstrap --quiet --variant=minbase --include=systemd-sysv --aptopt="$work/apt.conf" \
+			--customize-hook='rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/apt/sources.list.d/*' \
+			--customize-hook=': >"$1"/etc/apt/sources.list' \
+			"$SUITE" "$dir" "deb $uri $SUITE main"
+	else
+		need debootstrap "mmdebstrap (or debootstrap)"
+		debootstrap_proxy
+		debootstrap --variant=minbase --include=systemd-sysv "$SUITE" "$dir" "$uri" >"$work/log" 2>&1 ||
+			{ tail -n 20 "$work/log" >&2; fail "debootstrap failed"; }
+		: >"$dir/etc/apt/sources.list"
+		rm -rf "$dir"/var/cache/apt/archives/*.deb "$dir"/var/lib/apt/lists/* "$dir"/var/log/*
+	fi
+	echo demo >"$dir/etc/hostname"
+	: >"$dir/etc/machine-id"
+	: >"$dir/etc/resolv.conf"
+	echo "UUID=$UUID / ext4 defaults 0 1" >"$dir/etc/fstab"
+}
+
+# debootstrap_proxy hands apt's proxies to debootstrap's wget.
+debootstrap_proxy() {
+	local http='' https=''
+	eval "$(apt-config shell http Acquire::http::Proxy https Acquire::https::Proxy)"
+	[ -z "$http" ] || [ "$http" = DIRECT ] || export http_proxy=$http
+	[ -z "$https" ] || [ "$https" = DIRECT ] || export https_proxy=$https
+}
+
+small=
+if [ "${1:-}" = --small ]; then
+	small=yes
+	shift
+fi
+if (($# < 1 || $# > 2)) || [[ $1 == -* ]]; then
+	sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2
+	exit 2
+fi
+out=$1
+size=${2:-$([ -n "$small" ] && echo 320 || echo 1024)}
+[[ $size =~ ^[0-9]+$ ]] && ((size >= 64)) || fail "SIZE_MIB is '$size'; it must be a number, 64 or more"
+PATH=$PATH:/usr/sbin:/sbin
+need mke2fs e2fsprogs
+
+work=$(mktemp -d)
+# --one-file-system: should a bootstrap leave /proc mounted, it is not emptied.
+trap 'rm -rf --one-file-system "$work"' EXIT
+trap 'exit 130' INT TERM
+mkdir -m 755 "$work/tree"
+chmod 711 "$work" # mmdebstrap's apt drops to the user _apt
+
+if [ -n "$small" ]; then
+	small_tree "$work/tree" $((size * 5 / 8))
+else
+	debian_tree "$work/tree"
+fi
+
+# Times later than SOURCE_DATE_EPOCH are this run's.
+find "$work/tree" -newermt "@$SOURCE_DATE_EPOCH" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+rm -f "$out.partial"
+truncate --size="${size}M" "$out.partial"
+mke2fs -q -F -t ext4 -L demo -U "$UUID" -E "hash_seed=$UUID,root_owner=0:0,lazy_itable_init=1" -d "$work/tree" "$out.partial" ||
+	{ rm -f "$out.partial"; fail "the files did not fit into $size MiB: $(du -sm "$work/tree" | cut -f1) MiB of them"; }
+mv "$out.partial" "$out"
+echo "$out: $size MiB, $(du -m "$out" | cut -f1) MiB of it in use"
