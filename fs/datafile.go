@@ -158,10 +158,24 @@ var (
 )
 
 // backing is the local file that is, from its first byte to its last, what this
-// file reads as.
+// file reads as. A raw layout maps its one source byte for byte, so where one
+// piece lies tells where all do; its holes are the local file's own.
 func (o *openFile) backing(ctx context.Context) (fd int, ok bool) {
-	f, pos, ok := o.h.FileRange(ctx, 0, o.h.Size())
-	if !ok || pos != 0 {
+	if o.h.Info().Format != "raw" {
+		return 0, false
+	}
+	var piece formats.Extent
+	err := o.h.Extents(ctx, 0, o.h.Size(), func(x formats.Extent) bool {
+		if x.Kind == formats.Data {
+			piece = x
+		}
+		return x.Kind != formats.Data
+	})
+	if err != nil || piece.Len == 0 {
+		return 0, false
+	}
+	f, pos, ok := o.h.FileRange(ctx, piece.Off, piece.Len)
+	if !ok || pos != piece.Off {
 		return 0, false
 	}
 	info, err := f.Stat()
