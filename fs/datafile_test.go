@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -265,5 +266,49 @@ func TestAnInterruptedRequestHasAMomentMore(t *testing.T) {
 	case <-done:
 		t.Error("an answered request was ended")
 	default:
+	}
+}
+
+func TestPassthroughLetsTheKernelReadTheLocalFile(t *testing.T) {
+	var under unix.Statfs_t
+	if err := unix.Statfs(t.TempDir(), &under); err != nil || under.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		missing(t, "the kernel passes nothing through to an overlay: set TMPDIR to a disk or a tmpfs")
+	}
+	w := newWorld(t)
+	data := sparse()
+	img := w.uploaded("x", data)
+	s := w.serve(func(c *Config) { c.Passthrough = true })
+	if s.fuse.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
+		missing(t, "the kernel is older than 6.9 and passes nothing through")
+	}
+	var open []*os.File
+	for _, name := range []string{"disk", "file"} {
+		path := filepath.Join(s.Mountpoint(), "images", img.ID, name)
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		open = append(open, f)
+		second, err := os.ReadFile(path) // while it is open already
+		if err != nil || !bytes.Equal(second, data) {
+			t.Errorf("%s: %v, or other bytes", name, err)
+		}
+		if off, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA); err != nil || off != mib {
+			t.Errorf("SEEK_DATA of %s: %d, %v", name, off, err)
+		}
+	}
+	if err := w.Deactivate(t.Context(), img.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Open(filepath.Join(s.Mountpoint(), "images", img.ID, "disk")); !errors.Is(err, syscall.EACCES) {
+		t.Errorf("a new open of a deactivated image: %v, want EACCES", err)
+	}
+	// The daemon would answer EIO; so it is not the daemon that reads.
+	for _, f := range open {
+		got := make([]byte, len(data))
+		if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s, open since before: %v, or other bytes", f.Name(), err)
+		}
 	}
 }

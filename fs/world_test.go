@@ -17,7 +17,9 @@ import (
 	"glanced/catalog"
 	"glanced/catalog/records/sqlite"
 	"glanced/formats"
-	"glanced/formats/all"
+	"glanced/formats/qcow2"
+	"glanced/formats/raw"
+	"glanced/formats/vmdk"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,7 +50,7 @@ func openWorld(t *testing.T, dir string) *world {
 	c, err := catalog.New(ctx, catalog.Config{
 		Records: rec,
 		Stores:  []catalog.StoreEntry{{ID: "local", Type: "file", Store: store, Default: true}},
-		Drivers: all.Drivers(),
+		Drivers: []formats.Driver{qcow2.Driver(), vmdk.Driver(), raw.Driver()},
 		Engine:  engine,
 		Node:    "test",
 	})
