@@ -46,7 +46,7 @@ func (in *intake) Read(p []byte) (int, error) {
 
 func (in *intake) read(p []byte) (int, error) {
 	if in.ctx.Err() != nil {
-		return 0, fmt.Errorf("%w: %w", ErrBody, context.Cause(in.ctx))
+		return 0, in.cutOff()
 	}
 	n, err := in.body.Read(p)
 	if err != nil && err != io.EOF {
@@ -61,6 +61,9 @@ func (in *intake) read(p []byte) (int, error) {
 	}
 	if in.n > in.u.reserved {
 		if err := in.u.reserve(in.ctx, in.n); err != nil {
+			if in.ctx.Err() != nil {
+				return 0, in.cutOff()
+			}
 			return 0, err
 		}
 	}
@@ -75,6 +78,11 @@ func (in *intake) read(p []byte) (int, error) {
 	}
 	in.hash.write(p[:n])
 	return n, err
+}
+
+// cutOff is why an upload whose context has ended cannot go on.
+func (in *intake) cutOff() error {
+	return fmt.Errorf("%w after %d bytes: %w", ErrBody, in.n, context.Cause(in.ctx))
 }
 
 // sums are the hashes of the whole body; call it once, after Read said io.EOF.
