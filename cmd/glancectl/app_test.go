@@ -43,7 +43,7 @@ func glancectl(t *testing.T, input string, args ...string) result {
 }
 
 // do runs the program against g's control socket.
-func (g *fakeGlance) do(args ...string) result {
+func (g *server) do(args ...string) result {
 	g.t.Helper()
 	return glancectl(g.t, "", append([]string{"--socket", g.socket}, args...)...)
 }
@@ -123,7 +123,7 @@ func TestOptionsMayStandAnywhere(t *testing.T) {
 }
 
 func TestWrongUsageExitsWithTwoBeforeAnythingIsAsked(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	for _, tt := range []struct{ args, says string }{
 		{"", "needs a command: image"},
 		{"image", "needs a command: create"},
@@ -202,10 +202,10 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 }
 
 func TestEnvironmentNamesTheServer(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	g.add("one", nil, nil)
 	tokenFile := filepath.Join(t.TempDir(), "admin.token")
-	if err := os.WriteFile(tokenFile, []byte(fakeToken+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(tokenFile, []byte(testToken+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct {
@@ -213,9 +213,9 @@ func TestEnvironmentNamesTheServer(t *testing.T) {
 		args []string
 	}{
 		"GLANCED_SOCKET":            {env: map[string]string{"GLANCED_SOCKET": g.socket}},
-		"GLANCED_URL":               {env: map[string]string{"GLANCED_URL": g.url, "GLANCED_TOKEN": fakeToken}},
-		"OS_IMAGE_URL":              {env: map[string]string{"OS_IMAGE_URL": g.url + "/v2/", "OS_TOKEN": fakeToken}},
-		"--url beats the socket":    {env: map[string]string{"GLANCED_SOCKET": "/nowhere"}, args: []string{"--url", g.url, "--token", fakeToken}},
+		"GLANCED_URL":               {env: map[string]string{"GLANCED_URL": g.url, "GLANCED_TOKEN": testToken}},
+		"OS_IMAGE_URL":              {env: map[string]string{"OS_IMAGE_URL": g.url + "/v2/", "OS_TOKEN": testToken}},
+		"--url beats the socket":    {env: map[string]string{"GLANCED_SOCKET": "/nowhere"}, args: []string{"--url", g.url, "--token", testToken}},
 		"--token-file":              {args: []string{"--url", g.url, "--token-file", tokenFile}},
 		"--socket beats all others": {env: map[string]string{"GLANCED_URL": "http://127.0.0.1:1", "OS_TOKEN": "x"}, args: []string{"--socket", g.socket}},
 	} {

@@ -141,7 +141,9 @@ func findImage(ctx context.Context, api *glanceapi.Client, arg string) (glanceap
 			if err != nil {
 				return nil, fmt.Errorf("look for an image named %s: %w", arg, err)
 			}
-			if img.Name() == arg {
+			// One that is hidden or shown meanwhile is listed twice.
+			known := slices.ContainsFunc(found, func(f glanceapi.Image) bool { return f.ID() == img.ID() })
+			if img.Name() == arg && !known {
 				found = append(found, img)
 			}
 		}

@@ -13,8 +13,8 @@ import (
 func imageListCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "list images", ArgsUsage: " ",
-		Description: "Lists every page of what matches all filters. Community and hidden images are left\n" +
-			"out unless --all asks for them. With -c any field or property can be a column." + examples(
+		Description: "Lists every page of what matches all filters. Community images of others and hidden images\n" +
+			"are left out unless --all asks for them. With -c any field or property can be a column." + examples(
 			"glancectl image list --status active --sort name:asc",
 			"glancectl image list --property os_distro=debian -c id -c name -c os_distro",
 			"glancectl image list --all -f json"),
@@ -30,7 +30,7 @@ func imageListCommand(s streams) *cli.Command {
 			&cli.StringFlag{Name: "sort", Usage: "order by `KEY[:asc|:desc],...`, for instance name:asc,created_at:desc"},
 			&cli.IntFlag{Name: "limit", Usage: "at most `N` images (0 = all)"},
 			&cli.BoolFlag{Name: "hidden", Usage: "only hidden images"},
-			&cli.BoolFlag{Name: "all", Usage: "all that you may see: community images too, and hidden ones after the others"},
+			&cli.BoolFlag{Name: "all", Usage: "all that you may see: community images of others too, and hidden ones after the rest"},
 		},
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c); err != nil {

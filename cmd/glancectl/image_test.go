@@ -20,7 +20,7 @@ func writeFile(t *testing.T, name string, content []byte) string {
 }
 
 func TestCreateUploadsTheFileAndShowsTheImage(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	file := writeFile(t, "disk.raw", []byte("not of any format"))
 	id := "6f0c4bd2-5f3a-4ea7-b2ab-0d1f0f8f5a01"
 	r := g.do("image", "create", "--name", "golden", "--file", file, "--id", id, "--visibility", "public", "--property", "os_distro=debian",
@@ -40,22 +40,22 @@ func TestCreateUploadsTheFileAndShowsTheImage(t *testing.T) {
 	if !strings.Contains(r.err, "disk format raw, by the content") {
 		t.Errorf("the guess is not told: %q", r.err)
 	}
-	if string(g.data[id]) != "not of any format" {
-		t.Errorf("uploaded %q", g.data[id])
+	if string(g.stored(id)) != "not of any format" {
+		t.Errorf("uploaded %q", g.stored(id))
 	}
 }
 
 func TestCreateReadsStandardInput(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	data := strings.Repeat("0123456789", 100_000)
 	id := strings.TrimSpace(glancectl(t, data, "--socket", g.socket, "image", "create", "--file", "-", "-f", "value", "-c", "id").ok())
-	if string(g.data[id]) != data {
-		t.Errorf("%d bytes arrived, want %d", len(g.data[id]), len(data))
+	if got := g.stored(id); string(got) != data {
+		t.Errorf("%d bytes arrived, want %d", len(got), len(data))
 	}
 }
 
 func TestCreateWithoutAFileMakesAQueuedRecord(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	if out := g.do("image", "create", "--name", "later", "-f", "value", "-c", "status", "-c", "disk_format").ok(); out != "queued\n\n" {
 		t.Errorf("printed %q", out)
 	}
@@ -65,7 +65,7 @@ func TestFailedUploadTakesTheRecordBack(t *testing.T) {
 	file := writeFile(t, "disk.raw", make([]byte, 1<<20))
 	for name, keep := range map[string]bool{"deleted": false, "kept": true} {
 		t.Run(name, func(t *testing.T) {
-			g := newFakeGlance(t)
+			g := newServer(t)
 			g.refuseWith("PUT", "/file", http.StatusRequestEntityTooLarge, "Resource image_size_total is over limit of 1 due to current usage 1 and delta 1")
 			args := []string{"image", "create", "--name", "big", "--file", file, "--disk-format", "raw", "--protected"}
 			if keep {
@@ -80,7 +80,7 @@ func TestFailedUploadTakesTheRecordBack(t *testing.T) {
 }
 
 func TestCreateOfAMissingFileMakesNoRecord(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	g.do("image", "create", "--file", filepath.Join(t.TempDir(), "none")).fails(exitFailed, "none: no such file")
 	g.do("image", "create", "--file", t.TempDir()).fails(exitFailed, "is a folder")
 	if len(g.requests) > 0 {
@@ -89,15 +89,15 @@ func TestCreateOfAMissingFileMakesNoRecord(t *testing.T) {
 }
 
 func TestListFollowsPagesAndFilters(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		g.add(name, []byte(name), map[string]any{"os_distro": "debian", "tags": []any{"t", name}})
 	}
 	g.add("hid", nil, map[string]any{"os_hidden": true})
 	g.add("com", nil, map[string]any{"visibility": "community"})
 	for args, want := range map[string]string{
-		"":                            "e d c b a",
-		"--limit 3":                   "e d c",
+		"":                            "com e d c b a", // community images of one's own are listed
+		"--limit 3":                   "com e d",
 		"--limit 4 --name b":          "b",
 		"--all":                       "com e d c b a hid",
 		"--all --limit 6":             "com e d c b a",
@@ -106,7 +106,7 @@ func TestListFollowsPagesAndFilters(t *testing.T) {
 		"--tag t --tag c":             "c",
 		"--property os_distro=debian": "e d c b a",
 		"--property os_distro=other":  "",
-		"--status queued":             "",
+		"--status queued":             "com",
 		"--status active --name a":    "a",
 	} {
 		out := g.do(append([]string{"image", "list", "-f", "value", "-c", "name"}, strings.Fields(args)...)...).ok()
@@ -128,7 +128,7 @@ func TestListFollowsPagesAndFilters(t *testing.T) {
 }
 
 func TestAnImageIsFoundByIDAndByItsOnlyName(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	one := g.add("one", nil, nil)
 	hidden := g.add("hid", nil, map[string]any{"os_hidden": true})
 	community := g.add("com", nil, map[string]any{"visibility": "community"})
@@ -151,7 +151,7 @@ func TestAnImageIsFoundByIDAndByItsOnlyName(t *testing.T) {
 }
 
 func TestUpdateChangesFieldsPropertiesAndTags(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	id := g.add("one", nil, map[string]any{"draft": "yes", "tags": []any{"old"}, "protected": true})
 	out := g.do("image", "update", "one", "--name", "two", "--protected=false", "--hidden", "--min-ram", "0", "--property", "a/b~c=1", "--property", "empty=",
 		"--remove-property", "draft", "--tag", "né w", "--remove-tag", "old", "-f", "json").ok()
@@ -172,7 +172,7 @@ func TestUpdateChangesFieldsPropertiesAndTags(t *testing.T) {
 }
 
 func TestDeleteGoesOnAfterAFailure(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	g.add("a", nil, nil)
 	g.add("b", nil, map[string]any{"protected": true})
 	g.add("c", nil, nil)
@@ -183,7 +183,7 @@ func TestDeleteGoesOnAfterAFailure(t *testing.T) {
 }
 
 func TestDeactivateAndReactivate(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	id := g.add("a", []byte("x"), nil)
 	g.do("image", "deactivate", "a").ok()
 	if got := g.do("image", "show", id, "-f", "value", "-c", "status").ok(); got != "deactivated\n" {
@@ -196,9 +196,9 @@ func TestDeactivateAndReactivate(t *testing.T) {
 }
 
 func TestDaemonReports(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	table := g.do("status").ok()
-	for _, part := range []string{"1.2", "1m1s", "http 127.0.0.1:9292", "3 active, 1 queued", "local (file): 1.0 GiB of 2.0 GiB free, default", "1.0 MiB in use, budget 512.0 MiB"} {
+	for _, part := range []string{"1.2", "1m1s", "http 127.0.0.1:9292", "3 active, 1 queued", "local (file): 1.0 GiB of 2.0 GiB free, default; far (s3): room unknown", "1.0 MiB in use, budget 512.0 MiB"} {
 		if !strings.Contains(table, part) {
 			t.Errorf("status lacks %q:\n%s", part, table)
 		}
@@ -213,15 +213,18 @@ func TestDaemonReports(t *testing.T) {
 	if out := g.do("mounts", "-f", "value").ok(); out != "/mnt/glance\n" {
 		t.Errorf("mounts: %q", out)
 	}
-	glancectl(t, "", "--url", g.url, "--token", fakeToken, "status").fails(exitFailed, "control socket only")
+	glancectl(t, "", "--url", g.url, "--token", testToken, "status").fails(exitFailed, "control socket only")
 }
 
 func TestQuotaIsSetShownAndUnset(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
+	for range 3 {
+		g.add("x", make([]byte, 1<<20), map[string]any{"owner": "p"})
+	}
 	if out := g.do("quota", "show", "p").ok(); !strings.Contains(out, "3 images, no limit") || !strings.Contains(out, "no, the configured") {
 		t.Errorf("without a quota:\n%s", out)
 	}
-	if out := g.do("quota", "set", "p", "--image-count-total", "5").ok(); !strings.Contains(out, "3 of 5 images") || !strings.Contains(out, "12 MiB, no limit") {
+	if out := g.do("quota", "set", "p", "--image-count-total", "5").ok(); !strings.Contains(out, "3 of 5 images") || !strings.Contains(out, "3 MiB, no limit") {
 		t.Errorf("with a count:\n%s", out)
 	}
 	out := g.do("quota", "set", "--image-size-total", "100", "p", "-f", "json").ok()
@@ -236,4 +239,20 @@ func TestQuotaIsSetShownAndUnset(t *testing.T) {
 	if out := g.do("quota", "unset", "p", "-f", "value", "-c", "own").ok(); out != "false\n" {
 		t.Errorf("after unset own is %q", out)
 	}
+}
+
+func TestTheServerRefusesContentThatIsNotTheDeclaredFormat(t *testing.T) {
+	g := newServer(t)
+	file := writeFile(t, "disk.vmdk", make([]byte, 1<<20))
+	g.do("image", "create", "--name", "x", "--disk-format", "vmdk", "--file", file).fails(exitFailed, "415", "glancectl disk info", "deleted again")
+	if left := g.names(); len(left) > 0 {
+		t.Errorf("records left: %q", left)
+	}
+}
+
+func TestQuotaStopsAnUpload(t *testing.T) {
+	g := newServer(t)
+	g.do("quota", "set", "admin", "--image-size-total", "1").ok()
+	file := writeFile(t, "disk", make([]byte, 3<<20))
+	g.do("image", "create", "--name", "x", "--file", file).fails(exitFailed, "image_size_total is over limit of 1", "413", "quota show", "deleted again")
 }

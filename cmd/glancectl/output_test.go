@@ -9,7 +9,7 @@ import (
 )
 
 func TestTablesLineUpWhateverTheNames(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	names := map[string]string{ // as stored: as shown
 		"映像・デビアン":                "映像・デビアン",
 		"镜像 12":                  "镜像 12",
@@ -79,13 +79,13 @@ func TestFailuresSayWhatToDo(t *testing.T) {
 	glancectl(t, "", "--url", "http://127.0.0.1:1", "image", "list").fails(exitFailed, "connection refused", "--url")
 	glancectl(t, "", "--url", "ftp://h", "image", "list").fails(exitUsage, "http://HOST:PORT")
 
-	g := newFakeGlance(t)
-	glancectl(t, "", "--url", g.url, "--token", "wrong", "image", "list").fails(exitFailed, "could not verify that you are authorized", "401", "--token-file")
+	g := newServer(t)
+	glancectl(t, "", "--url", g.url, "--token", "wrong", "image", "list").fails(exitFailed, "valid token", "401", "--token-file")
 	id := g.add("x", nil, nil)
-	g.do("image", "create", "--id", id).fails(exitFailed, "Image ID "+id+" already exists! (409 Conflict)", "image show")
+	g.do("image", "create", "--id", id).fails(exitFailed, "id exists", "(409 Conflict)", "image show")
 	for status, says := range map[int]string{403: "Your user", 413: "quota", 415: "disk info", 503: "busy", 507: "full"} {
-		g.refuseWith("POST", "/v2/images", status, "it's <b>so</b>")
-		g.do("image", "create").fails(exitFailed, "it's <b>so</b> (", says)
+		g.refuseWith("POST", "/v2/images", status, "It&#x27;s <b>so</b>:<br /><br />\n&quot;&lt;1&gt;&quot;")
+		g.do("image", "create").fails(exitFailed, `: It's so : "<1>" (`, says)
 	}
 	g.refuse = func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Type", "application/json")
@@ -97,20 +97,20 @@ func TestFailuresSayWhatToDo(t *testing.T) {
 }
 
 func TestTheTokenIsNotSentOnToOthers(t *testing.T) {
-	other := newFakeGlance(t)
-	g := newFakeGlance(t)
+	other := newServer(t)
+	g := newServer(t)
 	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
 		http.Redirect(w, r, other.url+r.URL.Path, http.StatusFound)
 		return true
 	}
-	glancectl(t, "", "--url", g.url, "--token", fakeToken, "image", "list").fails(exitFailed, "not followed")
+	glancectl(t, "", "--url", g.url, "--token", testToken, "image", "list").fails(exitFailed, "not followed")
 	if len(other.requests) > 0 {
 		t.Errorf("the other server was asked: %q", other.requests)
 	}
 }
 
 func TestOnlyReadsAreTriedAgainWhenTheServerIsBusy(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	id := g.add("x", nil, nil)
 	busy := 2
 	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
@@ -119,7 +119,7 @@ func TestOnlyReadsAreTriedAgainWhenTheServerIsBusy(t *testing.T) {
 		}
 		busy--
 		w.Header().Set("Retry-After", "0")
-		fail(w, 503, "busy")
+		glanceError(w, 503, "busy")
 		return true
 	}
 	g.do("image", "show", id).ok()

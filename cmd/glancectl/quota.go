@@ -115,15 +115,16 @@ func allowance(a glanceapi.Allowance, unit string) string {
 	return fmt.Sprintf("%d of %d %s", a.Usage, a.Limit, unit)
 }
 
-// adminOnly explains a 404 or 403 of an admin route, which only the control
-// socket has, and only for administrators.
+// adminOnly explains a failure of an admin route, which only the control socket
+// has, and only for administrators. Elsewhere glanced answers 300, as Glance does
+// to any unknown path.
 func adminOnly(api *glanceapi.Client, err error) error {
 	var e *glanceapi.Error
 	if !errors.As(err, &e) {
 		return err
 	}
 	switch {
-	case !api.OverSocket() && e.Status == http.StatusNotFound:
+	case !api.OverSocket() && (e.Status == http.StatusNotFound || e.Status == http.StatusMultipleChoices):
 		return &advised{err, "This is answered on the control socket only: use --socket instead of --url."}
 	case e.Status == http.StatusForbidden:
 		return &advised{err, "Only root and the daemon's own user may do that: use sudo."}

@@ -34,7 +34,10 @@ func statusRecord(st glanceapi.Status) record {
 		listeners = append(listeners, l.Kind+" "+l.Address)
 	}
 	for _, x := range st.Stores {
-		text := fmt.Sprintf("%s (%s): %s of %s free", x.ID, x.Type, humanBytes(x.FreeBytes), humanBytes(x.TotalBytes))
+		text := fmt.Sprintf("%s (%s): room unknown", x.ID, x.Type)
+		if x.TotalBytes >= 0 {
+			text = fmt.Sprintf("%s (%s): %s of %s free", x.ID, x.Type, humanBytes(x.FreeBytes), humanBytes(x.TotalBytes))
+		}
 		if x.Default {
 			text += ", default"
 		}
@@ -43,7 +46,7 @@ func statusRecord(st glanceapi.Status) record {
 	for _, status := range slices.Sorted(maps.Keys(st.Images)) {
 		images = append(images, fmt.Sprintf("%d %s", st.Images[status], status))
 	}
-	uptime := time.Duration(st.UptimeSeconds * float64(time.Second)).Round(time.Second)
+	uptime := time.Duration(st.UptimeSeconds) * time.Second
 	return record{
 		{name: "version", value: st.Version},
 		{name: "node", value: st.Node},

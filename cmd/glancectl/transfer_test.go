@@ -36,7 +36,7 @@ func onlyFile(t *testing.T, path string, want bool) {
 }
 
 func TestDownloadIsByteIdenticalAndSparse(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	data := sparseImage()
 	g.add("img", data, nil)
 	out := filepath.Join(t.TempDir(), "out.raw")
@@ -67,18 +67,21 @@ func TestDownloadIsByteIdenticalAndSparse(t *testing.T) {
 func TestDownloadThatIsNotWhatWasStoredLeavesNothing(t *testing.T) {
 	data := sparseImage()
 	for name, tt := range map[string]struct {
-		spoil func(g *fakeGlance, id string)
+		spoil func(g *server, id string)
 		says  string
 	}{
-		"a changed byte": {func(g *fakeGlance, id string) {
-			g.data[id] = append(bytes.Clone(data[:99]), append([]byte{data[99] ^ 1}, data[100:]...)...)
+		"a changed byte": {func(g *server, id string) {
+			changed := bytes.Clone(data)
+			changed[99] ^= 1
+			g.instead("/file", changed)
 		}, "sha512"},
-		"md5 only": {func(g *fakeGlance, id string) {
+		"md5 only": {func(g *server, id string) {
 			img := g.find(id)
 			img["os_hash_algo"], img["os_hash_value"], img["checksum"] = nil, nil, strings.Repeat("0", 32)
+			g.instead("/v2/images", []byte(encode(map[string]any{"images": []any{img}})))
 		}, "md5"},
-		"cut short": {func(g *fakeGlance, id string) { g.data[id] = data[:len(data)-5] }, "got 3145846 bytes of 3145851"},
-		"broken off": {func(g *fakeGlance, id string) {
+		"cut short": {func(g *server, id string) { g.instead("/file", data[:len(data)-5]) }, "got 3145846 bytes of 3145851"},
+		"broken off": {func(g *server, id string) {
 			g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
 				if !strings.HasSuffix(r.URL.Path, "/file") {
 					return false
@@ -88,16 +91,21 @@ func TestDownloadThatIsNotWhatWasStoredLeavesNothing(t *testing.T) {
 				panic(http.ErrAbortHandler)
 			}
 		}, "after 1048576 bytes"},
-		"no data yet": {func(g *fakeGlance, id string) {
-			delete(g.data, id)
-			g.find(id)["status"] = "queued"
+		"empty of data": {func(g *server, id string) {
+			g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasSuffix(r.URL.Path, "/file") {
+					return false
+				}
+				w.WriteHeader(http.StatusNoContent)
+				return true
+			}
 		}, "no data yet"},
-		"forbidden": {func(g *fakeGlance, _ string) {
+		"forbidden": {func(g *server, _ string) {
 			g.refuseWith("GET", "/file", 403, "The requested image has been deactivated.")
 		}, "has been deactivated"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newFakeGlance(t)
+			g := newServer(t)
 			tt.spoil(g, g.add("img", data, nil))
 			out := filepath.Join(t.TempDir(), "out")
 			g.do("image", "download", "img", "--file", out).fails(exitFailed, tt.says)
@@ -107,8 +115,8 @@ func TestDownloadThatIsNotWhatWasStoredLeavesNothing(t *testing.T) {
 }
 
 func TestDownloadKeepsTheOldFileUntilTheNewOneIsRight(t *testing.T) {
-	g := newFakeGlance(t)
-	id := g.add("img", []byte("new"), nil)
+	g := newServer(t)
+	g.add("img", []byte("new"), nil)
 	old := writeFile(t, "file", []byte("old"))
 	if err := os.Chmod(old, 0o600); err != nil {
 		t.Fatal(err)
@@ -117,12 +125,12 @@ func TestDownloadKeepsTheOldFileUntilTheNewOneIsRight(t *testing.T) {
 	if err := os.Symlink(old, link); err != nil {
 		t.Fatal(err)
 	}
-	g.data[id] = []byte("bad")
+	g.instead("/file", []byte("bad"))
 	g.do("image", "download", "img", "--file", link).fails(exitFailed, "not what was stored")
 	if b, _ := os.ReadFile(old); string(b) != "old" {
 		t.Errorf("a failed download left %q", b)
 	}
-	g.data[id] = []byte("new")
+	g.refuse = nil
 	g.do("image", "download", "img", "--file", link).ok()
 	b, _ := os.ReadFile(old)
 	info, err := os.Lstat(link)
@@ -135,7 +143,7 @@ func TestDownloadKeepsTheOldFileUntilTheNewOneIsRight(t *testing.T) {
 }
 
 func TestDownloadIntoAPipeWritesThroughIt(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	data := sparseImage()
 	g.add("img", data, nil)
 	pipe := filepath.Join(t.TempDir(), "pipe")
@@ -156,20 +164,26 @@ func TestDownloadIntoAPipeWritesThroughIt(t *testing.T) {
 	}
 }
 
+func TestAQueuedImageHasNothingToDownload(t *testing.T) {
+	g := newServer(t)
+	id := g.add("later", nil, nil)
+	g.do("image", "download", "later").fails(exitFailed, "no data yet", "queued", "glancectl image upload "+id)
+}
+
 func TestUploadFillsAQueuedImageOnce(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	id := g.add("later", nil, nil)
 	data := sparseImage()
 	file := writeFile(t, "disk", data)
 	g.do("image", "upload", "later", file, "--progress").ok()
-	if !bytes.Equal(g.data[id], data) {
+	if !bytes.Equal(g.stored(id), data) {
 		t.Error("something else arrived")
 	}
 	g.do("image", "upload", "later", file).fails(exitFailed, "transition from active to saving is not allowed", "409", "image show")
 }
 
 func TestProgressIsShownOnlyWhenAskedForOrOnATerminal(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	g.add("img", sparseImage(), nil)
 	if r := g.do("image", "download", "img"); r.ok() == "" || r.err != "" {
 		t.Errorf("without --progress stderr says %q", r.err)
@@ -180,7 +194,7 @@ func TestProgressIsShownOnlyWhenAskedForOrOnATerminal(t *testing.T) {
 }
 
 func TestInterruptEndsADownloadWithoutATrace(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	g.add("img", sparseImage(), nil)
 	under := make(chan struct{})
 	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
@@ -210,7 +224,7 @@ func TestInterruptEndsADownloadWithoutATrace(t *testing.T) {
 }
 
 func TestInterruptOfAnUploadTakesTheRecordBack(t *testing.T) {
-	g := newFakeGlance(t)
+	g := newServer(t)
 	under := make(chan struct{})
 	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, "/file") {

@@ -12,7 +12,7 @@ type Status struct {
 	Version       string    `json:"version"`
 	Node          string    `json:"node"`
 	StartedAt     time.Time `json:"started_at"`
-	UptimeSeconds float64   `json:"uptime_seconds"`
+	UptimeSeconds int64     `json:"uptime_seconds"`
 	DataDir       string    `json:"data_dir"`
 	Mountpoint    string    `json:"mountpoint"`
 	Listeners     []struct {
@@ -24,7 +24,7 @@ type Status struct {
 		ID         string `json:"id"`
 		Type       string `json:"type"`
 		Default    bool   `json:"default"`
-		TotalBytes int64  `json:"total_bytes"`
+		TotalBytes int64  `json:"total_bytes"` // -1 = unknown, as FreeBytes
 		FreeBytes  int64  `json:"free_bytes"`
 	} `json:"stores"`
 	Memory struct {

@@ -51,6 +51,11 @@ func answerError(r request, resp *http.Response) error {
 	e := &Error{Method: r.method, Path: r.path, Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // the status says enough without it
 	e.Message = plainText(resp.Header.Get("Content-Type"), body)
+	// glanced repeats the status line for the sake of OpenStack's clients; Error says it too.
+	e.Message = strings.TrimPrefix(e.Message, fmt.Sprintf("%d %s: ", e.Status, http.StatusText(e.Status)))
+	if e.Status == http.StatusMultipleChoices { // the list of API versions, which tells nobody what is wrong
+		e.Message = "the server knows no " + r.path
+	}
 	if to := resp.Header.Get("Location"); to != "" && resp.StatusCode/100 == 3 {
 		e.Message = fmt.Sprintf("the server sends us on to %q, which is not followed because the token would go there too", to)
 	}
