@@ -169,8 +169,8 @@ func TestWrongUsageExitsWithTwoBeforeAnythingIsAsked(t *testing.T) {
 			g.do(strings.Fields(tt.args)...).fails(exitUsage, tt.says, "--help")
 		})
 	}
-	if len(g.requests) > 0 {
-		t.Errorf("wrong usage reached the server: %q", g.requests)
+	if len(g.asked("")) > 0 {
+		t.Errorf("wrong usage reached the server: %q", g.asked(""))
 	}
 }
 

@@ -83,8 +83,8 @@ func TestCreateOfAMissingFileMakesNoRecord(t *testing.T) {
 	g := newServer(t)
 	g.do("image", "create", "--file", filepath.Join(t.TempDir(), "none")).fails(exitFailed, "none: no such file")
 	g.do("image", "create", "--file", t.TempDir()).fails(exitFailed, "is a folder")
-	if len(g.requests) > 0 {
-		t.Errorf("asked the server: %q", g.requests)
+	if len(g.asked("")) > 0 {
+		t.Errorf("asked the server: %q", g.asked(""))
 	}
 }
 
@@ -115,8 +115,8 @@ func TestListFollowsPagesAndFilters(t *testing.T) {
 		}
 	}
 	g.do("image", "list", "--sort", "name:asc").ok()
-	if g.asked("GET /v2/images?limit=500&sort=name%3Aasc") == 0 {
-		t.Errorf("the order was not passed on: %q", g.requests)
+	if len(g.asked("GET /v2/images?limit=500&sort=name%3Aasc")) == 0 {
+		t.Errorf("the order was not passed on: %q", g.asked(""))
 	}
 	list := decode[[]map[string]any](t, g.do("image", "list", "-f", "json", "--name", "a").ok())
 	if len(list) != 1 || list[0]["os_distro"] != "debian" || list[0]["size"] != 1.0 {

@@ -87,25 +87,25 @@ func TestFailuresSayWhatToDo(t *testing.T) {
 		g.refuseWith("POST", "/v2/images", status, "It&#x27;s <b>so</b>:<br /><br />\n&quot;&lt;1&gt;&quot;")
 		g.do("image", "create").fails(exitFailed, `: It's so : "<1>" (`, says)
 	}
-	g.refuse = func(w http.ResponseWriter, _ *http.Request) bool {
+	g.refuse(func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(400)
 		w.Write([]byte(`{"error":{"code":400,"message":"line one\u001b[31m\nline two"}}`))
 		return true
-	}
+	})
 	g.do("image", "list").fails(exitFailed, `line one\x1b[31m line two (400 Bad Request)`)
 }
 
 func TestTheTokenIsNotSentOnToOthers(t *testing.T) {
 	other := newServer(t)
 	g := newServer(t)
-	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+	g.refuse(func(w http.ResponseWriter, r *http.Request) bool {
 		http.Redirect(w, r, other.url+r.URL.Path, http.StatusFound)
 		return true
-	}
+	})
 	glancectl(t, "", "--url", g.url, "--token", testToken, "image", "list").fails(exitFailed, "not followed")
-	if len(other.requests) > 0 {
-		t.Errorf("the other server was asked: %q", other.requests)
+	if len(other.asked("")) > 0 {
+		t.Errorf("the other server was asked: %q", other.asked(""))
 	}
 }
 
@@ -113,7 +113,7 @@ func TestOnlyReadsAreTriedAgainWhenTheServerIsBusy(t *testing.T) {
 	g := newServer(t)
 	id := g.add("x", nil, nil)
 	busy := 2
-	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+	g.refuse(func(w http.ResponseWriter, r *http.Request) bool {
 		if busy == 0 {
 			return false
 		}
@@ -121,17 +121,17 @@ func TestOnlyReadsAreTriedAgainWhenTheServerIsBusy(t *testing.T) {
 		w.Header().Set("Retry-After", "0")
 		glanceError(w, 503, "busy")
 		return true
-	}
+	})
 	g.do("image", "show", id).ok()
-	if n := g.asked("GET /v2/images/" + id); n != 3 {
+	if n := len(g.asked("GET /v2/images/" + id)); n != 3 {
 		t.Errorf("asked %d times", n)
 	}
 	busy = 1
 	g.do("image", "create").fails(exitFailed, "busy (503")
 	busy = 100
-	g.requests = nil
+	g.forget()
 	g.do("status").fails(exitFailed, "busy (503", "try again later")
-	if n := len(g.requests); n != 4 {
+	if n := len(g.asked("")); n != 4 {
 		t.Errorf("asked %d times, want the first and 3 more", n)
 	}
 }

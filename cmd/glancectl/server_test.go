@@ -35,7 +35,7 @@ type server struct {
 
 	mu       sync.Mutex
 	requests []string                                          // "METHOD path?query" of all that glancectl asked
-	refuse   func(w http.ResponseWriter, r *http.Request) bool // answers a request where it returns true
+	answer   func(w http.ResponseWriter, r *http.Request) bool // answers a request where it returns true
 }
 
 const testToken = "sesame"
@@ -114,16 +114,16 @@ func reports() ctl.Admin {
 	}
 }
 
-// door notes glancectl's requests, lets refuse answer, and cuts lists into pages
+// door notes glancectl's requests, lets answer step in, and cuts lists into pages
 // of at most 2, so that a few images have several.
 func (g *server) door(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Test") == "" {
 			g.mu.Lock()
 			g.requests = append(g.requests, r.Method+" "+r.URL.RequestURI())
-			refuse := g.refuse
+			answer := g.answer
 			g.mu.Unlock()
-			if refuse != nil && refuse(w, r) {
+			if answer != nil && answer(w, r) {
 				return
 			}
 			if q := r.URL.Query(); r.Method == http.MethodGet && r.URL.Path == "/v2/images" && q.Get("limit") == "500" {
@@ -145,13 +145,13 @@ func glanceError(w http.ResponseWriter, status int, text string) {
 
 // refuseWith makes g answer requests of method and path suffix as Glance would with status.
 func (g *server) refuseWith(method, suffix string, status int, text string) {
-	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+	g.refuse(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != method || !strings.HasSuffix(r.URL.Path, suffix) {
 			return false
 		}
 		glanceError(w, status, text)
 		return true
-	}
+	})
 }
 
 // ask makes one request of the test's own, past what the door does.
@@ -210,13 +210,13 @@ func (g *server) stored(id string) []byte {
 
 // instead makes g answer GET requests of path suffix with body, whatever is stored.
 func (g *server) instead(suffix string, body []byte) {
-	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+	g.refuse(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, suffix) {
 			return false
 		}
 		w.Write(body)
 		return true
-	}
+	})
 }
 
 // names are the names of all images there are.
@@ -231,15 +231,29 @@ func (g *server) names() []string {
 	return names
 }
 
-// asked counts the requests that begin with prefix.
-func (g *server) asked(prefix string) int {
+// asked are the requests so far that begin with prefix.
+func (g *server) asked(prefix string) []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := 0
+	var found []string
 	for _, r := range g.requests {
 		if strings.HasPrefix(r, prefix) {
-			n++
+			found = append(found, r)
 		}
 	}
-	return n
+	return found
+}
+
+// forget drops the requests so far.
+func (g *server) forget() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.requests = nil
+}
+
+// refuse lets answer step in before the API; it answers where it returns true.
+func (g *server) refuse(answer func(w http.ResponseWriter, r *http.Request) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.answer = answer
 }

@@ -82,23 +82,23 @@ func TestDownloadThatIsNotWhatWasStoredLeavesNothing(t *testing.T) {
 		}, "md5"},
 		"cut short": {func(g *server, id string) { g.instead("/file", data[:len(data)-5]) }, "got 3145846 bytes of 3145851"},
 		"broken off": {func(g *server, id string) {
-			g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+			g.refuse(func(w http.ResponseWriter, r *http.Request) bool {
 				if !strings.HasSuffix(r.URL.Path, "/file") {
 					return false
 				}
 				w.Header().Set("Content-Length", "3145851")
 				w.Write(data[:1<<20])
 				panic(http.ErrAbortHandler)
-			}
+			})
 		}, "after 1048576 bytes"},
 		"empty of data": {func(g *server, id string) {
-			g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+			g.refuse(func(w http.ResponseWriter, r *http.Request) bool {
 				if !strings.HasSuffix(r.URL.Path, "/file") {
 					return false
 				}
 				w.WriteHeader(http.StatusNoContent)
 				return true
-			}
+			})
 		}, "no data yet"},
 		"forbidden": {func(g *server, _ string) {
 			g.refuseWith("GET", "/file", 403, "The requested image has been deactivated.")
@@ -130,7 +130,7 @@ func TestDownloadKeepsTheOldFileUntilTheNewOneIsRight(t *testing.T) {
 	if b, _ := os.ReadFile(old); string(b) != "old" {
 		t.Errorf("a failed download left %q", b)
 	}
-	g.refuse = nil
+	g.refuse(nil)
 	g.do("image", "download", "img", "--file", link).ok()
 	b, _ := os.ReadFile(old)
 	info, err := os.Lstat(link)
@@ -197,7 +197,7 @@ func TestInterruptEndsADownloadWithoutATrace(t *testing.T) {
 	g := newServer(t)
 	g.add("img", sparseImage(), nil)
 	under := make(chan struct{})
-	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+	g.refuse(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, "/file") {
 			return false
 		}
@@ -206,7 +206,7 @@ func TestInterruptEndsADownloadWithoutATrace(t *testing.T) {
 		close(under)
 		<-r.Context().Done()
 		return true
-	}
+	})
 	out := filepath.Join(t.TempDir(), "out")
 	cmd := process(t, "--socket", g.socket, "image", "download", "img", "--file", out)
 	var errs bytes.Buffer
@@ -226,7 +226,7 @@ func TestInterruptEndsADownloadWithoutATrace(t *testing.T) {
 func TestInterruptOfAnUploadTakesTheRecordBack(t *testing.T) {
 	g := newServer(t)
 	under := make(chan struct{})
-	g.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+	g.refuse(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, "/file") {
 			return false
 		}
@@ -235,7 +235,7 @@ func TestInterruptOfAnUploadTakesTheRecordBack(t *testing.T) {
 		}
 		io.Copy(io.Discard, r.Body)
 		return true
-	}
+	})
 	cmd := process(t, "--socket", g.socket, "image", "create", "--name", "cut", "--disk-format", "raw", "--file", "-")
 	in, err := cmd.StdinPipe() // stays open: the program waits for more
 	if err != nil {
