@@ -24,6 +24,7 @@ func need(t *testing.T, program, pkg string) {
 }
 
 // command is a stock client without any cloud of the machine's, or a proxy to it.
+// Its home is kept: glance stores the schema there and makes options of it.
 func (w *world) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(w.t.Context(), args[0], args[1:]...)
 	for _, v := range os.Environ() {
@@ -31,7 +32,7 @@ func (w *world) command(args ...string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(cmd.Env, "HOME="+w.t.TempDir(), "COLUMNS=500")
+	cmd.Env = append(cmd.Env, "HOME="+w.dir, "COLUMNS=500")
 	return cmd
 }
 

@@ -21,6 +21,9 @@ type field struct {
 	// property: a custom property that is well known (Glance's is_base: false).
 	// It is stored as any other, but its values are checked.
 	property bool
+	// unlisted: not in the schema. The glance command keeps a copy of the schema
+	// and makes options of it; one called --stores it has already, and fails.
+	unlisted bool
 }
 
 const uuidPattern = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
@@ -39,45 +42,45 @@ var (
 // imageStatuses is the schema's order, which is Glance's.
 var imageStatuses = []string{"queued", "saving", "active", "killed", "deleted", "uploading", "importing", "pending_delete", "deactivated"}
 
-// imageFields follows Glance's schema of the image; descriptions too, because
-// glanceclient shows them as the help of its options.
+// imageFields follows Glance's schema of the image in all but the descriptions,
+// which glanceclient shows as the help of its options.
 func imageFields() []field {
 	return []field{
-		{name: "id", types: stringType, description: "An identifier for the image", pattern: uuidPattern},
-		{name: "name", types: nullableString, description: "Descriptive name for the image", maxLength: 255},
-		{name: "status", types: stringType, readOnly: true, description: "Status of the image", enum: imageStatuses},
-		{name: "visibility", types: stringType, description: "Scope of image accessibility", enum: catalog.Visibilities},
-		{name: "protected", types: boolType, description: "If true, image will not be deletable."},
-		{name: "os_hidden", types: boolType, description: "If true, image will not appear in default image list response."},
-		{name: "checksum", types: nullableString, readOnly: true, description: "md5 hash of image contents.", maxLength: 32},
-		{name: "os_hash_algo", types: nullableString, readOnly: true, description: "Algorithm to calculate the os_hash_value", maxLength: 64},
-		{name: "os_hash_value", types: nullableString, readOnly: true, description: "Hexdigest of the image contents using the algorithm specified by the os_hash_algo", maxLength: 128},
-		{name: "owner", types: nullableString, description: "Owner of the image", maxLength: 255},
-		{name: "size", types: nullableInt, readOnly: true, description: "Size of image file in bytes"},
-		{name: "virtual_size", types: nullableInt, readOnly: true, description: "Virtual size of image in bytes"},
-		{name: "container_format", types: nullableString, description: "Format of the container", enum: catalog.ContainerFormats},
-		{name: "disk_format", types: nullableString, description: "Format of the disk", enum: catalog.DiskFormats},
-		{name: "created_at", types: stringType, readOnly: true, description: "Date and time of image registration"},
-		{name: "updated_at", types: stringType, readOnly: true, description: "Date and time of the last image modification"},
-		{name: "tags", types: arrayType, description: "List of strings related to the image", items: map[string]any{"type": "string", "maxLength": maxTagLength}},
-		{name: "direct_url", types: stringType, readOnly: true, description: "URL to access the image file kept in external store"},
-		{name: "min_ram", types: intType, description: "Amount of ram (in MB) required to boot image."},
-		{name: "min_disk", types: intType, description: "Amount of disk space (in GB) required to boot image."},
-		{name: "self", types: stringType, readOnly: true, description: "An image self url"},
-		{name: "file", types: stringType, readOnly: true, description: "An image file url"},
-		{name: "stores", types: stringType, readOnly: true, description: "Store in which image data resides.  Only present when the operator has enabled multiple stores.  May be a comma-separated list of store identifiers."},
-		{name: "schema", types: stringType, readOnly: true, description: "An image schema url"},
-		{name: "locations", types: arrayType, description: "A set of URLs to access the image file kept in external store", items: locationSchema()},
-		{name: "kernel_id", types: nullableString, pattern: uuidPattern, property: true, description: "ID of image stored in Glance that should be used as the kernel when booting an AMI-style image."},
-		{name: "ramdisk_id", types: nullableString, pattern: uuidPattern, property: true, description: "ID of image stored in Glance that should be used as the ramdisk when booting an AMI-style image."},
-		{name: "instance_uuid", types: stringType, property: true, description: "Metadata which can be used to record which instance this image is associated with. (Informational only, does not create an instance snapshot.)"},
-		{name: "architecture", types: stringType, property: true, description: "Operating system architecture as specified in https://docs.openstack.org/python-glanceclient/latest/cli/property-keys.html"},
-		{name: "os_distro", types: stringType, property: true, description: "Common name of operating system distribution as specified in https://docs.openstack.org/python-glanceclient/latest/cli/property-keys.html"},
-		{name: "os_version", types: stringType, property: true, description: "Operating system version as specified by the distributor."},
-		{name: "description", types: stringType, property: true, description: "A human-readable string describing this image."},
-		{name: "cinder_encryption_key_id", types: stringType, property: true, description: "Identifier in the OpenStack Key Management Service for the encryption key for the Block Storage Service to use when mounting a volume created from this image"},
+		{name: "id", types: stringType, description: "The image's id, a UUID", pattern: uuidPattern},
+		{name: "name", types: nullableString, description: "Name for people; need not be unique", maxLength: 255},
+		{name: "status", types: stringType, readOnly: true, description: "Where the image stands in its life", enum: imageStatuses},
+		{name: "visibility", types: stringType, description: "Who may see the image", enum: catalog.Visibilities},
+		{name: "protected", types: boolType, description: "The image cannot be deleted while this is true"},
+		{name: "os_hidden", types: boolType, description: "The image is left out of lists that do not ask for hidden ones"},
+		{name: "checksum", types: nullableString, readOnly: true, description: "MD5 of the stored bytes, hexadecimal", maxLength: 32},
+		{name: "os_hash_algo", types: nullableString, readOnly: true, description: "How os_hash_value was computed", maxLength: 64},
+		{name: "os_hash_value", types: nullableString, readOnly: true, description: "Hash of the stored bytes by os_hash_algo, hexadecimal", maxLength: 128},
+		{name: "owner", types: nullableString, description: "Id of the project that owns the image", maxLength: 255},
+		{name: "size", types: nullableInt, readOnly: true, description: "Length of the stored bytes"},
+		{name: "virtual_size", types: nullableInt, readOnly: true, description: "Size of the guest disk in bytes"},
+		{name: "container_format", types: nullableString, description: "What the disk is wrapped in", enum: catalog.ContainerFormats},
+		{name: "disk_format", types: nullableString, description: "How the disk is encoded", enum: catalog.DiskFormats},
+		{name: "created_at", types: stringType, readOnly: true, description: "When the image was registered"},
+		{name: "updated_at", types: stringType, readOnly: true, description: "When the image last changed"},
+		{name: "tags", types: arrayType, description: "Labels", items: map[string]any{"type": "string", "maxLength": maxTagLength}},
+		{name: "direct_url", types: stringType, readOnly: true, description: "Where the stored bytes lie"},
+		{name: "min_ram", types: intType, description: "Memory that a machine needs to boot it, MiB"},
+		{name: "min_disk", types: intType, description: "Disk that a machine needs to boot it, GiB"},
+		{name: "self", types: stringType, readOnly: true, description: "Path of this document"},
+		{name: "file", types: stringType, readOnly: true, description: "Path of the stored bytes"},
+		{name: "stores", types: stringType, readOnly: true, unlisted: true},
+		{name: "schema", types: stringType, readOnly: true, description: "Path of this schema"},
+		{name: "locations", types: arrayType, description: "Where the stored bytes lie, each copy", items: locationSchema()},
+		{name: "kernel_id", types: nullableString, pattern: uuidPattern, property: true, description: "Image to boot as the kernel (AMI style)"},
+		{name: "ramdisk_id", types: nullableString, pattern: uuidPattern, property: true, description: "Image to boot as the ramdisk (AMI style)"},
+		{name: "instance_uuid", types: stringType, property: true, description: "Instance that the image belongs to; a note only"},
+		{name: "architecture", types: stringType, property: true, description: "Processor architecture, such as x86_64"},
+		{name: "os_distro", types: stringType, property: true, description: "Distribution, such as debian"},
+		{name: "os_version", types: stringType, property: true, description: "Version of the distribution"},
+		{name: "description", types: stringType, property: true, description: "What the image is, for people"},
+		{name: "cinder_encryption_key_id", types: stringType, property: true, description: "Key that Cinder needs for volumes made of the image"},
 		{name: "cinder_encryption_key_deletion_policy", types: stringType, property: true, enum: []string{"on_image_deletion", "do_not_delete"},
-			description: "States the condition under which the Image Service will delete the object associated with the 'cinder_encryption_key_id' image property.  If this property is missing, the Image Service will take no action"},
+			description: "When that key is deleted"},
 	}
 }
 
@@ -91,7 +94,7 @@ func locationSchema() map[string]any {
 			"url":      map[string]any{"type": "string", "maxLength": 255},
 			"metadata": map[string]any{"type": "object"},
 			"validation_data": map[string]any{
-				"description":          "Values to be used to populate the corresponding image properties. If the image status is not 'queued', values must exactly match those already contained in the image properties.",
+				"description":          "Checksums to take over; of an image that has them, they must be equal",
 				"type":                 "object",
 				"writeOnly":            true,
 				"additionalProperties": false,
@@ -158,7 +161,9 @@ func newSchemas() schemas {
 	fields, properties := map[string]field{}, map[string]any{}
 	for _, f := range imageFields() {
 		fields[f.name] = f
-		properties[f.name] = f.json()
+		if !f.unlisted {
+			properties[f.name] = f.json()
+		}
 	}
 	image := map[string]any{
 		"name":                 "image",
