@@ -17,6 +17,8 @@ const (
 	maxWindow = 4 << 20
 	// minScan is from how many bytes in a row on a stream counts as a scan.
 	minScan = 128 << 10
+	// busyRead is how many bytes of one read are work enough for one decoder.
+	busyRead = 128 << 10
 	// aheadStep is how much is claimed at once, bytes: who comes to want a part of
 	// it waits for as much at most.
 	aheadStep = 1 << 20
@@ -84,8 +86,9 @@ func (d *Disk) noteRead(off, n int64, coded bool) (scan bool) {
 	if d.ahead && (window == 0 || !coded) {
 		window = maxWindow
 	}
-	// Several reads at once, or an earlier read-ahead, keep the decoders busy.
-	if d.calls.n.Load() > 1 {
+	// Several reads at once, a large one, or an earlier read-ahead keep the
+	// decoders busy; decoding into the cache and copying would only cost more.
+	if d.calls.n.Load() > 1 || coded && n >= int64(d.e.workers)*busyRead {
 		window = 0
 	}
 	scan, from, to := d.streams.note(off, n, window)

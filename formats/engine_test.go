@@ -200,6 +200,44 @@ func TestAFlightIsStoppedWhenTheLastOneLeaves(t *testing.T) {
 	}
 }
 
+// Waiters of a flight whose leader failed for being stopped try on their own,
+// and find what another one of them has decoded by then.
+func TestWaitersOfAStoppedFlightTryAgain(t *testing.T) {
+	l, host, want := clustered(Zlib, 64<<10, 1)
+	var stopped atomic.Bool
+	g := newGated()
+	src := &memSource{data: host, before: func(ctx context.Context, off int64) error {
+		if stopped.CompareAndSwap(false, true) {
+			g.before(ctx, off)
+			return fmt.Errorf("asked the server: %w", context.Canceled)
+		}
+		return nil
+	}}
+	e := newTestEngine(t, EngineOptions{CacheBytes: 16 << 20})
+	d := openTable(t, e, l, src)
+	leader := make(chan error, 1)
+	go func() { leader <- d.ReadAt(context.Background(), make([]byte, 100), 0) }()
+	<-g.arrived
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			p := make([]byte, 4096)
+			if err := d.ReadAt(context.Background(), p, 8192); err != nil || !bytes.Equal(p, want[8192:8192+4096]) {
+				t.Errorf("a waiter: %v", err)
+			}
+		})
+	}
+	waitFor(t, func() bool { return waiting(e, d, 0) == 10 })
+	close(g.open)
+	wg.Wait()
+	if err := <-leader; !errors.Is(err, context.Canceled) {
+		t.Errorf("the leader: %v", err)
+	}
+	if got := src.reads.Load(); got != 2 {
+		t.Errorf("%d fetches", got)
+	}
+}
+
 func TestACorruptClusterFailsItsReadersOnly(t *testing.T) {
 	for _, codec := range []Codec{Deflate, Zlib, Zstd, VMDKGrain} {
 		l, host, want := clustered(codec, 64<<10, 8)

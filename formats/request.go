@@ -216,10 +216,8 @@ func (r *request) await(ctx context.Context, j *joinedCluster) error {
 		one := request{pieces: []piece{x}}
 		f := one.newFetch(ctx)
 		one.claim(f.fetch, &x, dst, true)
-		if len(one.led) > 0 {
-			one.group()
-			err = one.work(ctx, f.fetch)
-		}
+		one.group()
+		err = one.work(ctx, f.fetch)
 		f.done()
 		if len(one.joined) == 0 {
 			return err
