@@ -298,6 +298,21 @@ func TestNeighbouringClustersAreFetchedTogether(t *testing.T) {
 	if got := src.reads.Load(); got != 1 {
 		t.Errorf("16 neighbours took %d reads", got)
 	}
+
+	// What lies far apart is not fetched with all that is between.
+	l, host, _ = clustered(Deflate, 4096, 2)
+	far := int64(256 << 10)
+	l.extents[1].Pos = far
+	apart := append(host, make([]byte, far)...)
+	copy(apart[far:], host[l.extents[0].N:])
+	src = &memSource{data: apart}
+	d = openTable(t, newTestEngine(t, EngineOptions{}), l, src)
+	if err := d.ReadAt(context.Background(), make([]byte, 8192), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := src.reads.Load(); got != 2 {
+		t.Errorf("2 clusters that lie apart took %d reads", got)
+	}
 }
 
 func TestMapsThatMakeNoSenseAreRefused(t *testing.T) {
@@ -409,6 +424,19 @@ func TestTheBudgetIsKept(t *testing.T) {
 	}
 	if used := cacheUsed(e); used != 0 {
 		t.Errorf("closed disks hold %d bytes", used)
+	}
+}
+
+func TestAClusterLargerThanTheCacheIsNotKept(t *testing.T) {
+	l, host, want := clustered(Zstd, 64<<10, 2)
+	e := newTestEngine(t, EngineOptions{CacheBytes: 60 << 10})
+	d := openTable(t, e, l, &memSource{data: host})
+	p := make([]byte, 4096)
+	if err := d.ReadAt(context.Background(), p, 0); err != nil || !bytes.Equal(p, want[:4096]) {
+		t.Fatal(err)
+	}
+	if used := cacheUsed(e); used != 0 {
+		t.Errorf("%d bytes are cached", used)
 	}
 }
 
