@@ -92,13 +92,9 @@ func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o form
 	return l, nil
 }
 
-// resolve asks r for the files that the image refers to.
-func (l *layout) resolve(ctx context.Context, r formats.Resolver) (err error) {
-	defer func() {
-		if err != nil && l.dataFile != nil {
-			l.dataFile.Close()
-		}
-	}()
+// resolve asks r for the files that the image refers to; the data file comes last,
+// so that it is never left open by the failure of another.
+func (l *layout) resolve(ctx context.Context, r formats.Resolver) error {
 	for _, ref := range l.refs {
 		refusal := fmt.Errorf("%w: %s %q: give it, or flatten the image first (qemu-img convert)", formats.ErrReference, ref.Kind, ref.Name)
 		if r == nil {

@@ -104,27 +104,3 @@ func TestBackingAndDataFileTogether(t *testing.T) {
 	r := newResolver(t, map[string]string{base: base, data: data})
 	formattest.Image{Driver: qcow2.Driver(), Path: image, QemuFormat: "qcow2", Resolver: r.resolve}.Compare(t, "both")
 }
-
-// What a resolver gave is closed when another reference fails.
-func TestAFailedOpenClosesTheDataFile(t *testing.T) {
-	img := newImage(t)
-	img.features = 1 << 2
-	img.extend(0x44415441, []byte("data"))
-	img.name("base")
-	data := formattest.Memory(make([]byte, 1<<20))
-	opened := 0
-	r := func(_ context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
-		if ref.Kind == formats.RefDataFile {
-			opened++
-			return nil, data, nil
-		}
-		return nil, nil, formats.ErrReference
-	}
-	_, err := qcow2.Driver().Open(t.Context(), []formats.Source{formattest.Memory(img.bytes())}, r, formats.Options{})
-	if err == nil {
-		t.Fatal("Open succeeds without its backing file")
-	}
-	if opened > 0 && data.ReadAt(t.Context(), make([]byte, 1), 0) == nil {
-		t.Error("the data file is still open")
-	}
-}
