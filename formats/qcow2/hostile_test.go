@@ -101,7 +101,10 @@ var hostile = []struct {
 		copy(i.b[packAt+100:], []byte{0x01, 2, 0, 0xfd, 0xff, 'h', 'i'}) // one stored block of two bytes
 	}, formats.ErrCorrupt},
 
-	{"65537 snapshots", func(i *image) { i.snapshots, i.snapshotsOff = 65537, dataAt }, formats.ErrLimit},
+	{"65537 snapshots", func(i *image) {
+		i.snapshots, i.snapshotsOff = 65537, uint64(len(i.b))
+		i.b = append(i.b, make([]byte, 65537*40)...)
+	}, formats.ErrLimit},
 	{"snapshots past the end", func(i *image) { i.snapshots, i.snapshotsOff = 1, 1<<40 }, formats.ErrCorrupt},
 	{"snapshots at the end of the numbers", func(i *image) { i.snapshots, i.snapshotsOff = 1, math.MaxUint64 }, formats.ErrCorrupt},
 	{"an unaligned snapshot table", func(i *image) { i.snapshots, i.snapshotsOff = 1, dataAt+8 }, formats.ErrCorrupt},

@@ -96,6 +96,19 @@ func TestMapSaysWhereEachClusterLies(t *testing.T) {
 	}
 }
 
+func TestOnlyClustersThatAdjoinInTheFileAreJoined(t *testing.T) {
+	img := newImage(t)
+	img.set(l2At, dataAt+cluster|copied)
+	img.set(l2At+8, dataAt|copied)
+	want := []formats.Extent{
+		{Off: 0, Len: cluster, Kind: formats.Data, Pos: dataAt + cluster, N: cluster},
+		{Off: cluster, Len: cluster, Kind: formats.Data, Pos: dataAt, N: cluster},
+	}
+	if got := mustMap(t, img.bytes())[:2]; !slices.Equal(got, want) {
+		t.Errorf("got\n%+v, want\n%+v", got, want)
+	}
+}
+
 // An image may end within its last data cluster, as lazily written ones do.
 func TestShortLastClusterReadsAsZerosPastTheEnd(t *testing.T) {
 	img := newImage(t)
@@ -153,6 +166,7 @@ func TestHeaderLengthSaysWhereExtensionsBegin(t *testing.T) {
 		if length == 136 {
 			img.extensions = make([]byte, 24)
 		}
+		img.extend(0x12345678, []byte("odd")) // unknown, and padded to 8 bytes
 		img.extend(0xe2792aca, []byte("raw"))
 		img.name("base")
 		info, err := qcow2.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(img.bytes())})
