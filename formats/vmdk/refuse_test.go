@@ -19,16 +19,16 @@ import (
 
 var le = binary.LittleEndian
 
-// smallStream is a disk of 1 MiB in VMware's style, its directory in the footer.
+// smallStream is a disk of 16 grains in VMware's style, its directory in the footer.
 func smallStream() ([]byte, *builder) {
-	b := &builder{}
-	return b.stream(guestOf(1 << 20)), b
+	b := &builder{grainSize: 8}
+	return b.stream(guestOf(64 << 10)), b
 }
 
 // smallSparse is the same disk as monolithicSparse.
 func smallSparse() ([]byte, *builder) {
-	b := &builder{version: 1}
-	return b.sparse(guestOf(1 << 20)), b
+	b := &builder{version: 1, grainSize: 8}
+	return b.sparse(guestOf(64 << 10)), b
 }
 
 // described is a small sparse disk with this descriptor.
@@ -153,7 +153,8 @@ func TestRefusesHostileImages(t *testing.T) {
 		{"text-mode transfer", func(f []byte, _ *builder) []byte { copy(f[73:], "\n \n\n"); return f }, formats.ErrCorrupt},
 		{"capacity overflows", head64(12, 1<<63), formats.ErrLimit},
 		{"capacity of 64 TiB and a sector", head64(12, 64<<40/sector+1), formats.ErrLimit},
-		{"directory larger than the file", head64(12, 64<<40/sector), formats.ErrCorrupt},
+		{"directory larger than the file", head64(12, 1<<40/sector), formats.ErrCorrupt},
+		{"directory larger than 16 MiB", head64(12, 64<<40/sector), formats.ErrLimit},
 		{"grain size 0", head64(20, 0), formats.ErrCorrupt},
 		{"grain size 1", head64(20, 1), formats.ErrCorrupt},
 		{"grain size 100", head64(20, 100), formats.ErrCorrupt},
