@@ -65,7 +65,7 @@ func TestReadsWhatVMwareWrites(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			compareBuilt(t, guestOf(5*sector), (*builder).stream, *b)
-			compareBuilt(t, guestOf(1500160), (*builder).stream, *b)
+			compareBuilt(t, guestOf(1172*sector), (*builder).stream, *b)
 		})
 	}
 	t.Run("several tables", func(t *testing.T) {
