@@ -251,7 +251,8 @@ func (o *openFile) Lseek(ctx context.Context, off uint64, whence uint32) (uint64
 }
 
 // awaitRevocation drops the kernel's pages when the image is withdrawn while it
-// is open, so that reads ask here, and fail.
+// is open, so that reads ask here, and fail. The notifier could come too early: a
+// read just before the revocation would bring the pages back.
 func (o *openFile) awaitRevocation() {
 	select {
 	case <-o.h.Revoked():

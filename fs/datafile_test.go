@@ -312,3 +312,26 @@ func TestPassthroughLetsTheKernelReadTheLocalFile(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOpenThatCouldBePassedThroughFollowsThoseThatAreNot(t *testing.T) {
+	w := newWorld(t)
+	data := sparse()
+	img := w.uploaded("x", data)
+	s := w.serve()
+	disk := filepath.Join(s.Mountpoint(), "images", img.ID, "disk")
+	first, err := os.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	s.t.openMu.Lock()
+	for o := range s.t.open {
+		o.node.mu.Lock()
+		s.t.passthrough = true // as if the bytes had become a local file just now
+		o.node.mu.Unlock()
+	}
+	s.t.openMu.Unlock()
+	if got, err := os.ReadFile(disk); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the second open: %v, or other bytes", err)
+	}
+}

@@ -145,7 +145,7 @@ func (f *follower) apply(ctx context.Context, id string) error {
 		return err
 	default:
 		s := f.t.index.put(&img)
-		f.notes.add(note{id: id, shift: s, content: content(&record{img: img}), active: img.Status == catalog.Active})
+		f.notes.add(note{id: id, shift: s, content: content(&record{img: img})})
 	}
 	return nil
 }

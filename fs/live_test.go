@@ -64,6 +64,21 @@ func TestImagesAppearAndVanishAtOnce(t *testing.T) {
 	}
 }
 
+func TestAFolderThatWasOnlySeenFromOutsideVanishesToo(t *testing.T) {
+	w := newWorld(t)
+	img := w.queued("x")
+	mnt := w.mount()
+	folder := filepath.Join(mnt, "images", img.ID)
+	stat(t, folder)
+	if err := w.Delete(t.Context(), img.ID); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the folder is gone", func() bool {
+		_, err := os.Lstat(folder)
+		return errors.Is(err, os.ErrNotExist)
+	})
+}
+
 func TestChangedFieldsAreSeen(t *testing.T) {
 	w := newWorld(t)
 	img := w.uploaded("before", []byte("data"))

@@ -11,7 +11,6 @@ type note struct {
 	id      string
 	shift   shift
 	content []string // what its folder holds now; empty when the image is gone
-	active  bool
 }
 
 // notifier tells the kernel what to forget. A notification can wait for a
@@ -62,6 +61,10 @@ func (n *notifier) run(ctx context.Context) {
 	}
 }
 
+// attributesOnly, as the offset of a content notification, leaves the pages: an
+// image's content cannot change, and openFile takes them back when it is withdrawn.
+const attributesOnly = -1
+
 // deliver makes the kernel forget what x made untrue. The errors do not matter:
 // the kernel did not know the name, or the mount is gone.
 func (n *notifier) deliver(x note) {
@@ -70,7 +73,6 @@ func (n *notifier) deliver(x note) {
 		byName.NotifyEntry(name)
 	}
 	if x.shift.listed || len(x.shift.links) > 0 {
-		const attributesOnly = -1
 		images.NotifyContent(attributesOnly, 0)
 		byName.NotifyContent(attributesOnly, 0)
 	}
@@ -79,20 +81,15 @@ func (n *notifier) deliver(x note) {
 		return
 	}
 	for name, child := range folder.Children() {
-		if !slices.Contains(x.content, name) {
-			child.NotifyContent(0, 0)
+		if slices.Contains(x.content, name) {
+			child.NotifyContent(attributesOnly, 0)
+		} else {
 			folder.NotifyDelete(name, child)
-			continue
 		}
-		from := int64(-1) // attributes only: the content of an active image cannot have changed
-		if !x.active {
-			from = 0
-		}
-		child.NotifyContent(from, 0)
 	}
 	if len(x.content) == 0 {
 		images.NotifyDelete(x.id, folder)
 		return
 	}
-	folder.NotifyContent(-1, 0)
+	folder.NotifyContent(attributesOnly, 0)
 }

@@ -91,6 +91,9 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	server, err := gofuse.Mount(path, t.root, options(log))
 	if err != nil {
+		if m, mounted, _ := mountAt(path); mounted && m.fstype == "fuse."+typeName {
+			err = errors.Join(err, detach(path)) // mounted, and failed after it
+		}
 		return nil, fmt.Errorf("%w: mount %s: %w; FUSE needs /dev/fuse, and root or fusermount3", ErrMountpoint, path, err)
 	}
 	s := &Server{t: t, path: path, fuse: server, log: log, served: make(chan struct{})}
