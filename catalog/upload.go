@@ -128,11 +128,11 @@ type upload struct {
 	announced int64 // bytes, -1 = unknown
 	reserved  int64 // bytes counted against the quota so far
 	stored    *backends.Location
+	left      []Location // of an earlier try that could not be cleaned up
 }
 
 // begin moves queued to saving and reserves what is known of the size.
 func (u *upload) begin(ctx context.Context) error {
-	var left []Location // of an earlier try that could not be cleaned up
 	img, err := u.c.update(ctx, u.id, func(img *Image) error {
 		if img.Status != Queued {
 			return &StatusError{ID: u.id, Have: img.Status, Want: Saving}
@@ -143,11 +143,13 @@ func (u *upload) begin(ctx context.Context) error {
 		case img.ContainerFormat == nil:
 			return invalid("container_format", "it must be set before data is uploaded")
 		}
-		left = slices.Clone(img.Pending)
-		img.Node, img.Reserved, img.Pending = u.c.node, max(u.announced, 0), nil
+		// What an earlier try left stays on record until it is gone: this one may
+		// be cut off, and may go to another store.
+		u.left = slices.Clone(img.Pending)
+		img.Node, img.Reserved = u.c.node, max(u.announced, 0)
 		if l, ok := backends.As[backends.Locator](u.store); ok {
 			loc := l.Locate(u.id)
-			img.Pending = []Location{{Store: loc.Store, URL: loc.URL}}
+			img.Pending = append(slices.Clone(u.left), Location{Store: loc.Store, URL: loc.URL})
 		}
 		return move(img, Saving)
 	})
@@ -155,9 +157,10 @@ func (u *upload) begin(ctx context.Context) error {
 		return err
 	}
 	u.img, u.reserved = img, img.Reserved
-	if err := u.c.removeBlobs(ctx, left); err != nil {
+	if err := u.c.removeBlobs(ctx, u.left); err != nil {
 		return u.fail(ctx, fmt.Errorf("%w: data of an earlier upload cannot be removed: %w", ErrStore, err))
 	}
+	u.left = nil
 	return nil
 }
 
@@ -207,7 +210,7 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 func (u *upload) fail(ctx context.Context, cause error) error {
 	ctx, cancel := cleanupContext(ctx)
 	defer cancel()
-	var left []Location // what cannot be removed now is remembered for later
+	left := u.left // what cannot be removed now is remembered for later
 	if u.stored != nil {
 		locs := []Location{{Store: u.stored.Store, URL: u.stored.URL}}
 		if err := u.c.removeBlobs(ctx, locs); err != nil {
