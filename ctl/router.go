@@ -81,7 +81,10 @@ func (s *Server) handle(mux *http.ServeMux, ask identify, routes []route) {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, ask identify, rt route) {
+	// On a copy: net/http looks at the Body of its own request, to see whether the
+	// client still waits to be told to send.
 	body := &countedBody{ReadCloser: r.Body}
+	r = r.WithContext(r.Context())
 	r.Body = body
 	err := s.dispatch(w, r, ask, rt)
 	if err == nil {

@@ -12,7 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"glanced/backends"
 	"glanced/backends/file"
 	"glanced/catalog"
 	"glanced/catalog/records"
@@ -42,7 +44,8 @@ type options struct {
 	quota   records.Quota
 	sizeCap int64
 	admin   ctl.Admin
-	config  func(*ctl.Config)
+	stall   time.Duration
+	store   func(backends.Store) backends.Store // wraps each store
 }
 
 func newWorld(t *testing.T, o options) *world {
@@ -67,6 +70,9 @@ func newWorld(t *testing.T, o options) *world {
 		}
 		t.Cleanup(func() { store.Close() })
 		s.Store = store
+		if o.store != nil {
+			s.Store = o.store(store)
+		}
 		cfg.Stores = append(cfg.Stores, s)
 	}
 	// The context of the test ends before its clean-ups run.
@@ -82,21 +88,17 @@ func newWorld(t *testing.T, o options) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf := ctl.Config{Catalog: w.catalog, Auth: tokens, Admin: o.admin, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))}
-	if o.config != nil {
-		o.config(&conf)
-	}
-	w.ctl = ctl.New(conf)
+	w.ctl = ctl.New(ctl.Config{Catalog: w.catalog, Auth: tokens, Admin: o.admin, Stall: o.stall, Log: slog.New(slog.NewTextHandler(testLog{w}, nil))})
 	w.server = httptest.NewServer(w.ctl.HTTP())
 	t.Cleanup(w.server.Close)
 	return w
 }
 
 // testLog shows what the server logs beside the test that failed.
-type testLog struct{ t *testing.T }
+type testLog struct{ w *world }
 
 func (l testLog) Write(p []byte) (int, error) {
-	l.t.Log(strings.TrimSpace(string(p)))
+	l.w.t.Log(strings.TrimSpace(string(p)))
 	return len(p), nil
 }
 
