@@ -37,6 +37,7 @@ type world struct {
 	dir     string
 	catalog *catalog.Catalog
 	server  *httptest.Server
+	client  *http.Client // of server, or of its control socket
 	ctl     *ctl.Server
 }
 
@@ -91,6 +92,7 @@ func newWorld(t *testing.T, o options) *world {
 	w.ctl = ctl.New(ctl.Config{Catalog: w.catalog, Auth: tokens, Admin: o.admin, Stall: o.stall, Log: slog.New(slog.NewTextHandler(testLog{w}, nil))})
 	w.server = httptest.NewServer(w.ctl.HTTP())
 	t.Cleanup(w.server.Close)
+	w.client = w.server.Client()
 	return w
 }
 
@@ -127,7 +129,7 @@ func (w *world) do(method, path string, body io.Reader, h ...string) answer {
 func (w *world) send(req *http.Request) answer {
 	w.t.Helper()
 	// A client that follows nothing: 300 and 301 are answers to look at.
-	c := http.Client{Transport: w.server.Client().Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c := http.Client{Transport: w.client.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := c.Do(req)
 	if err != nil {
 		w.t.Fatalf("%s %s: %v", req.Method, req.URL.Path, err)
