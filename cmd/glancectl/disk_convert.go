@@ -1,17 +1,15 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 
 	"github.com/lima-vm/go-qcow2reader/convert"
-	"github.com/lima-vm/go-qcow2reader/image"
 	"github.com/urfave/cli/v2"
 
-	"glanced/formats"
+	"glanced/formats/goqcow2"
 )
 
 func diskConvertCommand(s streams) *cli.Command {
@@ -61,7 +59,7 @@ func diskConvert(c *cli.Context, s streams) error {
 	if bar != nil {
 		opts.Progress = bar
 	}
-	err = convert.Convert(out, diskImage{c.Context, g}, opts)
+	err = convert.Convert(out, goqcow2.New(c.Context, g), opts)
 	bar.finish()
 	if err != nil {
 		return fmt.Errorf("convert %s: %w", path, err)
@@ -93,44 +91,3 @@ func replaceable(path, target string, force bool) error {
 	}
 	return nil
 }
-
-// diskImage gives a guest disk the shape that go-qcow2reader's converter reads;
-// it is of one conversion, and ends with its context.
-type diskImage struct {
-	ctx context.Context
-	*formats.Disk
-}
-
-// ReadAt implements io.ReaderAt.
-func (d diskImage) ReadAt(p []byte, off int64) (int, error) {
-	if err := d.Disk.ReadAt(d.ctx, p, off); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// Extent implements image.Image: the first run of the range.
-func (d diskImage) Extent(start, length int64) (image.Extent, error) {
-	var first image.Extent
-	err := d.Disk.Extents(d.ctx, start, length, func(x formats.Extent) bool {
-		first = image.Extent{
-			Start: x.Off, Length: x.Len,
-			Allocated: x.Kind != formats.Absent, Zero: x.Kind == formats.Absent || x.Kind == formats.Zero,
-			Compressed: x.Kind == formats.Compressed,
-		}
-		return false
-	})
-	if err == nil && first.Length <= 0 {
-		err = fmt.Errorf("%w: the map has nothing at %d", formats.ErrCorrupt, start)
-	}
-	return first, err
-}
-
-// Close implements image.Image.
-func (d diskImage) Close() error { return nil }
-
-// Type implements image.Image.
-func (d diskImage) Type() image.Type { return image.Type(d.Info().Format) }
-
-// Readable implements image.Image.
-func (d diskImage) Readable() error { return nil }

@@ -46,6 +46,9 @@ func statusRecord(st glanceapi.Status) record {
 	for _, status := range slices.Sorted(maps.Keys(st.Images)) {
 		images = append(images, fmt.Sprintf("%d %s", st.Images[status], status))
 	}
+	if len(images) == 0 {
+		images = []string{"none"}
+	}
 	uptime := time.Duration(st.UptimeSeconds) * time.Second
 	return record{
 		{name: "version", value: st.Version},
