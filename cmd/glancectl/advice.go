@@ -73,7 +73,7 @@ func answerAdvice(status int) string {
 	case http.StatusRequestEntityTooLarge:
 		return "A quota or a size limit is in the way: see glancectl quota show PROJECT; an administrator raises it with glancectl quota set."
 	case http.StatusUnsupportedMediaType:
-		return "See what the file is with glancectl disk info FILE, and declare that with --disk-format."
+		return "See what the file is, and whether it is safe, with glancectl disk info FILE; declare its format with --disk-format."
 	case http.StatusServiceUnavailable:
 		return "The server is busy or a store is down: try again later, and see glancectl status."
 	case http.StatusInsufficientStorage:

@@ -67,7 +67,10 @@ func openDisk(c *cli.Context, path string) (*disk, error) {
 		}
 		if err != nil {
 			file.Close()
-			return nil, &advised{fmt.Errorf("%s: %w", path, err), "Say what it is with --format."}
+			if errors.Is(err, formats.ErrFormat) { // of two formats at once
+				return nil, &advised{fmt.Errorf("%s: %w", path, err), "Say what it is with --format."}
+			}
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	return &disk{path: path, file: file, driver: driver,

@@ -151,7 +151,7 @@ func createImage(c *cli.Context, s streams) error {
 // takeBack deletes the record whose upload failed, even when the user interrupts,
 // and tells so along with why.
 func takeBack(c *cli.Context, api *glanceapi.Client, img glanceapi.Image, why error) error {
-	why = fmt.Errorf("upload to image %s: %w", img.ID(), why)
+	why = fmt.Errorf("the upload failed: %w", why)
 	if c.Bool("keep") {
 		fmt.Fprintf(c.App.ErrWriter, "image %s is kept; try again with: glancectl image upload %s FILE\n", img.ID(), img.ID())
 		return why

@@ -45,7 +45,7 @@ func imageUploadCommand(s streams) *cli.Command {
 				return err
 			}
 			if err := upload(c, s, api, img.ID(), data); err != nil {
-				return fmt.Errorf("upload to image %s: %w", img.ID(), err)
+				return fmt.Errorf("the upload failed: %w", err)
 			}
 			fmt.Fprintf(s.err, "image %s uploaded\n", img.ID())
 			return nil
