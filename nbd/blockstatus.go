@@ -14,8 +14,8 @@ const maxDescriptors = 8 << 10
 // statusBytes is how much budget an answer to BLOCK_STATUS takes.
 const statusBytes = chunkSize + 4 + 8*maxDescriptors
 
-// errNoExtents is an export that says nothing about a range that it has.
-var errNoExtents = errors.New("the export has no extents for a range of it")
+// errNoExtents is an export whose extents do not begin where they were asked for.
+var errNoExtents = errors.New("the export has no extents where it has bytes")
 
 // blockStatus answers BLOCK_STATUS for base:allocation. A worker's.
 //
@@ -28,7 +28,12 @@ func (t *transmission) blockStatus(r request, l *lease) {
 	}
 	type descriptor struct{ n, state uint32 }
 	found := make([]descriptor, 0, 16)
-	err := t.export.Extents(t.ctx, int64(r.Offset), int64(r.Length), func(x formats.Extent) bool {
+	at, end := int64(r.Offset), int64(r.Offset)+int64(r.Length)
+	err := t.export.Extents(t.ctx, at, end-at, func(x formats.Extent) bool {
+		if x.Off != at || x.Len <= 0 || x.Len > end-at {
+			return false
+		}
+		at = x.End()
 		state := uint32(0)
 		if x.Kind == formats.Zero || x.Kind == formats.Absent {
 			state = stateHole | stateZero

@@ -75,14 +75,11 @@ func (h *handshake) run(ctx context.Context) (*deal, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(h.out) > 0 {
-			if _, err := h.conn.Write(h.out); err != nil {
-				if d != nil {
-					d.export.Close()
-				}
-				return nil, err
+		if err := h.write(); err != nil {
+			if d != nil {
+				d.export.Close()
 			}
-			h.out = h.out[:0]
+			return nil, err
 		}
 		if d != nil || over {
 			return d, nil
@@ -143,10 +140,9 @@ func (h *handshake) readOption() (option, error) {
 			return option{}, err
 		}
 		h.reply(head.ID, repErrTooBig, []byte("the option's data is too long"))
-		if _, err := h.conn.Write(h.out); err != nil {
+		if err := h.write(); err != nil {
 			return option{}, err
 		}
-		h.out = h.out[:0]
 		head.Length = 0
 	}
 	// Grown as it comes: 64 KiB is not allocated for a client that only says so.
@@ -167,6 +163,16 @@ func (h *handshake) reply(id, kind uint32, data []byte) {
 	h.out = binary.BigEndian.AppendUint32(h.out, head.Type)
 	h.out = binary.BigEndian.AppendUint32(h.out, head.Length)
 	h.out = append(h.out, data...)
+}
+
+// write sends the replies made so far.
+func (h *handshake) write() error {
+	if len(h.out) == 0 {
+		return nil
+	}
+	_, err := h.conn.Write(h.out)
+	h.out = h.out[:0]
+	return err
 }
 
 func (h *handshake) refuse(id, kind uint32, text string) { h.reply(id, kind, []byte(text)) }

@@ -291,3 +291,37 @@ func TestListIsNotAskedForForever(t *testing.T) {
 	p.option(optList, nil)
 	p.expect(optList, repErrPolicy)
 }
+
+func TestALongListArrivesWhole(t *testing.T) {
+	var disks []*disk
+	for i := range 3000 {
+		d := newDisk(fmt.Sprintf("export-%d", i), nil)
+		d.description = strings.Repeat("é", 1500+i) // the longest is cut
+		disks = append(disks, d)
+	}
+	disks[7].name = "no\x00name"
+	l := newLibrary(disks...)
+	l.order[7], l.disks["no\x00name"] = "no\x00name", disks[7]
+	_, unix, _ := serve(t, Config{Exports: l})
+	p := dial(t, unix)
+	p.flags(3)
+	p.option(optList, nil)
+	for i := range 3000 {
+		if i == 7 {
+			continue // no client could ask for it
+		}
+		b := p.expect(optList, protocol.NEGOTIATION_TYPE_REPLY_SERVER)
+		n := binary.BigEndian.Uint32(b)
+		if name := string(b[4 : 4+n]); name != fmt.Sprintf("export-%d", i) || len(b)-4-int(n) != min(2*(1500+i), maxString) {
+			t.Fatalf("%s, described in %d bytes", name, len(b)-4-int(n))
+		}
+	}
+	p.expect(optList, ack)
+	l.mu.Lock()
+	l.err = fmt.Errorf("/var/lib/secret.db: %w", ErrUnreadable)
+	l.mu.Unlock()
+	p.option(optList, nil)
+	if text := p.expect(optList, repErrPolicy); bytes.Contains(text, []byte("secret")) {
+		t.Errorf("the client sees %q", text)
+	}
+}

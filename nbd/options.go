@@ -30,7 +30,7 @@ func (h *handshake) answer(ctx context.Context, o option) (d *deal, over bool, e
 		h.reply(o.id, protocol.NEGOTIATION_TYPE_REPLY_ACK, nil)
 		over = true
 	case protocol.NEGOTIATION_ID_OPTION_LIST:
-		h.list(ctx, o)
+		err = h.list(ctx, o)
 	case protocol.NEGOTIATION_ID_OPTION_INFO, protocol.NEGOTIATION_ID_OPTION_GO:
 		d = h.info(ctx, o)
 	case optStructuredReply:
@@ -85,13 +85,17 @@ func (h *handshake) exportName(ctx context.Context, o option) (*deal, error) {
 	return h.take(), nil
 }
 
-func (h *handshake) list(ctx context.Context, o option) {
+// listPiece is how many bytes of a list are held before they are sent: a catalog
+// can be large, and its readers slow.
+const listPiece = 64 << 10
+
+func (h *handshake) list(ctx context.Context, o option) error {
 	if !h.noData(o) {
-		return
+		return nil
 	}
 	if h.lists++; h.lists > maxLists {
 		h.refuse(o.id, repErrPolicy, "the list was asked for too often")
-		return
+		return nil
 	}
 	all, err := h.exports.List(ctx, h.peer)
 	if err != nil {
@@ -101,7 +105,7 @@ func (h *handshake) list(ctx context.Context, o option) {
 			x.reply = repErrPolicy
 		}
 		h.refuse(o.id, x.reply, "the exports cannot be listed now")
-		return
+		return nil
 	}
 	for _, e := range all {
 		if !validName([]byte(e.Name)) {
@@ -109,8 +113,14 @@ func (h *handshake) list(ctx context.Context, o option) {
 		}
 		data := appendString(nil, e.Name)
 		h.reply(o.id, protocol.NEGOTIATION_TYPE_REPLY_SERVER, append(data, clip(e.Description)...))
+		if len(h.out) >= listPiece {
+			if err := h.write(); err != nil {
+				return err
+			}
+		}
 	}
 	h.reply(o.id, protocol.NEGOTIATION_TYPE_REPLY_ACK, nil)
+	return nil
 }
 
 // info is INFO and GO: the details of an export, and with GO the deal.

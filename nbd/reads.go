@@ -172,7 +172,12 @@ func (t *transmission) plan(off, n int64) ([]run, error) {
 	}
 	// Asked only after the walk: an export may hold a lock during it.
 	var data []run
+	at := off
 	err := t.export.Extents(t.ctx, off, n, func(x formats.Extent) bool {
+		if x.Off != at || x.Len <= 0 || x.Len > off+n-at {
+			return false // no map to go by: ReadAt has the last word
+		}
+		at = x.End()
 		kind := memory
 		switch {
 		case (x.Kind == formats.Zero || x.Kind == formats.Absent) && x.Len >= minHole:
@@ -186,8 +191,8 @@ func (t *transmission) plan(off, n int64) ([]run, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(data) == 0 || data[len(data)-1].off+data[len(data)-1].n != off+n {
-		return []run{{kind: memory, off: off, n: n}}, nil // too fragmented to be worth it
+	if at != off+n { // also when it is too fragmented to be worth it
+		return []run{{kind: memory, off: off, n: n}}, nil
 	}
 	for _, x := range data {
 		if x.kind == file {

@@ -15,7 +15,7 @@ import (
 // Defaults of Config.
 const (
 	DefaultHandshakeTimeout = 60 * time.Second
-	DefaultStallTimeout     = 2 * time.Minute
+	DefaultStallTimeout     = 30 * time.Second // its replies hold memory that others may wait for
 	DefaultMaxConns         = 16384
 	DefaultMaxInFlight      = 64
 	DefaultConnBytes        = 64 << 20

@@ -356,3 +356,61 @@ func TestAFileThatIsCutShortFailsReadsOrItsConnectionButNeverLies(t *testing.T) 
 		t.Errorf("errno %d", r.errno)
 	}
 }
+
+// crooked is a disk whose extents break their contract.
+type crooked struct {
+	*handle
+	extents []formats.Extent
+}
+
+func (c crooked) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
+	for _, x := range c.extents {
+		if !yield(x) {
+			break
+		}
+	}
+	return nil
+}
+
+type crookedLibrary struct {
+	*library
+	extents []formats.Extent
+}
+
+func (l crookedLibrary) Open(ctx context.Context, name string, peer Peer) (Export, error) {
+	e, err := l.library.Open(ctx, name, peer)
+	if err != nil {
+		return nil, err
+	}
+	return crooked{e.(*handle), l.extents}, nil
+}
+
+func TestExtentsThatMakeNoSenseHarmNothing(t *testing.T) {
+	for name, extents := range map[string][]formats.Extent{
+		"none":          nil,
+		"too short":     {{Off: 0, Len: 5000}},
+		"too long":      {{Off: 0, Len: 1 << 40}},
+		"empty":         {{Off: 0, Len: 0}, {Off: 0, Len: 0}},
+		"negative":      {{Off: 0, Len: -5}},
+		"elsewhere":     {{Off: 1 << 20, Len: 1 << 20}},
+		"with a gap":    {{Off: 0, Len: 4096}, {Off: 8192, Len: 1 << 20}},
+		"twice as much": {{Off: 0, Len: 1 << 20, Kind: formats.Data}, {Off: 0, Len: 1 << 20, Kind: formats.Data}},
+	} {
+		d := newDisk("d", bytes.Repeat([]byte{7}, 1<<20))
+		_, unix, _ := serve(t, Config{Exports: crookedLibrary{newLibrary(d), extents}})
+		p := open(t, unix, "d", true)
+		p.request(cmdRead, 0, 0, 1<<20)
+		if r := p.answer(0, 1<<20); r.errno != 0 || !bytes.Equal(r.data, d.data) {
+			t.Errorf("%s: errno %d, or the data is wrong", name, r.errno)
+		}
+		p.request(cmdBlockStatus, 0, 0, 1<<20)
+		sum := uint32(0)
+		r := p.answer(0, 0)
+		for i := 0; i < len(r.status); i += 2 {
+			sum += r.status[i]
+		}
+		if sum > 1<<20 || sum == 0 && r.errno != errnoIO {
+			t.Errorf("%s: errno %d, status %v", name, r.errno, r.status)
+		}
+	}
+}
