@@ -157,7 +157,8 @@ func (t *transmission) serve(r request) error {
 
 // dispatch gives a request to a worker of its own, with n bytes of the budget.
 // It waits for both; meanwhile no request is read, which is what slows down a
-// client that asks for more than it takes.
+// client that asks for more than it takes. A goroutine per request measured the
+// same as goroutines that are kept, and an idle connection has none.
 func (t *transmission) dispatch(r request, n int, work func(request, *lease)) error {
 	if err := t.slot(); err != nil {
 		return t.turnedAway(r, err)
