@@ -9,7 +9,8 @@ import (
 	"glanced/catalog"
 )
 
-// Status is GET /admin/status: how the daemon is.
+// Status is GET /admin/status: how the daemon is. Whoever fills it makes empty
+// lists, not nil ones, which would be null on the wire; so too below.
 type Status struct {
 	Version       string           `json:"version"`
 	Node          string           `json:"node"`

@@ -121,3 +121,14 @@ func TestTheControlHandlerRefusesOtherListeners(t *testing.T) {
 	}
 	res.Body.Close()
 }
+
+func TestAPanicEndsOneRequestOnly(t *testing.T) {
+	w := newWorld(t, options{admin: ctl.Admin{Mounts: func(context.Context) (ctl.MountStatus, error) { panic("a bug at /secret") }}}).control()
+	a := w.do("GET", "/admin/mounts", nil)
+	if a.StatusCode != 500 || strings.Contains(a.message(t), "secret") {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	if a := w.do("GET", "/v2/images", nil); a.StatusCode != 200 {
+		t.Errorf("afterwards: %d", a.StatusCode)
+	}
+}

@@ -108,7 +108,7 @@ func TestARevokedDownloadEndsAsABrokenConnection(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			w := newWorld(t, options{})
 			id := w.create(nil)
-			data := randomBytes(64 << 20) // more than both sockets' buffers hold
+			data := randomBytes(32 << 20) // more than both sockets' buffers hold
 			w.upload(id, data)
 			req, err := http.NewRequest("GET", w.server.URL+"/v2/images/"+id+"/file", nil)
 			if err != nil {

@@ -125,18 +125,11 @@ func (t *transfer) fill(ctx context.Context) error {
 	return nil
 }
 
-// copy sends rest. It stops when the image is revoked, the client is gone or
-// takes nothing for stall.
+// copy sends rest. It stops when the image is revoked (the handle then gives
+// neither a file nor bytes), the client is gone or takes nothing for stall.
 func (t *transfer) copy(ctx context.Context) error {
 	defer t.rc.SetWriteDeadline(time.Time{})
 	for t.rest.n > 0 {
-		select {
-		case <-t.h.Revoked():
-			return catalog.ErrRevoked
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
-		}
 		t.rc.SetWriteDeadline(time.Now().Add(t.stall))
 		n, err := t.piece(ctx)
 		if err != nil {

@@ -170,7 +170,8 @@ func TestListsArePagedToTheEnd(t *testing.T) {
 	for i := range n {
 		w.create(map[string]any{"name": fmt.Sprint("máy & ", i), "tags": []string{"a b", "c"}, "colour": "r+g"})
 	}
-	w.create(map[string]any{"name": "other"})
+	w.create(map[string]any{"name": "one tag of two", "tags": []string{"c"}, "colour": "r+g"})
+	w.create(map[string]any{"name": "another colour", "tags": []string{"a b", "c"}, "colour": "r g"})
 	for _, query := range []string{"", "&sort=name:asc", "&sort=disk_format:asc,size:desc", "&sort_key=status&sort_dir=asc"} {
 		next := "/v2/images?limit=2&tag=a+b&tag=c&colour=r%2Bg" + query
 		var names []string
@@ -235,5 +236,15 @@ func TestTooLargeABodyIsAnsweredWhileItIsSent(t *testing.T) {
 	res, err := http.ReadResponse(r, nil)
 	if err != nil || res.StatusCode != 413 {
 		t.Errorf("%v %v", res, err)
+	}
+}
+
+func TestForwardedHeadersAreBelievedOnlyWhereConfigured(t *testing.T) {
+	for trust, scheme := range map[bool]string{false: "http://127", true: "https://img.example:443/v2/"} {
+		w := newWorld(t, options{trust: trust})
+		a := w.do("GET", "/", nil, "X-Forwarded-Proto", "https", "X-Forwarded-Host", "img.example:443")
+		if !strings.Contains(string(a.body), `"href":"`+scheme) {
+			t.Errorf("trust %v: %s", trust, a.body)
+		}
 	}
 }

@@ -28,7 +28,9 @@ type peer struct {
 // asks the kernel (SO_PEERCRED, unix(7)) once per connection which user is at
 // the other end. Root and the daemon's own user are admins of ControlProject.
 // Anyone else got past the socket's file mode, by its group, and is an ordinary
-// member of a project named after their user.
+// member of a project named after their user; one who happens to be named like
+// ControlProject gets a project named after their number, so as not to own what
+// admins own.
 func ControlConnContext(ctx context.Context, c net.Conn) context.Context {
 	who, err := peerIdentityOf(c)
 	return context.WithValue(ctx, peerKey{}, peer{who, err})
@@ -57,17 +59,26 @@ func peerIdentityOf(c net.Conn) (Identity, error) {
 	if err = errors.Join(err, credErr); err != nil {
 		return Identity{}, fmt.Errorf("ask who connected: %w", err)
 	}
-	return identityOfUID(cred.Uid, uint32(os.Getuid())), nil
+	return identityOf(cred.Uid, uint32(os.Getuid()), nameOfUID(cred.Uid)), nil
 }
 
-// identityOfUID is the rule of ControlConnContext; self is the daemon's user id.
-func identityOfUID(uid, self uint32) Identity {
-	name := strconv.FormatUint(uint64(uid), 10)
-	if u, err := user.LookupId(name); err == nil {
-		name = u.Username
+// nameOfUID is the number itself where the system has no name for it.
+func nameOfUID(uid uint32) string {
+	number := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(number); err == nil {
+		return u.Username
 	}
+	return number
+}
+
+// identityOf is the rule of ControlConnContext; self is the daemon's user id.
+func identityOf(uid, self uint32, name string) Identity {
 	if uid == 0 || uid == self {
 		return NewIdentity(name, ControlProject, []string{AdminRole})
 	}
-	return NewIdentity(name, name, []string{"member"})
+	project := name
+	if project == ControlProject {
+		project = "uid-" + strconv.FormatUint(uint64(uid), 10)
+	}
+	return NewIdentity(name, project, []string{"member"})
 }

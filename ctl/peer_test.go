@@ -4,14 +4,25 @@ import "testing"
 
 func TestPeersOnTheControlSocket(t *testing.T) {
 	const self = 64000
-	for uid, want := range map[uint32]Identity{
-		0:     {User: "root", Project: ControlProject, Admin: true},
-		self:  {User: "64000", Project: ControlProject, Admin: true},
-		64001: {User: "64001", Project: "64001"},
+	for _, c := range []struct {
+		uid           uint32
+		name, project string
+		admin         bool
+	}{
+		{0, "root", ControlProject, true},
+		{self, "glance", ControlProject, true},
+		{64001, "lan", "lan", false},
+		{64002, ControlProject, "uid-64002", false},
 	} {
-		got := identityOfUID(uid, self)
-		if got.User != want.User || got.Project != want.Project || got.Admin != want.Admin {
-			t.Errorf("uid %d is %+v, want %+v", uid, got, want)
+		got := identityOf(c.uid, self, c.name)
+		if got.User != c.name || got.Project != c.project || got.Admin != c.admin {
+			t.Errorf("uid %d is %+v, want %+v", c.uid, got, c)
 		}
+	}
+	if name := nameOfUID(0); name != "root" {
+		t.Errorf("uid 0 is named %q", name)
+	}
+	if name := nameOfUID(4294967294); name != "4294967294" {
+		t.Errorf("a user without a name is named %q", name)
 	}
 }

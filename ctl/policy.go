@@ -6,10 +6,6 @@ import (
 	"glanced/catalog"
 )
 
-// An ordinary user in a project named like an admin's must not own that
-// project's images by accident; so ownership is by project alone, and only
-// tokens and uids decide who is in which project.
-
 // action is one thing that a caller may want to do with an image.
 type action int
 

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -147,6 +148,9 @@ func (s *Server) challenge() string {
 	return defaultChallenge
 }
 
+// errPanicked is explained as every error is of which nothing is known.
+var errPanicked = errors.New("a request panicked")
+
 const requestIDHeader = "X-Openstack-Request-Id"
 
 // around is what every request passes through, known caller or not: its id, its
@@ -162,15 +166,19 @@ func (s *Server) around(mux *http.ServeMux) http.Handler {
 		start := time.Now()
 		defer func() {
 			p := recover()
-			s.logAccess(r, rec, id, time.Since(start))
-			if p == nil {
-				return
-			}
-			if p != http.ErrAbortHandler {
+			if p != nil && p != http.ErrAbortHandler {
 				s.log.Error("a request panicked", "request", id, "method", r.Method, "path", r.URL.Path,
 					"panic", p, "stack", string(debug.Stack()))
+				if rec.status == 0 {
+					rec.Header().Set("Connection", "close") // what the body's reader was doing is unknown
+					answerError(rec, explain(errPanicked))
+					p = nil
+				}
 			}
-			panic(http.ErrAbortHandler) // net/http closes the connection and says no more
+			s.logAccess(r, rec, id, time.Since(start))
+			if p != nil {
+				panic(http.ErrAbortHandler) // half an answer is out: net/http closes the connection
+			}
 		}()
 		if r.Method == http.MethodOptions {
 			rec.WriteHeader(http.StatusOK) // as a Glance without CORS origins configured

@@ -46,6 +46,7 @@ type options struct {
 	sizeCap int64
 	admin   ctl.Admin
 	stall   time.Duration
+	trust   bool                                // X-Forwarded-…
 	store   func(backends.Store) backends.Store // wraps each store
 }
 
@@ -89,7 +90,7 @@ func newWorld(t *testing.T, o options) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.ctl = ctl.New(ctl.Config{Catalog: w.catalog, Auth: tokens, Admin: o.admin, Stall: o.stall, Log: slog.New(slog.NewTextHandler(testLog{w}, nil))})
+	w.ctl = ctl.New(ctl.Config{Catalog: w.catalog, Auth: tokens, Admin: o.admin, Stall: o.stall, TrustForwarded: o.trust, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 	w.server = httptest.NewServer(w.ctl.HTTP())
 	t.Cleanup(w.server.Close)
 	w.client = w.server.Client()
@@ -97,10 +98,10 @@ func newWorld(t *testing.T, o options) *world {
 }
 
 // testLog shows what the server logs beside the test that failed.
-type testLog struct{ w *world }
+type testLog struct{ t *testing.T }
 
 func (l testLog) Write(p []byte) (int, error) {
-	l.w.t.Log(strings.TrimSpace(string(p)))
+	l.t.Log(strings.TrimSpace(string(p)))
 	return len(p), nil
 }
 
