@@ -26,7 +26,7 @@ var (
 
 func (f *byNameFolder) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	_, _, _, changed := f.t.index.totals()
-	folderAttr(&out.Attr, 2, changed, changed)
+	f.t.folderAttr(&out.Attr, 2, changed, changed)
 	return 0
 }
 

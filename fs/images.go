@@ -23,7 +23,7 @@ var (
 
 func (f *imagesFolder) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	images, _, _, changed := f.t.index.totals()
-	folderAttr(&out.Attr, 2+images, changed, changed)
+	f.t.folderAttr(&out.Attr, 2+images, changed, changed)
 	return 0
 }
 
@@ -55,7 +55,7 @@ func (f *imagesFolder) lookupListed(ctx context.Context, name string, out *fuse.
 	if !ok {
 		return nil, syscall.ENOENT
 	}
-	folderAttr(&out.Attr, 2, e.updated, e.updated)
+	f.t.folderAttr(&out.Attr, 2, e.updated, e.updated)
 	node := &imageFolder{described: described{f.t, e.id}, serial: e.serial}
 	return f.NewInode(ctx, node, gofuse.StableAttr{Mode: fuse.S_IFDIR, Ino: ino(e.serial, folderKind)}), 0
 }
@@ -81,7 +81,7 @@ func (f *imageFolder) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.
 	if !ok {
 		return syscall.ENOENT
 	}
-	folderAttr(&out.Attr, 2, e.updated, e.updated)
+	f.t.folderAttr(&out.Attr, 2, e.updated, e.updated)
 	return 0
 }
 
@@ -144,7 +144,7 @@ func (f *imageFolder) Lookup(ctx context.Context, name string, out *fuse.EntryOu
 		node = data
 	case name == metadataName:
 		node = &metadataFile{described: f.described}
-		metadataAttr(r, &out.Attr)
+		f.t.metadataAttr(r, &out.Attr)
 	default:
 		return nil, syscall.ENOENT
 	}

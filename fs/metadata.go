@@ -27,19 +27,19 @@ var (
 func (m *metadataFile) Getattr(ctx context.Context, h gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	r, err := m.t.record(ctx, m.id)
 	if open, ok := h.(*openMetadata); ok && errors.Is(err, catalog.ErrNotFound) {
-		metadataAttr(open.r, &out.Attr)
+		m.t.metadataAttr(open.r, &out.Attr)
 		out.Nlink = 0
 		return 0
 	}
 	if err != nil {
 		return m.t.fail("read the metadata of image", m.id, err)
 	}
-	metadataAttr(r, &out.Attr)
+	m.t.metadataAttr(r, &out.Attr)
 	return 0
 }
 
-func metadataAttr(r *record, out *fuse.Attr) {
-	out.Mode = fuse.S_IFREG | fileMode
+func (t *tree) metadataAttr(r *record, out *fuse.Attr) {
+	out.Mode = fuse.S_IFREG | t.readers
 	out.Nlink = 1
 	out.Size = uint64(len(r.json()))
 	out.Blksize = blockSize

@@ -53,6 +53,11 @@ type Config struct {
 	// be read until it is closed even when its image is deactivated or deleted.
 	Passthrough bool
 
+	// Readers says who may read the tree, private images and all: the r bits of a
+	// file mode, for the user who mounts, Group, and others. 0 = 0444.
+	Readers os.FileMode
+	Group   int // group id of all files; 0 = root's
+
 	// ReadAheadKiB is the kernel's read-ahead on this mount; 0 = 16384.
 	ReadAheadKiB int
 }
@@ -81,15 +86,18 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Readers == 0 {
+		cfg.Readers = 0o444
+	}
 	path, err := prepare(ctx, cfg.Mountpoint)
 	if err != nil {
 		return nil, err
 	}
-	t := newTree(cfg.Catalog, log, cfg.Passthrough)
+	t := newTree(cfg, log)
 	if err := t.follower.load(ctx); err != nil {
 		return nil, fmt.Errorf("list the images to mount at %s: %w", path, err)
 	}
-	server, err := gofuse.Mount(path, t.root, options(log))
+	server, err := gofuse.Mount(path, t.root, options(cfg.Group, log))
 	if err != nil {
 		if m, mounted, _ := mountAt(path); mounted && m.fstype == "fuse."+typeName {
 			err = errors.Join(err, detach(path)) // mounted, and failed after it
@@ -120,12 +128,13 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 }
 
 // options are go-fuse's, as they were measured to be best.
-func options(log *slog.Logger) *gofuse.Options {
+func options(group int, log *slog.Logger) *gofuse.Options {
 	keep := remember
 	o := &gofuse.Options{
 		EntryTimeout:    &keep,
 		AttrTimeout:     &keep,
 		NegativeTimeout: nil, // a name not found may be there the next moment
+		GID:             uint32(group),
 		RootStableAttr:  &gofuse.StableAttr{Ino: rootIno},
 		Logger:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}

@@ -30,17 +30,14 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-const (
-	fileMode   = 0o444
-	folderMode = 0o555
-	blockSize  = 4096 // preferred I/O size told to programs, bytes
-)
+const blockSize = 4096 // preferred I/O size told to programs, bytes
 
 // tree is what all nodes of one mount share. Safe for concurrent use.
 type tree struct {
 	catalog     *catalog.Catalog
 	log         *slog.Logger
 	passthrough bool
+	readers     uint32 // permission bits of files: who may read; folders add x to each r
 	index       *index
 	records     *recordCache
 	follower    *follower
@@ -51,11 +48,12 @@ type tree struct {
 	open   map[*openFile]struct{} // so that none outlives the mount
 }
 
-func newTree(c *catalog.Catalog, log *slog.Logger, passthrough bool) *tree {
+func newTree(cfg Config, log *slog.Logger) *tree {
 	t := &tree{
-		catalog:     c,
+		catalog:     cfg.Catalog,
 		log:         log,
-		passthrough: passthrough,
+		passthrough: cfg.Passthrough,
+		readers:     uint32(cfg.Readers.Perm() & 0o444),
 		index:       newIndex(),
 		records:     newRecordCache(),
 		mounted:     time.Now(),
@@ -128,7 +126,7 @@ func (r *root) Readdir(context.Context) (gofuse.DirStream, syscall.Errno) {
 }
 
 func (r *root) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	folderAttr(&out.Attr, 4, r.t.mounted, r.t.mounted)
+	r.t.folderAttr(&out.Attr, 4, r.t.mounted, r.t.mounted)
 	return 0
 }
 
@@ -147,8 +145,8 @@ func (r *root) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 
 // folderAttr fills the attributes of a folder with links hard links ("." and the
 // ".." of its folders included).
-func folderAttr(out *fuse.Attr, links int, modified, changed time.Time) {
-	out.Mode = fuse.S_IFDIR | folderMode
+func (t *tree) folderAttr(out *fuse.Attr, links int, modified, changed time.Time) {
+	out.Mode = fuse.S_IFDIR | t.readers | t.readers>>2
 	out.Nlink = uint32(min(links, math.MaxUint32))
 	out.Blksize = blockSize
 	out.SetTimes(&modified, &modified, &changed)

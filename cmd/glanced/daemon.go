@@ -34,7 +34,9 @@ const (
 	headerWithin = 20 * time.Second
 	idleWithin   = 2 * time.Minute
 	// The memory budget's shares. What is left over is the Go runtime's and the sessions' small change.
-	clusterShare, tableShare, nbdShare = 50, 12, 20 // percent
+	clusterShare, tableShare, bufferShare, nbdShare = 45, 10, 10, 15 // percent
+	// nbdConns is how many NBD clients that take no replies it needs to hold up the others.
+	nbdConns = 8
 )
 
 // daemon is all that runs, in the order in which it was started.
@@ -95,7 +97,7 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 		return err
 	}
 	share := func(percent int64) int64 { return int64(d.cfg.Memory.Budget) / 100 * percent }
-	d.engine = formats.NewEngine(formats.EngineOptions{CacheBytes: share(clusterShare), TableBytes: share(tableShare)})
+	d.engine = formats.NewEngine(formats.EngineOptions{CacheBytes: share(clusterShare), TableBytes: share(tableShare), BufferBytes: share(bufferShare)})
 
 	var stores []catalog.StoreEntry
 	for _, s := range d.cfg.Stores {
@@ -124,8 +126,9 @@ func (d *daemon) openDoors(ctx context.Context) error {
 	d.exports.catalog = d.catalog
 	d.exports.anonymous.Store(&d.cfg.NBD.Anonymous)
 	d.nbd = nbd.NewServer(nbd.Config{Exports: &d.exports, Log: d.log.With("subsystem", "nbd"),
-		ServerBytes: int64(d.cfg.Memory.Budget) / 100 * nbdShare})
-	// The NBD socket shows every image, so it is guarded like the control socket.
+		ServerBytes: int64(d.cfg.Memory.Budget) / 100 * nbdShare, ConnBytes: int64(d.cfg.Memory.Budget) / 100 * nbdShare / nbdConns})
+	// The NBD socket and the mount show every image, so they are guarded like the
+	// control socket.
 	mode, err := d.cfg.Control.mode()
 	if err != nil {
 		return err
@@ -158,7 +161,11 @@ func (d *daemon) openDoors(ctx context.Context) error {
 	}
 
 	if d.cfg.FUSE.Mountpoint != "" {
-		d.mount, err = fs.Mount(ctx, fs.Config{Catalog: d.catalog, Mountpoint: d.cfg.FUSE.Mountpoint,
+		gid, err := groupID(d.cfg.Control.Group)
+		if err != nil {
+			return err
+		}
+		d.mount, err = fs.Mount(ctx, fs.Config{Catalog: d.catalog, Mountpoint: d.cfg.FUSE.Mountpoint, Readers: mode, Group: gid,
 			Passthrough: d.cfg.FUSE.Passthrough, Log: d.log.With("subsystem", "fs")})
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", d.cfg.FUSE.Mountpoint, err)

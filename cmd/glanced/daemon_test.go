@@ -336,6 +336,23 @@ func TestOnlyPublicImagesAreExportedOverTCP(t *testing.T) {
 	}
 }
 
+func TestOnlyWhoMayUseTheSocketsMayReadTheMount(t *testing.T) {
+	p := startDaemon(t, t.TempDir())
+	id := p.create("private", "private", []byte("secret"))
+	for path, want := range map[string]os.FileMode{
+		"control.sock": 0o660, "nbd.sock": 0o660, "mnt": 0o550, "mnt/images/" + id: 0o550, "mnt/images/" + id + "/disk": 0o440,
+	} {
+		if st, err := os.Stat(filepath.Join(p.dir, path)); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: mode %v, %v; want %v", path, st.Mode(), err, want)
+		}
+	}
+	cat := exec.Command("cat", filepath.Join(p.dir, "mnt/images", id, "disk"))
+	cat.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cat.CombinedOutput(); err == nil {
+		t.Errorf("nobody reads %q", out)
+	}
+}
+
 func TestHangupReopensTheLogAndReadsTokensAnew(t *testing.T) {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "glanced.toml")

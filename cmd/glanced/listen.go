@@ -58,23 +58,33 @@ func listenUnix(path string, mode fs.FileMode, group string) (net.Listener, erro
 }
 
 func own(path string, mode fs.FileMode, group string) error {
-	if group != "" {
-		g, err := user.LookupGroup(group)
-		if err != nil {
-			return fmt.Errorf("socket %s: no group %q: make it (addgroup --system %s) or change the configuration: %w", path, group, group, err)
-		}
-		gid, err := strconv.Atoi(g.Gid)
-		if err != nil {
-			return fmt.Errorf("socket %s: group %q has id %q: %w", path, group, g.Gid, err)
-		}
-		if err := os.Chown(path, -1, gid); err != nil {
-			return fmt.Errorf("give socket %s to group %s: %w", path, group, err)
-		}
+	gid, err := groupID(group)
+	if err != nil {
+		return err
+	}
+	if err := os.Chown(path, -1, gid); err != nil {
+		return fmt.Errorf("give socket %s to group %s: %w", path, group, err)
 	}
 	if err := os.Chmod(path, mode); err != nil {
 		return fmt.Errorf("set the mode of socket %s: %w", path, err)
 	}
 	return nil
+}
+
+// groupID is the id of a group by name; of "", the daemon's own.
+func groupID(name string) (int, error) {
+	if name == "" {
+		return os.Getegid(), nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("no group %q: make it (addgroup --system %s) or change control.group: %w", name, name, err)
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return 0, fmt.Errorf("group %q has id %q: %w", name, g.Gid, err)
+	}
+	return gid, nil
 }
 
 // clearStaleSocket removes a socket nobody answers on.
