@@ -142,15 +142,12 @@ func TestGoldenOfADirtyImage(t *testing.T) {
 	formattest.Image{Driver: qcow2.Driver(), Path: path, QemuFormat: "qcow2"}.Compare(t, "dirty")
 }
 
+// LUKS is among the hostile images: to make one, qemu-img measures the machine's
+// speed, which fails now and then on a busy one.
 func TestEncryptedImagesAreRefused(t *testing.T) {
 	formattest.Need(t, "qemu-img", "qemu-utils")
-	for _, format := range []string{
-		"encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", // or it measures for seconds
-		"encrypt.format=aes,encrypt.key-secret=s",
-	} {
-		path := t.TempDir() + "/image"
-		formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=secret",
-			"-o", format, path, "1M")
-		wantEncrypted(t, path)
-	}
+	path := t.TempDir() + "/image"
+	formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=secret",
+		"-o", "encrypt.format=aes,encrypt.key-secret=s", path, "1M")
+	wantEncrypted(t, path)
 }
