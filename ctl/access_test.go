@@ -28,14 +28,10 @@ func TestStaticTokens(t *testing.T) {
 			t.Errorf("%q is %s, %v, want %s", token, got, err, want)
 		}
 	}
-	if err := tokens.Replace([]ctl.StaticToken{{Project: "p"}}); err == nil {
-		t.Error("an empty token was taken")
-	}
-	if err := tokens.Replace([]ctl.StaticToken{{Token: "c", Project: "p"}}); err != nil {
-		t.Error(err)
-	}
-	if _, err := tokens.Authenticate(t.Context(), "a"); !errors.Is(err, ctl.ErrUnauthorized) {
-		t.Error("a replaced token still works")
+	for _, bad := range []ctl.StaticToken{{Project: "p"}, {Token: "t"}} {
+		if _, err := ctl.NewStaticTokens([]ctl.StaticToken{bad}); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
 	}
 	if who, err := (ctl.Everyone{Identity: ctl.Identity{User: "x"}}).Authenticate(context.Background(), ""); err != nil || who.User != "x" {
 		t.Error(who, err)

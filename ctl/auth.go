@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 )
 
 // ErrUnauthorized says that a token is missing, unknown or no longer valid.
@@ -53,51 +52,44 @@ type StaticToken struct {
 	Roles         []string
 }
 
-// StaticTokens is the Authenticator of a fixed list.
-type StaticTokens struct{ list atomic.Pointer[[]hashedToken] }
+// StaticTokens is the Authenticator of a fixed list. It keeps hashes of the
+// tokens, not the tokens.
+type StaticTokens []hashedToken
 
 type hashedToken struct {
 	sum [sha256.Size]byte
 	who Identity
 }
 
-// NewStaticTokens keeps hashes of tokens; see Replace.
-func NewStaticTokens(tokens []StaticToken) (*StaticTokens, error) {
-	s := new(StaticTokens)
-	return s, s.Replace(tokens)
-}
-
-// Replace makes tokens the only ones, at once and for all requests to come. An
-// empty token or one without a project is an error, and then nothing changes.
-func (s *StaticTokens) Replace(tokens []StaticToken) error {
-	list := make([]hashedToken, 0, len(tokens))
+// NewStaticTokens fails for an empty token, and for one without a project.
+func NewStaticTokens(tokens []StaticToken) (StaticTokens, error) {
+	list := make(StaticTokens, 0, len(tokens))
 	for i, t := range tokens {
 		if t.Token == "" {
-			return fmt.Errorf("token %d (user %q) is empty: write it into its file, or take the entry out", i+1, t.User)
+			return nil, fmt.Errorf("token %d (user %q) is empty: write it into its file, or take the entry out", i+1, t.User)
 		}
 		if t.Project == "" {
-			return fmt.Errorf("token %d (user %q) has no project", i+1, t.User)
+			return nil, fmt.Errorf("token %d (user %q) has no project", i+1, t.User)
 		}
 		list = append(list, hashedToken{sha256.Sum256([]byte(t.Token)), NewIdentity(t.User, t.Project, t.Roles)})
 	}
-	s.list.Store(&list)
-	return nil
+	return list, nil
 }
 
 // Authenticate compares with every token, so that the time taken tells nothing
 // of which one came close.
-func (s *StaticTokens) Authenticate(_ context.Context, token string) (Identity, error) {
+func (s StaticTokens) Authenticate(_ context.Context, token string) (Identity, error) {
 	sum := sha256.Sum256([]byte(token))
-	var found *Identity
-	for _, t := range *s.list.Load() {
+	found := -1
+	for i, t := range s {
 		if subtle.ConstantTimeCompare(sum[:], t.sum[:]) == 1 {
-			found = &t.who
+			found = i
 		}
 	}
-	if found == nil {
+	if found < 0 {
 		return Identity{}, ErrUnauthorized
 	}
-	return *found, nil
+	return s[found].who, nil
 }
 
 // Everyone is the Authenticator of auth mode none: whoever can connect is

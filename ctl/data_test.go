@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -326,6 +327,50 @@ func TestContentThatIsNotWhatItSaysIsRefused(t *testing.T) {
 		if t.Failed() {
 			t.Fatal(name)
 		}
+	}
+}
+
+func TestQcow2IsTakenOrRefusedByItsContent(t *testing.T) {
+	need(t, "qemu-img", "qemu-utils")
+	w := newWorld(t, options{})
+	dir := t.TempDir()
+	qcow2 := func(args ...string) []byte {
+		t.Helper()
+		path := filepath.Join(dir, "disk.qcow2")
+		cmd := exec.Command("qemu-img", append([]string{"create", "-q", "-f", "qcow2"}, append(args, path, "3M")...)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	good := qcow2()
+	for _, c := range []struct {
+		what  string
+		data  []byte
+		words string
+	}{
+		{"with a backing file", qcow2("-u", "-b", "/etc/passwd", "-F", "raw"), "backing file"},
+		{"with an external data file", qcow2("-o", "data_file="+filepath.Join(dir, "data.raw")), "data file"},
+		{"cut in its header", good[:40], ""},
+		{"cut in its tables", good[:len(good)/2], ""},
+		{"raw data", qcow2()[4:], ""},
+	} {
+		id := w.create(map[string]any{"disk_format": "qcow2"})
+		a := w.put(id, bytes.NewReader(c.data))
+		if a.StatusCode != 415 || !strings.Contains(a.message(t), c.words) {
+			t.Errorf("%s: %d %s", c.what, a.StatusCode, a.body)
+			continue
+		}
+		w.nothingLeft(id)
+	}
+	id := w.create(map[string]any{"disk_format": "qcow2"})
+	w.upload(id, good)
+	if img := w.show(id); img["virtual_size"] != float64(3<<20) || img["size"] != float64(len(good)) {
+		t.Errorf("%v", img)
 	}
 }
 
