@@ -5,11 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 work=$(mktemp -d /tmp/glanced-readme.XXXXXX)
-daemon=
+run= daemon=
 cleanup() {
 	if [ -n "$daemon" ]; then
 		kill -TERM "$daemon" 2>/dev/null || true
-		wait "$daemon" 2>/dev/null || true
+		wait "$run" 2>/dev/null || true
 	fi
 	if mountpoint -q var/mnt; then umount -l var/mnt; fi
 	rm -rf "$work"
@@ -18,26 +18,25 @@ trap cleanup EXIT
 [ ! -e var/lock ] || ! mountpoint -q var/mnt || { echo 'a daemon runs on ./var: stop it first' >&2; exit 1; }
 rm -rf var
 
-make deps build
-bin/glanced --dir ./var >"$work/welcome" 2>"$work/log" &
-daemon=$!
-for _ in $(seq 100); do
-	grep -q 'glanced is ready' "$work/welcome" && break
-	kill -0 "$daemon" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
-	sleep 0.1
+make run >"$work/welcome" 2>"$work/log" &
+run=$!
+for _ in $(seq 1200); do # it may have to install and to build
+	grep -q 'nbdinfo --list' "$work/welcome" && break
+	kill -0 "$run" 2>/dev/null || { cat "$work/welcome" "$work/log" >&2; exit 1; }
+	sleep 0.5
 done
-sleep 0.2
+daemon=$(pgrep -P "$run" -x glanced)
 
 echo '== what make run prints'
-cat "$work/welcome"
-sed -n 's/^  //p' "$work/welcome" >"$work/pasted"
+sed -n '/glanced is ready/,$p' "$work/welcome" | tee "$work/ready"
+sed -n 's/^  //p' "$work/ready" >"$work/pasted"
 [ "$(wc -l <"$work/pasted")" -ge 3 ]
 bash -euxo pipefail "$work/pasted"
 
 echo '== the worked example of the README'
 sed -n '/^<!-- example -->$/,/^<!-- end -->$/p' README.md | sed -n 's/^    //p' >"$work/example"
 [ -s "$work/example" ] || { echo 'the README has no worked example' >&2; exit 1; }
-bash -euxo pipefail "$work/example"
+HOME=$work bash -euxo pipefail "$work/example" # glance keeps a copy of the schema at home
 
 make | grep -q 'make test'
 echo 'readme: every command works'
