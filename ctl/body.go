@@ -40,6 +40,11 @@ func (b *countedBody) Read(p []byte) (int, error) {
 // then closes the connection if it was.
 func answerUnread(w http.ResponseWriter, r *http.Request, body *countedBody, e *httpError) {
 	waiting := r.Header.Get("Expect") != "" && !body.touched // for our 100 Continue: has sent nothing
+	if waiting {
+		// net/http sees our body around its own, so it cannot know this, and would
+		// wait for what will not come.
+		w.Header().Set("Connection", "close")
+	}
 	if r.ContentLength == 0 || body.ended || waiting {
 		answerError(w, e)
 		return

@@ -188,8 +188,8 @@ func TestContinueIsSaidOnlyWhenTheChecksPass(t *testing.T) {
 	used, fresh := w.create(nil), w.create(nil)
 	w.upload(used, []byte("x"))
 	_, r := w.raw(putHead(used, "Content-Length: 5", "Expect: 100-continue"))
-	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 409 {
-		t.Errorf("of an image in use: %v %v", res, err)
+	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 409 || !res.Close {
+		t.Errorf("of an image in use: %v %v; want 409, and the connection closed before the body", res, err)
 	}
 	c, r := w.raw(putHead(fresh, "Content-Length: 5", "Expect: 100-continue"))
 	if line, err := r.ReadString('\n'); err != nil || !strings.Contains(line, "100") {
