@@ -44,6 +44,7 @@ bench: test-deps build ## ours and qemu-nbd side by side; figures land in contri
 install: build ## into PREFIX (default /usr/local), with the systemd unit and a sample configuration
 	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin bin/glanced bin/glancectl
 	install -D -m 0644 contrib/systemd/glanced.service $(DESTDIR)/lib/systemd/system/glanced.service
+	install -D -m 0644 contrib/systemd/glanced.sysusers $(DESTDIR)/usr/lib/sysusers.d/glanced.conf
 	test -e $(DESTDIR)/etc/glance/glanced.toml || install -D -m 0640 contrib/glanced.toml $(DESTDIR)/etc/glance/glanced.toml
 
 clean: ## remove what was built
