@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"glanced/backends/backendtest"
 	"glanced/catalog"
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
@@ -121,20 +122,51 @@ func TestAWatchSeesOwnChangesAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(catalog.Removed, img.ID, catalog.Deleted)
-	// Its location was forgotten: the log must not run ahead of the watch.
+	want(catalog.Updated, img.ID, catalog.Deleted) // its location was forgotten
+
+	cut := w.queued(t, "raw", "bare")
+	want(catalog.Created, cut.ID, catalog.Queued)
+	err := w.Upload(t.Context(), cut.ID, cutOff{}, catalog.UploadOptions{Size: -1})
+	wantErr(t, err, catalog.ErrBody)
+	want(catalog.Updated, cut.ID, catalog.Saving, catalog.Queued)
+}
+
+// Deleting is two changes, with the store's work between them: a watch that has
+// gone back to sleep meanwhile must be woken for the second, or LastSeq runs
+// ahead of it.
+func TestAWatchSeesTheEndOfADeletion(t *testing.T) {
+	deleting, letGo := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, func(cfg *catalog.Config) {
+		cfg.Records = blind{cfg.Records}
+		failing(func(op backendtest.Op) error {
+			if op == backendtest.OpDelete {
+				close(deleting)
+				<-letGo
+			}
+			return nil
+		})(cfg)
+	})
+	img := w.active(t, "raw", "bare", []byte("content"))
+	before, err := w.LastSeq(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := watched(t.Context(), w.Catalog, before)
+	deleted := make(chan error, 1)
+	go func() { deleted <- w.Delete(t.Context(), img.ID) }()
+	got := next(t, all)
+	wantClosed(t, deleting, "the deletion")
+	close(letGo)
+	if err := <-deleted; err != nil || got.Kind != catalog.Removed {
+		t.Fatalf("change %+v, %v", got, err)
+	}
 	last, err := w.LastSeq(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for seq < last {
-		want(catalog.Updated, img.ID, catalog.Deleted)
+	for got.Seq < last {
+		got = next(t, all)
 	}
-
-	cut := w.queued(t, "raw", "bare")
-	want(catalog.Created, cut.ID, catalog.Queued)
-	err = w.Upload(t.Context(), cut.ID, cutOff{}, catalog.UploadOptions{Size: -1})
-	wantErr(t, err, catalog.ErrBody)
-	want(catalog.Updated, cut.ID, catalog.Saving, catalog.Queued)
 }
 
 // cutOff is a body whose sender is gone.
