@@ -11,8 +11,8 @@ import (
 // where it ends.
 const maxDescriptors = 8 << 10
 
-// statusBytes is how much budget an answer to BLOCK_STATUS takes.
-const statusBytes = chunkSize + 4 + 8*maxDescriptors
+// statusBytes is the most data in an answer to BLOCK_STATUS.
+const statusBytes = 8 * maxDescriptors
 
 // errNoExtents is an export whose extents do not begin where they were asked for.
 var errNoExtents = errors.New("the export has no extents where it has bytes")

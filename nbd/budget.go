@@ -64,9 +64,24 @@ func (b *budget) give(n int64) {
 // up to the next.
 const (
 	minClass   = 12 // 4 KiB
-	maxClass   = 26 // the largest request, and headers of more runs than headerRoom holds
+	maxClass   = 25 // the largest request
 	headerRoom = 4 << 10
 )
+
+// workerBytes is about what a worker takes besides its buffer: its stack, and the
+// engine's notes on what it reads.
+const workerBytes = 8 << 10
+
+// footprint is what a worker that answers with n bytes of data counts as. A
+// client can ask for a single byte as often as for many: what counts is what is
+// held for it, not what it asked for.
+func footprint(n int) int64 { return bufferSize(n) + workerBytes }
+
+// bufferSize is the memory of a buffer for n bytes of data.
+func bufferSize(n int) int64 { return 1<<classOf(n) + headerRoom }
+
+// classOf is the size class for n bytes of data: log2, rounded up.
+func classOf(n int) int { return max(bits.Len(uint(max(n, 1)-1)), minClass) }
 
 // pool keeps buffers between requests. Safe for concurrent use.
 type pool [maxClass - minClass + 1]sync.Pool
@@ -80,10 +95,10 @@ type buffer struct {
 	taken  int64 // bytes of budget
 }
 
-// get is a buffer of at least n bytes, n at most 64 MiB, with the share of b
-// that its user took for it: taken bytes.
+// get is a buffer of at least n bytes, n at most maxRequest and headerRoom, with
+// the share of b that its user took for it: taken bytes.
 func (p *pool) get(n int, b *budget, taken int64) *buffer {
-	class := max(bits.Len(uint(max(n-headerRoom, 1)-1)), minClass)
+	class := classOf(n - headerRoom)
 	buf, ok := p[class-minClass].Get().(*buffer)
 	if !ok {
 		buf = &buffer{b: make([]byte, 1<<class+headerRoom), class: class, from: p}

@@ -73,6 +73,7 @@ type disk struct {
 	revoked           chan struct{}
 	onRead            func(ctx context.Context, off, n int64) error // before each ReadAt
 	onPrefetch        func(off, n int64)
+	onExtents         func()
 	open              atomic.Int64 // handles
 	reads             atomic.Int64
 }
@@ -133,6 +134,9 @@ func (h *handle) ReadAt(ctx context.Context, p []byte, off int64) error {
 }
 
 func (h *handle) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
+	if h.onExtents != nil {
+		h.onExtents()
+	}
 	for end := off + n; off < end; {
 		is := h.zero(off)
 		next := off

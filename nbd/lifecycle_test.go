@@ -267,3 +267,24 @@ func TestSessionsTellWhoReadsWhat(t *testing.T) {
 			all[1].Peer.Addr.String() == b.LocalAddr().String() && !all[0].Since.After(all[1].Since)
 	})
 }
+
+// A reply without data costs a client 28 bytes to ask for; one that never reads
+// must not make the server keep them without end.
+func TestRepliesThatNobodyTakesAreBounded(t *testing.T) {
+	d := newDisk("d", make([]byte, 1<<20))
+	var asked atomic.Int64
+	d.onExtents = func() { asked.Add(1) }
+	_, unix, _ := serve(t, Config{Exports: newLibrary(d), StallTimeout: time.Second})
+	p := open(t, unix, "d", true)
+	var sent int
+	var err error
+	batch := bytes.Repeat(requestBytes(cmdRead, 0, 1, 0, 64<<10), 100)
+	for err == nil && sent < 200_000 {
+		_, err = p.Write(batch)
+		sent += 100
+	}
+	// What fits into the sockets is some thousands of requests and replies.
+	if err == nil || asked.Load() > 50_000 {
+		t.Errorf("%d requests were taken and %d looked up for a client that reads no reply (%v)", sent, asked.Load(), err)
+	}
+}

@@ -153,8 +153,8 @@ type run struct {
 }
 
 const (
-	minHole = 512  // bytes; a shorter run of zeros is sent as data
-	maxRuns = 1024 // per reply; the rest of a disk more fragmented is one run of memory
+	minHole = 512                   // bytes; a shorter run of zeros is sent as data
+	maxRuns = headerRoom / holeSize // per reply; the rest of a disk more fragmented is one run of memory
 )
 
 // plan cuts a guest range into runs of different kinds, by the export's extents.
@@ -225,11 +225,7 @@ func (t *transmission) pushRuns(r request, l *lease, runs []run) {
 			total += int(x.n)
 		}
 	}
-	if total <= headerRoom/2 && int64(total) < l.n {
-		// Headers only: the budget that the data would have needed is free again.
-		l.t.mem.give(l.n)
-		l.n = 0
-	}
+	l.shrink(total - headerRoom) // holes and files take no memory for data
 	buf := l.buffer(total)
 	b := buf.b[:total]
 

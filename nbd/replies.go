@@ -68,6 +68,7 @@ func (r *replies) flush() {
 	for len(r.queue) > 0 {
 		segs := r.queue
 		r.queue = r.spare[:0]
+		r.changed.Broadcast()
 		failed := r.err
 		r.mu.Unlock()
 		if failed == nil {

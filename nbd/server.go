@@ -18,7 +18,7 @@ const (
 	DefaultStallTimeout     = 30 * time.Second // its replies hold memory that others may wait for
 	DefaultMaxConns         = 16384
 	DefaultMaxInFlight      = 64
-	DefaultConnBytes        = 64 << 20
+	DefaultConnBytes        = 65 << 20 // two of the largest requests, and small change
 	DefaultServerBytes      = 256 << 20
 )
 

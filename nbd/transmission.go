@@ -155,15 +155,21 @@ func (t *transmission) serve(r request) error {
 	return t.dispatch(r, int(r.Length), t.read)
 }
 
-// dispatch gives a request to a worker of its own, with n bytes of the budget.
-// It waits for both; meanwhile no request is read, which is what slows down a
-// client that asks for more than it takes. A goroutine per request measured the
-// same as goroutines that are kept, and an idle connection has none.
+// dispatch gives a request to a worker of its own, with the budget for n bytes of
+// data. It waits for both, and for replies that nobody takes: an error or a hole
+// frees its worker's place and most of its budget at once, however long it is
+// queued. Meanwhile no request is read, which is what slows down a client that
+// asks for more than it takes. A goroutine per request measured the same as
+// goroutines that are kept, and an idle connection has none.
 func (t *transmission) dispatch(r request, n int, work func(request, *lease)) error {
+	if err := t.replies.wait(maxQueue); err != nil {
+		return t.turnedAway(r, err)
+	}
 	if err := t.slot(); err != nil {
 		return t.turnedAway(r, err)
 	}
-	if err := t.take(int64(n)); err != nil {
+	cost := footprint(n)
+	if err := t.take(cost); err != nil {
 		<-t.slots
 		return t.turnedAway(r, err)
 	}
@@ -171,7 +177,7 @@ func (t *transmission) dispatch(r request, n int, work func(request, *lease)) er
 	go func() {
 		defer t.workers.Done()
 		defer func() { <-t.slots }()
-		l := &lease{t: t, n: int64(n)}
+		l := &lease{t: t, n: cost}
 		work(r, l)
 		l.end()
 		if r.Length < sendfileMin {
@@ -225,10 +231,11 @@ func (t *transmission) take(n int64) error {
 
 // buffer is memory for n bytes, waited for if need be.
 func (t *transmission) buffer(n int) (*buffer, error) {
-	if err := t.take(int64(n)); err != nil {
+	cost := bufferSize(n)
+	if err := t.take(cost); err != nil {
 		return nil, err
 	}
-	return t.session.srv.pool.get(n, t.mem, int64(n)), nil
+	return t.session.srv.pool.get(n, t.mem, cost), nil
 }
 
 // hangUpInterval is how soon a hang-up is seen while no request is read.
@@ -297,6 +304,15 @@ func (l *lease) buffer(n int) *buffer {
 	taken := l.n
 	l.n = 0
 	return l.t.session.srv.pool.get(n, l.t.mem, taken)
+}
+
+// shrink gives back what is not needed for n bytes of data, if what is needed is
+// free besides: a share is taken and given as a whole (budget.give).
+func (l *lease) shrink(n int) {
+	if less := bufferSize(n); less < l.n && l.t.mem.tryTake(less) {
+		l.t.mem.give(l.n)
+		l.n = less
+	}
 }
 
 func (l *lease) end() {

@@ -136,9 +136,9 @@ func TestAnswersToAFragmentedDiskAreBounded(t *testing.T) {
 	if len(r.kinds) > maxRuns || !bytes.Equal(r.data, b[:maxRequest]) {
 		t.Errorf("%d chunks, or the data is wrong", len(r.kinds))
 	}
-	p.request(cmdRead, 0, 0, 12<<20)
-	r = p.answer(0, 12<<20)
-	if len(r.kinds) > maxRuns || len(r.kinds) < 2 || !bytes.Equal(r.data, b[:12<<20]) {
+	p.request(cmdRead, 0, 0, 4*maxRuns*block)
+	r = p.answer(0, 4*maxRuns*block)
+	if len(r.kinds) > maxRuns || len(r.kinds) < 2 || !bytes.Equal(r.data, b[:4*maxRuns*block]) {
 		t.Errorf("%d chunks, or the data is wrong", len(r.kinds))
 	}
 }
