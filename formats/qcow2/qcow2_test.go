@@ -192,6 +192,27 @@ func TestSnapshotsAreListed(t *testing.T) {
 	}
 }
 
+// QEMU pads a snapshot to 8 bytes only where something is written after it: a
+// compressed image whose snapshot came last ends without.
+func TestTheLastSnapshotMayEndWithTheFile(t *testing.T) {
+	for _, name := range []string{"s", "s1", "seven b", "eight by"} {
+		img := newImage(t)
+		img.snapshotTable("before", name)
+		file := img.bytes()
+		for file[len(file)-1] == 0 {
+			file = file[:len(file)-1]
+		}
+		info, err := qcow2.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(file)})
+		if err != nil || info.Refused != nil || !slices.Equal(info.Snapshots, []string{"before", name}) {
+			t.Errorf("%q: %q, %v, %v", name, info.Snapshots, info.Refused, err)
+		}
+		info, err = qcow2.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(file[:len(file)-1])})
+		if err != nil || info.Refused == nil {
+			t.Errorf("%q, its end missing: %v, %v", name, info.Refused, err)
+		}
+	}
+}
+
 func TestUnknownFeaturesAreNamed(t *testing.T) {
 	img := newImage(t)
 	img.features = 1<<7 | 1<<63

@@ -73,8 +73,8 @@ func (h *header) readSnapshot(ctx context.Context, c *cursor) (snapshot, error) 
 		return snapshot{}, corruptf("a snapshot's L1 table at %d", l1)
 	}
 	s.disk.l1 = int64(l1)
-	padded := (snapshotFixed+int(extraLen)+idLen+nameLen+7)&^7 - snapshotFixed
-	if b, err = c.next(ctx, padded); err != nil {
+	length := int(extraLen) + idLen + nameLen
+	if b, err = c.next(ctx, length); err != nil {
 		return snapshot{}, err
 	}
 	extra, b := b[:extraLen], b[extraLen:]
@@ -86,6 +86,7 @@ func (h *header) readSnapshot(ctx context.Context, c *cursor) (snapshot, error) 
 		s.disk.size = int64(size)
 	}
 	s.id, s.name = text(b[:idLen]), text(b[idLen:idLen+nameLen])
+	c.skip(-(snapshotFixed + length) & 7)
 	return s, nil
 }
 
@@ -94,6 +95,13 @@ type cursor struct {
 	src formats.Source
 	at  int64 // host offset of the next byte
 	buf []byte
+}
+
+// skip passes over n bytes, of which there may be fewer: QEMU does not write the
+// padding after the last snapshot where the file ends there.
+func (c *cursor) skip(n int) {
+	c.buf = c.buf[min(n, len(c.buf)):]
+	c.at += int64(n)
 }
 
 // next is the next n bytes, valid until the next call.
