@@ -25,7 +25,8 @@ test: test-deps build ## every test, with the race detector
 	GLANCED_MUST_RUN=1 $(GO) test -race -timeout 20m ./...
 	GLANCED_MUST_RUN=1 $(GO) test -tags purego ./formats ./formats/codec
 
-test-full: test lint fuzz demo ## all that takes long too
+test-full: test lint fuzz demo ## all that takes long too: hundreds of kills, long fuzzing, a whole Debian disk
+	GLANCED_MUST_RUN=1 GLANCED_KILL_ROUNDS=300 $(GO) test -count=1 -timeout 30m -run Killed ./cmd/glanced
 
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	@contrib/fuzz.sh $(or $(FUZZTIME),60s)

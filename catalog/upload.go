@@ -51,6 +51,9 @@ func (c *Catalog) Upload(ctx context.Context, id string, body io.Reader, o Uploa
 	defer c.ending.Done()
 	u := &upload{c: c, id: id, store: entry.Store, announced: o.Size}
 	if err := u.begin(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = fmt.Errorf("%w: %w", ErrBody, context.Cause(ctx))
+		}
 		return err
 	}
 	c.enterUpload(id, end)

@@ -111,6 +111,18 @@ func TestAHangUpEndsTheUpload(t *testing.T) {
 	}
 }
 
+func TestAnUploadWhoseClientIsGoneAlreadyDoesNotBegin(t *testing.T) {
+	w := newWorld(t, nil)
+	img := w.queued(t, "raw", "bare")
+	ctx, hangUp := context.WithCancelCause(t.Context())
+	why := errors.New("the client hung up")
+	hangUp(why)
+	err := w.Upload(ctx, img.ID, strings.NewReader("x"), catalog.UploadOptions{Size: 1})
+	wantErr(t, err, catalog.ErrBody)
+	wantErr(t, err, why)
+	w.wantUntouched(t, img.ID)
+}
+
 func TestAFailedUploadKillsTheImageWhereConfigured(t *testing.T) {
 	w := newWorld(t, func(cfg *catalog.Config) { cfg.FailedUpload = catalog.Killed })
 	img := w.queued(t, "raw", "bare")
