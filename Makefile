@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 GO ?= go
 DIR ?= ./var
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .PHONY: help deps test-deps build run test race test-full fuzz lint demo bench install clean
 
@@ -16,7 +17,7 @@ test-deps: ## install what the tests need besides
 	@contrib/packages.sh build test
 
 build: ## bin/glanced and bin/glancectl
-	$(GO) build -trimpath -o bin/ ./cmd/...
+	$(GO) build -trimpath -ldflags '-X main.stamped=$(VERSION)' -o bin/ ./cmd/...
 
 run: deps build ## start the daemon in the foreground, everything below ./var
 	@exec bin/glanced --dir $(DIR) $(RUN_FLAGS)

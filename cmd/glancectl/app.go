@@ -156,19 +156,16 @@ func examples(lines ...string) string {
 	return "\n\nExamples:\n   " + strings.Join(lines, "\n   ")
 }
 
-// version is the version of the module, or the revision that it was built from.
+// stamped is set by make: -ldflags '-X main.stamped=…'.
+var stamped string
+
+// version is what make, or else the go command, stamped into the program.
 func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
+	if stamped != "" {
+		return stamped
 	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
 	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return "devel-" + s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return "devel"
+	return "unknown"
 }

@@ -104,8 +104,14 @@ func run(configFile, dir, httpAddr string, nbdAddrs []string) error {
 	}
 }
 
-// version is what the go command stamped into the program.
+// stamped is set by make: -ldflags '-X main.stamped=…'.
+var stamped string
+
+// version is what make, or else the go command, stamped into the program.
 func version() string {
+	if stamped != "" {
+		return stamped
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}
