@@ -152,10 +152,16 @@ func (s *socket) send(segs []segment) error {
 	return nil
 }
 
-// sendMemory writes all of s.iov.
+// sendMemory writes all of s.iov, and forgets it: an idle connection is not to
+// keep alive what it sent last.
 func (s *socket) sendMemory(flags int) error {
 	s.flags = flags | unix.MSG_NOSIGNAL
-	left := s.iov
+	all := s.iov
+	defer func() {
+		clear(all)
+		s.iov = all[:0]
+	}()
+	left := all
 	for len(left) > 0 {
 		s.iov = left
 		if err := s.raw.Write(s.step); err != nil {
@@ -172,7 +178,6 @@ func (s *socket) sendMemory(flags int) error {
 			left[0] = left[0][s.n:]
 		}
 	}
-	s.iov = s.iov[:0]
 	return nil
 }
 
