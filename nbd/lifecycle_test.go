@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -286,5 +287,41 @@ func TestRepliesThatNobodyTakesAreBounded(t *testing.T) {
 	// What fits into the sockets is some thousands of requests and replies.
 	if err == nil || asked.Load() > 50_000 {
 		t.Errorf("%d requests were taken and %d looked up for a client that reads no reply (%v)", sent, asked.Load(), err)
+	}
+}
+
+// What a socket has written is referred to by nothing of the connection: else
+// every idle client would keep some of the largest buffers alive.
+func TestAnIdleConnectionKeepsNothingItSent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	go io.Copy(io.Discard, client)
+	var stall atomic.Int64
+	stall.Store(int64(time.Minute))
+	s := newSocket(conn, &stall)
+	segs := make([]segment, maxIOV+3)
+	for i := range segs {
+		segs[i].mem = make([]byte, 200<<10) // more than one call takes
+	}
+	if err := s.send(segs); err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range s.iov[:cap(s.iov)] {
+		if b != nil {
+			t.Fatalf("piece %d of %d is kept", i, cap(s.iov))
+		}
 	}
 }
