@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"glanced/catalog"
+	"glanced/formats"
 	"glanced/nbd"
 )
 
@@ -61,7 +62,8 @@ func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Exp
 	switch {
 	case err == nil:
 		return export{h}, nil
-	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, catalog.ErrNoData), errors.Is(err, catalog.ErrDeactivated):
+	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, catalog.ErrNoData), errors.Is(err, catalog.ErrDeactivated),
+		errors.Is(err, catalog.ErrRevoked):
 		return nil, hidden
 	case errors.Is(err, catalog.ErrStoredOnly):
 		return nil, fmt.Errorf("%w: %w", nbd.ErrUnreadable, err)
@@ -75,7 +77,16 @@ type export struct{ *catalog.Handle }
 func (x export) Description() string { return describe(x.Image()) }
 
 func (x export) ReadAt(ctx context.Context, p []byte, off int64) error {
-	err := x.Handle.ReadAt(ctx, p, off)
+	return asNBD(x.Handle.ReadAt(ctx, p, off))
+}
+
+func (x export) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
+	return asNBD(x.Handle.Extents(ctx, off, n, yield))
+}
+
+// asNBD says in NBD's words that an image was withdrawn: a read may learn it from
+// the catalog before the session is told.
+func asNBD(err error) error {
 	if errors.Is(err, catalog.ErrRevoked) {
 		return fmt.Errorf("%w: %w", nbd.ErrRevoked, err)
 	}
