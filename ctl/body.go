@@ -24,6 +24,7 @@ const (
 // countedBody knows whether the client's body was touched, and read to its end.
 type countedBody struct {
 	io.ReadCloser
+	rc             *http.ResponseController
 	touched, ended bool
 }
 
@@ -32,6 +33,9 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		b.ended = true
+	}
+	if err == io.EOF {
+		b.rc.SetReadDeadline(time.Time{}) // what follows the body has its own time
 	}
 	return n, err
 }

@@ -128,7 +128,6 @@ func (t *transfer) fill(ctx context.Context) error {
 // copy sends rest. It stops when the image is revoked (the handle then gives
 // neither a file nor bytes), the client is gone or takes nothing for stall.
 func (t *transfer) copy(ctx context.Context) error {
-	defer t.rc.SetWriteDeadline(time.Time{})
 	for t.rest.n > 0 {
 		t.rc.SetWriteDeadline(time.Now().Add(t.stall))
 		n, err := t.piece(ctx)

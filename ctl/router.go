@@ -84,7 +84,7 @@ func (s *Server) handle(mux *http.ServeMux, ask identify, routes []route) {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, ask identify, rt route) {
 	// On a copy: net/http looks at the Body of its own request, to see whether the
 	// client still waits to be told to send.
-	body := &countedBody{ReadCloser: r.Body}
+	body := &countedBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}
 	r = r.WithContext(r.Context())
 	r.Body = body
 	err := s.dispatch(w, r, ask, rt)
@@ -160,7 +160,8 @@ func (s *Server) around(mux *http.ServeMux) http.Handler {
 	mux.HandleFunc("/healthcheck", healthcheck)
 	mux.HandleFunc("/", s.listVersions(http.StatusMultipleChoices))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rec := &recorder{ResponseWriter: w}
+		rec := &recorder{ResponseWriter: w, stall: s.stall}
+		s.awaitBody(w, r)
 		id := "req-" + uuid.NewString()
 		rec.Header().Set(requestIDHeader, id)
 		start := time.Now()
@@ -206,6 +207,7 @@ func (s *Server) logAccess(r *http.Request, rec *recorder, id string, took time.
 // of what it wraps: Unwrap for http.ResponseController, ReadFrom for sendfile.
 type recorder struct {
 	http.ResponseWriter
+	stall  time.Duration
 	status int
 	bytes  int64
 }
@@ -215,6 +217,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
+		w.awaitReader()
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -242,5 +245,6 @@ func (w *recorder) ReadFrom(src io.Reader) (int64, error) {
 func (w *recorder) wrote() {
 	if w.status == 0 {
 		w.status = http.StatusOK
+		w.awaitReader()
 	}
 }

@@ -92,9 +92,5 @@ type patientBody struct {
 func (b *patientBody) Read(p []byte) (int, error) {
 	// Not every connection has deadlines; those that have none just wait.
 	b.rc.SetReadDeadline(time.Now().Add(b.stall))
-	n, err := b.Reader.Read(p)
-	if err != nil {
-		b.rc.SetReadDeadline(time.Time{}) // what follows the body has its own time
-	}
-	return n, err
+	return b.Reader.Read(p)
 }
