@@ -153,7 +153,7 @@ type Query struct {
 	CreatedAt       []Compare
 	UpdatedAt       []Compare
 	Sort            []SortKey // empty: created_at desc, id desc
-	Marker          string    // id after which the page begins; ErrMarker if it is not there
+	Marker          string    // id after which the page begins; ErrMarker if Viewer cannot see it there
 	Limit           int       // 0: no limit
 }
 

@@ -2,6 +2,7 @@ package recordstest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -159,6 +160,15 @@ func testPaging(t *testing.T, s records.Store) {
 			}
 			if !slices.EqualFunc(got, want, func(id string, img records.Image) bool { return id == img.ID }) {
 				t.Errorf("sorted by %v in pages of %d: %d images, or another order", sort, limit, len(got))
+			}
+		}
+	}
+	// Its place among the viewer's own images would tell what its fields are.
+	for visibility, want := range map[string]error{"private": records.ErrMarker, "shared": records.ErrMarker, "community": nil, "public": nil} {
+		update(t, s, all[0].ID, func(i *records.Image) { i.Visibility, i.Owner = visibility, "other" })
+		for viewer, want := range map[records.Viewer]error{{Project: "viewer"}: want, {Project: "other"}: nil, {Admin: true}: nil} {
+			if _, err := s.List(t.Context(), records.Query{Viewer: viewer, Marker: all[0].ID}); !errors.Is(err, want) {
+				t.Errorf("a %s image as marker for %+v: %v, want %v", visibility, viewer, err, want)
 			}
 		}
 	}

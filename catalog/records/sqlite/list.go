@@ -96,7 +96,7 @@ func listSQL(ctx context.Context, tx *sql.Tx, q records.Query) (string, []any, e
 		return "", nil, err
 	}
 	if q.Marker != "" {
-		if err := after(ctx, tx, &c, keys, q.Marker); err != nil {
+		if err := after(ctx, tx, &c, keys, q.Viewer, q.Marker); err != nil {
 			return "", nil, err
 		}
 	}
@@ -118,7 +118,8 @@ func listSQL(ctx context.Context, tx *sql.Tx, q records.Query) (string, []any, e
 }
 
 func filter(c *conditions, q records.Query) {
-	see(c, q.Viewer, q.Visibility)
+	see(c, q.Viewer)
+	ofVisibility(c, q.Viewer, q.Visibility)
 	oneOf(c, "id", q.ID)
 	oneOf(c, "name", q.Name)
 	oneOf(c, "disk_format", q.DiskFormat)
@@ -168,12 +169,16 @@ func filter(c *conditions, q records.Query) {
 	}
 }
 
-// see adds what the viewer may see, and the visibility asked for. A list that
-// asks for no visibility leaves out the community images of others, as Glance's.
-func see(c *conditions, v records.Viewer, visibility string) {
+// see adds what the viewer may see.
+func see(c *conditions, v records.Viewer) {
 	if !v.Admin {
 		c.add("(owner = ? OR visibility IN ('public', 'community'))", v.Project)
 	}
+}
+
+// ofVisibility adds the visibility asked for. A list that asks for none leaves
+// out the community images of others, as Glance's.
+func ofVisibility(c *conditions, v records.Viewer, visibility string) {
 	switch {
 	case visibility == "all", visibility == "" && v.Admin && v.Project == "":
 	case visibility == "":
@@ -218,14 +223,19 @@ func order(keys []records.SortKey) ([]records.SortKey, error) {
 }
 
 // after adds "comes after the marker in the order of keys": for some key it
-// differs from the marker on the far side, and in all keys before that it is the same.
-func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKey, marker string) error {
+// differs from the marker on the far side, and in all keys before that it is the
+// same. A marker that v may not see is none: where it stands among the images that
+// v can make would tell its name and its size.
+func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKey, v records.Viewer, marker string) error {
 	values, pointers := make([]any, len(keys)), make([]any, len(keys))
 	var names []string
 	for i, k := range keys {
 		names, pointers[i] = append(names, k.Key), &values[i]
 	}
-	err := tx.QueryRowContext(ctx, `SELECT `+strings.Join(names, ", ")+` FROM images WHERE id = ? AND status <> 'deleted'`, marker).Scan(pointers...)
+	var which conditions
+	which.add("id = ? AND status <> 'deleted'", marker)
+	see(&which, v)
+	err := tx.QueryRowContext(ctx, `SELECT `+strings.Join(names, ", ")+` FROM images WHERE `+strings.Join(which.terms, " AND "), which.args...).Scan(pointers...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%w: %q", records.ErrMarker, marker)
 	}
