@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"runtime"
 
 	"github.com/mattn/go-sqlite3"
@@ -36,13 +37,17 @@ type Store struct {
 }
 
 // Open opens the database file at path, made if it is not there, and brings it
-// to this program's version. A database of a newer version is refused.
+// to this program's version. A database of a newer version is refused. One that is
+// made is its owner's alone to read, as it knows every project's images.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if o.ChangeLog <= 0 {
 		o.ChangeLog = 1 << 16
 	}
 	s := &Store{o: o}
-	var err error
+	err := makePrivate(path)
+	if err != nil {
+		return nil, fmt.Errorf("open catalog database: %w", err)
+	}
 	if s.write, err = connect(path, "immediate", 1); err == nil {
 		err = migrate(ctx, s.write)
 	}
@@ -54,6 +59,17 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open catalog database %s: %w", path, kind(err))
 	}
 	return s, nil
+}
+
+// makePrivate makes an empty file, which is an empty database, where there is
+// none. SQLite would give it the mode that the umask leaves; its log and its index
+// of the log take the database's.
+func makePrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func connect(path, txlock string, conns int) (*sql.DB, error) {

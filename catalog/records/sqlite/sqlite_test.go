@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,6 +40,20 @@ func TestTheFileIsWhereItWasAskedFor(t *testing.T) {
 	found, err := filepath.Glob(filepath.Join(dir, "a%41 [?]#b.db"))
 	if err != nil || len(found) != 1 {
 		t.Errorf("found %v, %v", found, err)
+	}
+}
+
+func TestTheDatabaseIsItsOwnersAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	s := openStore(t, path, Options{})
+	defer s.Close()
+	if _, err := s.Create(t.Context(), records.Image{ID: "i", Status: "queued", Visibility: "private"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if info, err := os.Stat(path + suffix); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v %v", suffix, info.Mode(), err)
+		}
 	}
 }
 
