@@ -56,8 +56,15 @@ func (c *Catalog) Get(ctx context.Context, id string) (Image, error) {
 	return img, nil
 }
 
-// List selects images; ErrMarker, ErrInvalid (sort key or comparison).
+// List selects images; ErrMarker, ErrInvalid (sort key or comparison, or more
+// tags or properties than an image can have).
 func (c *Catalog) List(ctx context.Context, q Query) ([]Image, error) {
+	if len(q.Tags) > maxTags {
+		return nil, invalid("tag", "%d tags are asked for, an image has at most %d", len(q.Tags), maxTags)
+	}
+	if len(q.Properties) > maxProperties {
+		return nil, invalid("properties", "%d properties are asked for, an image has at most %d", len(q.Properties), maxProperties)
+	}
 	for i, k := range q.Sort {
 		if !slices.Contains(SortKeys, k.Key) {
 			return nil, invalid("sort_key", "%q is not one of %v", clip(k.Key), SortKeys)

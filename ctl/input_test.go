@@ -116,6 +116,18 @@ func TestLimitsOfTagsAndProperties(t *testing.T) {
 	if a := w.patch(id, `[{"op":"remove","path":"/p1"},{"op":"add","path":"/more","value":"v"}]`); a.StatusCode != 200 {
 		t.Errorf("one out, one in: %d %s", a.StatusCode, a.body)
 	}
+	for _, filter := range []string{"tag=t%d&", "p%[1]d=v&"} {
+		query := func(n int) (q string) {
+			for i := range n {
+				q += fmt.Sprintf(filter, i)
+			}
+			return q
+		}
+		if a := w.do("GET", "/v2/images?"+query(128), nil); a.StatusCode != 200 {
+			t.Errorf("a list filtered by 128: %d %s", a.StatusCode, a.body)
+		}
+		w.refused(w.do("GET", "/v2/images?"+query(2000), nil), 400, "2000", "128")
+	}
 }
 
 func (w *world) patch(id, body string, h ...string) answer {
