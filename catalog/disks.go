@@ -18,6 +18,7 @@ type diskKey struct {
 // wants it, and closed when the last one leaves.
 type disk struct {
 	key     diskKey
+	born    uint64 // by disks.clock
 	users   atomic.Int64
 	revoked chan struct{}
 
@@ -30,6 +31,7 @@ type disk struct {
 // disks is the table of open disks.
 type disks struct {
 	mu    sync.Mutex
+	clock uint64            // counts acquired disks
 	byKey map[diskKey]*disk // those that may get new users: neither revoked nor closed
 }
 
@@ -41,7 +43,8 @@ func (t *disks) acquire(key diskKey) *disk {
 	if d, ok := t.byKey[key]; ok && d.retain() {
 		return d
 	}
-	d := &disk{key: key, revoked: make(chan struct{}), ready: make(chan struct{})}
+	t.clock++
+	d := &disk{key: key, born: t.clock, revoked: make(chan struct{}), ready: make(chan struct{})}
 	d.users.Store(1)
 	t.byKey[key] = d
 	return d
@@ -102,13 +105,22 @@ func (t *disks) open(ctx context.Context, d *disk, how func(context.Context) (*f
 	}
 }
 
-// revoke withdraws what is open of an image; those opened although it was
-// deactivated only if all is set.
-func (t *disks) revoke(id string, all bool) {
+// now is the time by the table's clock; see revoke.
+func (t *disks) now() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.clock
+}
+
+// revoke withdraws what is open of an image since before or at the given time;
+// those opened although it was deactivated only if all is set. The time is that
+// before the record was read that says so: who came later has read it too, or a
+// newer one.
+func (t *disks) revoke(id string, all bool, at uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for key, d := range t.byKey {
-		if key.id == id && (all || !key.view.Deactivated) {
+		if key.id == id && d.born <= at && (all || !key.view.Deactivated) {
 			delete(t.byKey, key)
 			close(d.revoked)
 		}

@@ -140,7 +140,7 @@ func (c *Catalog) toggle(ctx context.Context, id string, from, to Status) error 
 		return move(img, to)
 	})
 	if err == nil && to == Deactivated {
-		c.disks.revoke(id, false)
+		c.disks.revoke(id, false, c.disks.now())
 	}
 	return err
 }
@@ -159,7 +159,7 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	c.disks.revoke(id, true)
+	c.disks.revoke(id, true, c.disks.now())
 	c.cancelUpload(id)
 	ctx, cancel := cleanupContext(ctx)
 	defer cancel()

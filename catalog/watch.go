@@ -140,16 +140,17 @@ func (c *Catalog) recheck(ctx context.Context, id string) error {
 	if !c.disks.has(id) {
 		return nil
 	}
+	at := c.disks.now()
 	img, err := c.records.Get(ctx, id)
 	switch {
 	case errors.Is(err, records.ErrNotFound):
-		c.disks.revoke(id, true)
+		c.disks.revoke(id, true, at)
 	case err != nil:
 		return err
 	case img.Status == Deactivated:
-		c.disks.revoke(id, false)
+		c.disks.revoke(id, false, at)
 	case img.Status != Active:
-		c.disks.revoke(id, true)
+		c.disks.revoke(id, true, at)
 	}
 	return nil
 }

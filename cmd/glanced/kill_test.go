@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -48,10 +49,16 @@ func TestKilledAtAnyMomentNothingIsLostOrLeftOver(t *testing.T) {
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		var mu sync.Mutex
+		var finished atomic.Int64
 		var clients sync.WaitGroup
 		for i := range 4 {
 			r := rand.New(rand.NewPCG(seed, uint64(round*10+i+1)))
-			clients.Go(func() { p.work(ctx, r, &mu, promised, gone) })
+			clients.Go(func() { p.work(ctx, r, &mu, &finished, promised, gone) })
+		}
+		if round%2 == 0 { // on a slow machine, the first uploads take their time
+			for end := time.Now().Add(20 * time.Second); finished.Load() == 0 && time.Now().Before(end); {
+				time.Sleep(5 * time.Millisecond)
+			}
 		}
 		time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond)
 		p.end(syscall.SIGKILL)
@@ -67,12 +74,9 @@ func TestKilledAtAnyMomentNothingIsLostOrLeftOver(t *testing.T) {
 
 // work uploads, changes and deletes images until the daemon is gone, and notes
 // what was answered: only that is promised.
-func (p *process) work(ctx context.Context, r *rand.Rand, mu *sync.Mutex, promised map[string]string, gone map[string]bool) {
+func (p *process) work(ctx context.Context, r *rand.Rand, mu *sync.Mutex, finished *atomic.Int64, promised map[string]string, gone map[string]bool) {
 	for ctx.Err() == nil {
-		data := make([]byte, r.IntN(3<<20))
-		for i := range data {
-			data[i] = byte(r.Uint32())
-		}
+		data := bytes.Repeat([]byte{byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())}, r.IntN(1<<20))
 		status, body, err := p.try(ctx, "POST", "/v2/images", "application/json",
 			strings.NewReader(`{"name":"k","disk_format":"raw","container_format":"bare"}`))
 		if err != nil || status != http.StatusCreated {
@@ -89,6 +93,7 @@ func (p *process) work(ctx context.Context, r *rand.Rand, mu *sync.Mutex, promis
 		mu.Lock()
 		promised[img.ID] = hex.EncodeToString(sum[:])
 		mu.Unlock()
+		finished.Add(1)
 		if r.IntN(2) == 0 {
 			continue
 		}
