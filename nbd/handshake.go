@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 )
@@ -37,6 +38,8 @@ type handshake struct {
 	peer    Peer
 	down    func() bool
 	log     *slog.Logger
+	limit   time.Duration // for opening what one option names
+	renew   func()        // called before each option: it has its own deadline
 
 	fixed      bool // the client knows that options can fail
 	noZeroes   bool
@@ -63,15 +66,19 @@ type option struct {
 // it opened and does not return is closed.
 func (h *handshake) run(ctx context.Context) (*deal, error) {
 	defer func() { h.hold("", nil) }()
+	h.renew()
 	if err := h.greet(); err != nil {
 		return nil, err
 	}
 	for range maxOptions {
+		h.renew()
 		o, err := h.readOption()
 		if err != nil {
 			return nil, err
 		}
-		d, over, err := h.answer(ctx, o)
+		opening, cancel := context.WithTimeoutCause(ctx, h.limit, errSlowHandshake)
+		d, over, err := h.answer(opening, o)
+		cancel()
 		if err != nil {
 			return nil, err
 		}

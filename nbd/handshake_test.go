@@ -102,6 +102,30 @@ func TestAnUnfinishedHandshakeIsCutOff(t *testing.T) {
 	}
 }
 
+// A long list takes a client long, one option after the other; still, a client
+// that haggles for ever is cut off.
+func TestEachOptionHasItsOwnDeadline(t *testing.T) {
+	lib := newLibrary(newDisk("d", mixed(block)))
+	const limit = 2 * time.Second
+	_, unix, _ := serve(t, Config{Exports: lib, HandshakeTimeout: limit})
+	p := dial(t, unix)
+	p.flags(3)
+	for range 3 {
+		time.Sleep(limit * 2 / 5)
+		p.option(optStructuredReply, nil)
+		p.expect(optStructuredReply, ack)
+	}
+	_, unix, _ = serve(t, Config{Exports: lib, HandshakeTimeout: 20 * time.Millisecond})
+	p = dial(t, unix)
+	p.flags(3)
+	for {
+		if _, err := p.Write(optionHead(optStructuredReply, 0)); err != nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func TestOptionsAreRefusedInStep(t *testing.T) {
 	secret, broken := newDisk("secret", mixed(block)), newDisk("broken", mixed(block))
 	secret.openErr = fmt.Errorf("/var/secret/path: %w", ErrForbidden)

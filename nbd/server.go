@@ -35,7 +35,7 @@ type Config struct {
 	Exports Exports
 	Log     *slog.Logger // nil: slog.Default()
 
-	HandshakeTimeout time.Duration // for the whole negotiation, opening the export included
+	HandshakeTimeout time.Duration // for each option of the negotiation, opening its export included; for all of them, 30 times that
 	StallTimeout     time.Duration // how long a client may take no byte of the replies that wait for it
 	MaxConns         int           // per listener; more are closed as they come
 	MaxInFlight      int           // requests per connection that are served at once
