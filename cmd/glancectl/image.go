@@ -127,11 +127,13 @@ func findImage(ctx context.Context, api *glanceapi.Client, arg string) (glanceap
 	if arg == "" {
 		return nil, fmt.Errorf("an empty name names no image")
 	}
-	id, notID := uuid.Parse(arg)
-	if notID == nil {
-		img, err := api.Get(ctx, id.String())
-		if e, ok := err.(*glanceapi.Error); !ok || e.Status != http.StatusNotFound {
-			return img, err
+	if id, err := uuid.Parse(arg); err == nil {
+		// First as it is spelled: an id may be in capitals, and then is another one.
+		for _, spelled := range slices.Compact([]string{arg, id.String()}) {
+			img, err := api.Get(ctx, spelled)
+			if e, ok := err.(*glanceapi.Error); !ok || e.Status != http.StatusNotFound {
+				return img, err
+			}
 		}
 	}
 	var found []glanceapi.Image

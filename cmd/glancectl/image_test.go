@@ -135,9 +135,10 @@ func TestAnImageIsFoundByIDAndByItsOnlyName(t *testing.T) {
 	odd := g.add("in:a,b", nil, nil)
 	likeID := g.add("11111111-2222-3333-4444-555555555555", nil, nil)
 	utf8 := g.add("Ảnh 映像", nil, nil)
+	capitals := g.add("cap", nil, map[string]any{"id": "6F0C4BD2-5F3A-4EA7-B2AB-0D1F0F8F5A01"})
 	for arg, want := range map[string]string{
 		one: one, strings.ToUpper(one): one, "one": one, "hid": hidden, "com": community, "in:a,b": odd,
-		"11111111-2222-3333-4444-555555555555": likeID, "Ảnh 映像": utf8,
+		"11111111-2222-3333-4444-555555555555": likeID, "Ảnh 映像": utf8, capitals: capitals,
 	} {
 		if got := g.do("image", "show", arg, "-f", "value", "-c", "id").ok(); got != want+"\n" {
 			t.Errorf("%s is %q, want %s", arg, got, want)
