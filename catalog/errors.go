@@ -15,6 +15,7 @@ var (
 	ErrQuota    = records.ErrQuota  // a *QuotaError says more
 	ErrMarker   = records.ErrMarker
 	ErrBusy     = records.ErrBusy
+	ErrFull     = records.ErrFull // the database; a store is ErrStoreFull
 	ErrTrimmed  = records.ErrTrimmed
 )
 

@@ -56,6 +56,7 @@ var sentinels = []sentinel{
 	{"ErrExists", catalog.ErrExists, http.StatusConflict, "An image with this id exists, or existed and was deleted: choose another id"},
 	{"ErrMarker", catalog.ErrMarker, http.StatusBadRequest, "The marker is not an image of this list"},
 	{"ErrBusy", catalog.ErrBusy, http.StatusServiceUnavailable, "The database is busy: try again"},
+	{"ErrFull", catalog.ErrFull, http.StatusInsufficientStorage, "The service has no room for its own records; nothing was changed: its disk needs room"},
 	{"ErrInvalid", catalog.ErrInvalid, http.StatusBadRequest, ""},
 	{"ErrProtected", catalog.ErrProtected, http.StatusForbidden, "The image is protected and cannot be deleted."},
 	{"ErrInUse", catalog.ErrInUse, http.StatusConflict, "The image is in use by another image and cannot be deleted."},

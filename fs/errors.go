@@ -60,6 +60,7 @@ var errnos = []struct {
 	{catalog.ErrQuota, syscall.EDQUOT},
 	{catalog.ErrTooLarge, syscall.EFBIG},
 	{catalog.ErrStoreFull, syscall.ENOSPC},
+	{catalog.ErrFull, syscall.ENOSPC},
 	{catalog.ErrStoreReadOnly, syscall.EROFS},
 	{catalog.ErrBodySize, syscall.EIO},
 	{catalog.ErrBody, syscall.EIO},

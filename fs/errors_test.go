@@ -34,6 +34,7 @@ var sentinels = map[string]struct {
 	"catalog.ErrFormat":        {catalog.ErrFormat, syscall.EIO},
 	"catalog.ErrUnsafe":        {catalog.ErrUnsafe, syscall.EIO},
 	"catalog.ErrBusy":          {catalog.ErrBusy, syscall.EAGAIN},
+	"catalog.ErrFull":          {catalog.ErrFull, syscall.ENOSPC},
 	"catalog.ErrStatus":        {catalog.ErrStatus, syscall.EIO},
 	"catalog.ErrFixed":         {catalog.ErrFixed, syscall.EIO},
 	"catalog.ErrInvalid":       {catalog.ErrInvalid, syscall.EINVAL},

@@ -19,6 +19,7 @@ var (
 	ErrQuota    = errors.New("over the quota")                         // see QuotaError
 	ErrMarker   = errors.New("no such marker")
 	ErrBusy     = errors.New("the database is busy")
+	ErrFull     = errors.New("the database has no room on its disk")
 	ErrTrimmed  = errors.New("the log of changes no longer reaches back so far")
 )
 

@@ -77,7 +77,7 @@ func answerAdvice(status int) string {
 	case http.StatusServiceUnavailable:
 		return "The server is busy or a store is down: try again later, and see glancectl status."
 	case http.StatusInsufficientStorage:
-		return "The store is full: delete images, or give it room."
+		return "The disk of the server's catalog or store is full: give it room."
 	}
 	return ""
 }

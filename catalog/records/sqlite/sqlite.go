@@ -15,6 +15,7 @@ import (
 	"runtime"
 
 	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sys/unix"
 
 	"glanced/catalog/records"
 )
@@ -137,8 +138,14 @@ func (e *plainError) Error() string { return e.err.Error() }
 // kind adds the sentinel of the contract that an SQLite error stands for.
 func kind(err error) error {
 	var se sqlite3.Error
-	if errors.As(err, &se) && (se.Code == sqlite3.ErrBusy || se.Code == sqlite3.ErrLocked) {
+	if !errors.As(err, &se) {
+		return err
+	}
+	switch {
+	case se.Code == sqlite3.ErrBusy || se.Code == sqlite3.ErrLocked:
 		return fmt.Errorf("%w: %w", records.ErrBusy, err)
+	case se.Code == sqlite3.ErrFull || se.SystemErrno == unix.ENOSPC || se.SystemErrno == unix.EDQUOT:
+		return fmt.Errorf("%w: %w", records.ErrFull, err)
 	}
 	return err
 }

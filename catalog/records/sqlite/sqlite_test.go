@@ -57,6 +57,26 @@ func TestTheDatabaseIsItsOwnersAlone(t *testing.T) {
 	}
 }
 
+func TestAFullDatabaseIsToldAndChangesNothing(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "c.db"), Options{})
+	defer s.Close()
+	if _, err := s.write.Exec("PRAGMA max_page_count = 40"); err != nil { // SQLite's own limit fails as a full disk does
+		t.Fatal(err)
+	}
+	img := records.Image{Status: "queued", Visibility: "private", Properties: map[string]string{"long": strings.Repeat("x", 30_000)}}
+	var err error
+	for i := 0; err == nil; i++ {
+		img.ID = fmt.Sprint("i", i)
+		_, err = s.Create(t.Context(), img)
+	}
+	if !errors.Is(err, records.ErrFull) {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(t.Context(), img.ID); !errors.Is(err, records.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
 func TestRecordsSurviveReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.db")
 	s := openStore(t, path, Options{})
