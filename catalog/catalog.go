@@ -95,6 +95,7 @@ type Catalog struct {
 
 	mu      sync.Mutex
 	uploads map[string]context.CancelCauseFunc // under way here, by image id
+	givenUp map[string][]Location              // failed ones that could not be written yet: what they left in a store
 	closing bool                               // no more of them
 	ending  sync.WaitGroup                     // counts them
 
@@ -116,6 +117,7 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 		sizeCap:      cfg.SizeCap,
 		log:          cfg.Log,
 		uploads:      map[string]context.CancelCauseFunc{},
+		givenUp:      map[string][]Location{},
 		done:         make(chan struct{}),
 	}
 	if c.failedUpload == "" {

@@ -221,25 +221,13 @@ func (u *upload) fail(ctx context.Context, cause error) error {
 			left = locs
 		}
 	}
-	gone := false
-	_, err := u.c.records.Update(ctx, u.id, func(img *Image) error {
-		gone = img.Status == Deleted
-		img.Reserved, img.Pending = 0, left
-		if img.Status != Saving {
-			return nil
-		}
-		if len(left) == 0 {
-			img.Node = ""
-		}
-		return move(img, u.c.failedUpload)
-	})
-	u.c.changes.wake()
+	gone, err := u.c.giveUp(ctx, u.id, left)
 	switch {
 	case err != nil && errors.Is(err, ErrNotFound), gone:
 		return fmt.Errorf("image %s: %w", u.id, ErrGone)
 	case err != nil:
-		// The image stays saving until the next start sweeps it.
-		u.c.log.Error("cannot give up a failed upload; it will be swept at the next start", "image", u.id, "error", err)
+		u.c.log.Error("cannot write that an upload has failed; trying on", "image", u.id, "error", err)
+		u.c.giveUpLater(u.id, left)
 	}
 	return fmt.Errorf("upload image %s: %w", u.id, cause)
 }

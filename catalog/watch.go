@@ -79,7 +79,8 @@ func (c *Catalog) Watch(ctx context.Context, since Seq) iter.Seq2[Change, error]
 }
 
 // follow polls the log of changes until ctx ends: it wakes the watchers and
-// revokes what another daemon has withdrawn.
+// revokes what another daemon has withdrawn. What could not be written of failed
+// uploads is tried again now and then.
 func (c *Catalog) follow(ctx context.Context, since Seq) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -98,6 +99,7 @@ func (c *Catalog) follow(ctx context.Context, since Seq) {
 		select {
 		case <-more:
 		case <-tick.C:
+			c.giveUpNow(ctx)
 		case <-ctx.Done():
 			return
 		}

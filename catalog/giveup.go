@@ -1,0 +1,50 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"maps"
+)
+
+// giveUp writes that an upload has ended without an image, and what it has left
+// in a store; gone tells whether the image was deleted meanwhile.
+func (c *Catalog) giveUp(ctx context.Context, id string, left []Location) (gone bool, err error) {
+	_, err = c.records.Update(ctx, id, func(img *Image) error {
+		gone = img.Status == Deleted
+		img.Reserved, img.Pending = 0, left
+		if img.Status != Saving {
+			return nil
+		}
+		if len(left) == 0 {
+			img.Node = ""
+		}
+		return move(img, c.failedUpload)
+	})
+	c.changes.wake()
+	return gone, err
+}
+
+// giveUpLater keeps what giveUp could not write, for a database that is full or
+// busy now. The image stays saving meanwhile; if this process ends before it is
+// written, the next start sweeps it.
+func (c *Catalog) giveUpLater(id string, left []Location) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.givenUp[id] = left
+}
+
+// giveUpNow tries again to write what is kept.
+func (c *Catalog) giveUpNow(ctx context.Context) {
+	c.mu.Lock()
+	kept := maps.Clone(c.givenUp)
+	c.mu.Unlock()
+	for id, left := range kept {
+		if _, err := c.giveUp(ctx, id, left); err != nil && !errors.Is(err, ErrNotFound) {
+			return // logged when it failed first
+		}
+		c.log.Info("wrote that an upload has failed", "image", id)
+		c.mu.Lock()
+		delete(c.givenUp, id)
+		c.mu.Unlock()
+	}
+}
