@@ -112,9 +112,16 @@ func (s *Store) view(ctx context.Context, what string, do func(*sql.Tx) error) e
 }
 
 func transact(ctx context.Context, db *sql.DB, what string, do func(*sql.Tx) error) error {
+	fail := func(err error) error {
+		// database/sql rolls back by itself when ctx ends, and says no more than that.
+		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return fmt.Errorf("%s: %w", what, kind(err))
+	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, kind(err))
+		return fail(err)
 	}
 	defer tx.Rollback()
 	if err := do(tx); err != nil {
@@ -122,10 +129,10 @@ func transact(ctx context.Context, db *sql.DB, what string, do func(*sql.Tx) err
 		if errors.As(err, &own) {
 			return own.err
 		}
-		return fmt.Errorf("%s: %w", what, kind(err))
+		return fail(err)
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("%s: %w", what, kind(err))
+		return fail(err)
 	}
 	return nil
 }

@@ -77,6 +77,25 @@ func TestAFullDatabaseIsToldAndChangesNothing(t *testing.T) {
 	}
 }
 
+func TestACallerThatLeavesIsNoFailureOfTheDatabase(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "c.db"), Options{})
+	defer s.Close()
+	for range 100 {
+		ctx, leave := context.WithCancel(t.Context())
+		err := s.view(ctx, "look", func(tx *sql.Tx) error {
+			leave()
+			for { // until database/sql has noticed
+				if _, err := tx.Exec("SELECT 1"); errors.Is(err, sql.ErrTxDone) {
+					return err
+				}
+			}
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestRecordsSurviveReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.db")
 	s := openStore(t, path, Options{})
