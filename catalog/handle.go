@@ -50,15 +50,29 @@ func (c *Catalog) openAs(ctx context.Context, d *disk, id string, v View) (*Hand
 	if err := openable(img, v); err != nil {
 		return nil, fmt.Errorf("open image %s: %w", id, err)
 	}
-	if err := c.disks.open(ctx, d, func(ctx context.Context) (*formats.Disk, error) { return c.openDisk(ctx, img, v) }); err != nil {
-		return nil, fmt.Errorf("open image %s: %w", id, err)
-	}
+	err = c.disks.open(ctx, d, func(ctx context.Context) (*formats.Disk, error) { return c.openDisk(ctx, img, v) })
 	select {
 	case <-d.revoked:
-		return nil, fmt.Errorf("open image %s: %w", id, ErrRevoked)
+		// Whether it opened or not: the bytes may have gone under it.
+		return nil, fmt.Errorf("open image %s: %w", id, c.whyRevoked(ctx, id, v))
 	default:
 	}
+	if err != nil {
+		return nil, fmt.Errorf("open image %s: %w", id, err)
+	}
 	return &Handle{c: c, img: img, d: d}, nil
+}
+
+// whyRevoked is what an Open would now say of an image that was withdrawn during one.
+func (c *Catalog) whyRevoked(ctx context.Context, id string, v View) error {
+	img, err := c.Get(ctx, id)
+	if err == nil {
+		err = openable(img, v)
+	}
+	if err == nil { // it is back already
+		err = ErrRevoked
+	}
+	return err
 }
 
 func openable(img Image, v View) error {

@@ -277,3 +277,31 @@ func (h hasty) Put(ctx context.Context, key string, r io.Reader, size int64) (ba
 	return h.Store.Put(ctx, key, r, size)
 }
 func (h hasty) Unwrap() backends.Store { return h.Store }
+
+// A reader that comes while an image goes is told what one after it is told, not
+// that the store has lost something.
+func TestAnOpenDuringAWithdrawalSaysWhatBecameOfTheImage(t *testing.T) {
+	for name, c := range map[string]struct {
+		withdraw func(*catalog.Catalog, string) error
+		want     error
+	}{
+		"deleted":     {func(c *catalog.Catalog, id string) error { return c.Delete(context.Background(), id) }, catalog.ErrNotFound},
+		"deactivated": {func(c *catalog.Catalog, id string) error { return c.Deactivate(context.Background(), id) }, catalog.ErrDeactivated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var w *world
+			var img catalog.Image
+			var armed atomic.Bool
+			w = newWorld(t, failing(func(op backendtest.Op) error {
+				if op == backendtest.OpOpen && armed.CompareAndSwap(true, false) {
+					return c.withdraw(w.Catalog, img.ID)
+				}
+				return nil
+			}))
+			img = w.active(t, "raw", "bare", []byte("data"))
+			armed.Store(true)
+			_, err := w.Open(t.Context(), img.ID, catalog.View{Stored: true})
+			wantErr(t, err, c.want)
+		})
+	}
+}
