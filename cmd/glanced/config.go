@@ -67,7 +67,7 @@ type logConfig struct {
 }
 
 type stagingConfig struct {
-	Path string `toml:"path"`
+	Path string `toml:"path"` // made at start; uploads go straight into a store and leave it empty
 }
 
 type quotaConfig struct {
@@ -138,7 +138,7 @@ func loadConfig(path string) (*config, error) {
 
 // dirConfig is the embedded configuration with everything below dir.
 func dirConfig(dir string) (*config, error) {
-	cfg, err := parseConfig(defaultConfig)
+	cfg, err := parseConfig(nil)
 	if err != nil {
 		return nil, fmt.Errorf("embedded configuration: %w", err)
 	}
@@ -146,22 +146,16 @@ func dirConfig(dir string) (*config, error) {
 	return cfg, cfg.finish("embedded configuration")
 }
 
+// parseConfig lays text over the embedded configuration, so default.toml is the
+// one place where defaults are kept. A list that text gives replaces the default one.
 func parseConfig(text []byte) (*config, error) {
-	cfg := &config{
-		HTTP:    httpConfig{Listen: "127.0.0.1:9292"},
-		Control: controlConfig{Socket: "control.sock", Mode: "0660"},
-		NBD:     nbdConfig{Anonymous: "public"},
-		FUSE:    fuseConfig{Passthrough: true},
-		Memory:  memoryConfig{Budget: 512 << 20},
-		Log:     logConfig{Level: "info", Format: "auto"},
-		Staging: stagingConfig{Path: "staging"},
-		Auth:    authConfig{Mode: "token"},
-		Catalog: catalogConfig{URL: "sqlite:catalog.db", FailedUpload: "queued"},
-	}
-	dec := toml.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(cfg); err != nil {
-		return nil, explainTOML(err)
+	cfg := &config{}
+	for _, layer := range [][]byte{defaultConfig, text} {
+		dec := toml.NewDecoder(bytes.NewReader(layer))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(cfg); err != nil {
+			return nil, explainTOML(err)
+		}
 	}
 	return cfg, nil
 }

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/pelletier/go-toml/v2"
 )
 
 const goodConfig = `
@@ -204,5 +207,71 @@ func TestOnlyAStaleSocketIsCleared(t *testing.T) {
 	}
 	if err := own(dir, 0o700, "no-such-group-here"); err == nil || errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an unknown group: %v", err)
+	}
+}
+
+func TestWhatTheFileLeavesOutIsAsEmbedded(t *testing.T) {
+	dir, path := writeConfig(t, `data_dir = "%DIR%"`)
+	short, err := loadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	embedded, err := dirConfig(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(short, embedded) {
+		t.Errorf("a file that only says data_dir means\n%+v\n--dir means\n%+v", short, embedded)
+	}
+
+	_, path = writeConfig(t, `data_dir = "%DIR%"
+[nbd]
+listen = ["unix:other.sock"]
+[[auth.tokens]]
+file = "ops.token"
+project = "ops"
+[[stores]]
+id = "big"
+type = "file"
+path = "big"
+`)
+	c, err := loadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.NBD.Listen) != 1 || len(c.Auth.Tokens) != 1 || len(c.Stores) != 1 {
+		t.Fatalf("the file's lists do not replace the embedded ones: %+v", c)
+	}
+	if tok := c.Auth.Tokens[0]; tok.Project != "ops" || tok.User != "" || len(tok.Roles) != 0 {
+		t.Errorf("a token takes over the embedded one's user or roles: %+v", tok)
+	}
+	if s := c.Stores[0]; s.ID != "big" {
+		t.Errorf("store %+v", s)
+	}
+}
+
+// A key that default.toml forgets would silently be false, 0 or "".
+func TestDefaultAndSampleSetTheSameKeys(t *testing.T) {
+	sample, err := os.ReadFile("../../contrib/glanced.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := func(text []byte) map[string]bool {
+		var doc map[string]any
+		if err := toml.Unmarshal(text, &doc); err != nil {
+			t.Fatal(err)
+		}
+		set := map[string]bool{"data_dir": true} // --dir says it, and a file has to
+		for section, body := range doc {
+			if table, ok := body.(map[string]any); ok {
+				for key := range table {
+					set[section+"."+key] = true
+				}
+			}
+		}
+		return set
+	}
+	if got, want := keys(defaultConfig), keys(sample); !reflect.DeepEqual(got, want) {
+		t.Errorf("default.toml sets\n%v\ncontrib/glanced.toml\n%v", got, want)
 	}
 }
