@@ -96,25 +96,6 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-// imageName is the image name that fileName spelled so. It holds for every
-// spelling that was not cut.
-func imageName(file string) string {
-	if file == emptyName {
-		return ""
-	}
-	var b strings.Builder
-	for i := 0; i < len(file); i++ {
-		if isEscape(file[i:]) {
-			c, _ := hex.DecodeString(file[i+1 : i+3])
-			b.WriteByte(c[0])
-			i += 2
-			continue
-		}
-		b.WriteByte(file[i])
-	}
-	return b.String()
-}
-
 // plainName tells whether an image id can stand as a file name as it is. Ids are
 // UUIDs, so this fails only for a record that somebody else wrote.
 func plainName(id string) bool {

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"encoding/hex"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -87,4 +88,23 @@ func FuzzNames(f *testing.F) {
 			t.Fatalf("imageName(%q) = %q, want %q", got, imageName(got), name)
 		}
 	})
+}
+
+// imageName is the image name that fileName spelled so. It holds for every
+// spelling that was not cut.
+func imageName(file string) string {
+	if file == emptyName {
+		return ""
+	}
+	var b strings.Builder
+	for i := 0; i < len(file); i++ {
+		if isEscape(file[i:]) {
+			c, _ := hex.DecodeString(file[i+1 : i+3])
+			b.WriteByte(c[0])
+			i += 2
+			continue
+		}
+		b.WriteByte(file[i])
+	}
+	return b.String()
 }
