@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -57,6 +58,7 @@ type daemon struct {
 	listens []ctl.ListenerStatus
 	failed  chan error // a listener that died
 	serving sync.WaitGroup
+	ending  atomic.Bool // stop was called
 }
 
 // start brings everything up; on failure what was up goes down again.
@@ -170,6 +172,12 @@ func (d *daemon) openDoors(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", d.cfg.FUSE.Mountpoint, err)
 		}
+		go func() { // ends with the mount, which stop takes away
+			<-d.mount.Done()
+			if !d.ending.Load() {
+				d.log.Warn("somebody unmounted the images; the other doors stay open, and a restart mounts them again", "mountpoint", d.cfg.FUSE.Mountpoint)
+			}
+		}()
 	}
 	return nil
 }
@@ -202,6 +210,7 @@ func (d *daemon) serve(kind string, ln net.Listener, run func() error) {
 // stop ends everything in reverse: no new work, then what is under way within
 // stopWithin, then the mount, then the catalog, whose close rolls back what was cut off.
 func (d *daemon) stop() error {
+	d.ending.Store(true)
 	d.notify(sd.SdNotifyStopping)
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()

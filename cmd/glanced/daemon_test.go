@@ -353,6 +353,32 @@ func TestOnlyWhoMayUseTheSocketsMayReadTheMount(t *testing.T) {
 	}
 }
 
+func TestAMountThatSomebodyTookAwayIsListedNoMore(t *testing.T) {
+	p := startDaemon(t, t.TempDir())
+	mounts := func() int {
+		_, v := p.call("GET", "/admin/mounts", "", nil)
+		list, _ := v["mounts"].([]any)
+		return len(list)
+	}
+	if got := mounts(); got != 1 {
+		t.Fatalf("%d mounts are listed after the start", got)
+	}
+	if err := syscall.Unmount(filepath.Join(p.dir, "mnt"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); mounts() != 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the mount is still listed")
+		}
+	}
+	if err := p.end(syscall.SIGTERM); err != nil {
+		t.Errorf("the end without a mount: %v\n%s", err, p.log)
+	}
+	if !strings.Contains(p.log.String(), "somebody unmounted") {
+		t.Errorf("the log does not tell:\n%s", p.log)
+	}
+}
+
 func TestHangupReopensTheLogAndReadsTokensAnew(t *testing.T) {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "glanced.toml")

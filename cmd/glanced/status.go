@@ -48,7 +48,11 @@ func (d *daemon) exportStatus(context.Context) (ctl.ExportStatus, error) {
 func (d *daemon) mountStatus(context.Context) (ctl.MountStatus, error) {
 	out := ctl.MountStatus{Mounts: []ctl.Mount{}}
 	if d.mount != nil {
-		out.Mounts = append(out.Mounts, ctl.Mount{Mountpoint: d.cfg.FUSE.Mountpoint})
+		select {
+		case <-d.mount.Done():
+		default:
+			out.Mounts = append(out.Mounts, ctl.Mount{Mountpoint: d.mount.Mountpoint()})
+		}
 	}
 	return out, nil
 }
