@@ -27,6 +27,27 @@ func globalFlags() []cli.Flag {
 	}
 }
 
+// asking is the frame of a command that asks the daemon: do gets one argument for
+// each name, the printer for the answer, and a client that is closed after it.
+func asking(s streams, names []string, do func(c *cli.Context, args []string, p *printer, api *glanceapi.Client) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		args, err := arguments(c, names...)
+		if err != nil {
+			return err
+		}
+		p, err := newPrinter(c, s)
+		if err != nil {
+			return err
+		}
+		api, err := connect(c)
+		if err != nil {
+			return err
+		}
+		defer api.Close()
+		return do(c, args, p, api)
+	}
+}
+
 // connect is a client of the server that the options, else the environment, name.
 func connect(c *cli.Context) (*glanceapi.Client, error) {
 	socket, url := c.String("socket"), c.String("url")

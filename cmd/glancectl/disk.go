@@ -93,6 +93,26 @@ func (d *disk) guest(c *cli.Context) (*formats.Disk, error) {
 	return g, nil
 }
 
+// diskAction is the frame of a command that tells something of one local FILE.
+func diskAction(s streams, tell func(*cli.Context, *printer, *disk) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		args, err := arguments(c, "FILE")
+		if err != nil {
+			return err
+		}
+		p, err := newPrinter(c, s)
+		if err != nil {
+			return err
+		}
+		d, err := openDisk(c, args[0])
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		return tell(c, p, d)
+	}
+}
+
 func diskInfoCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name: "info", Usage: "say what a disk image is, and whether it is safe", ArgsUsage: "FILE",
@@ -101,24 +121,11 @@ func diskInfoCommand(s streams) *cli.Command {
 			"glancectl disk info debian-12.qcow2",
 			"glancectl disk info suspicious.vmdk -f json"),
 		Flags:  []cli.Flag{formatFlag()},
-		Action: func(c *cli.Context) error { return diskInfo(c, s) },
+		Action: diskAction(s, diskInfo),
 	}
 }
 
-func diskInfo(c *cli.Context, s streams) error {
-	args, err := arguments(c, "FILE")
-	if err != nil {
-		return err
-	}
-	p, err := newPrinter(c, s)
-	if err != nil {
-		return err
-	}
-	d, err := openDisk(c, args[0])
-	if err != nil {
-		return err
-	}
-	defer d.close()
+func diskInfo(c *cli.Context, p *printer, d *disk) error {
 	size := d.file.Size()
 	info, err := d.driver.Inspect(c.Context, []formats.Source{d.file})
 	if err != nil {

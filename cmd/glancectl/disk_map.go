@@ -22,31 +22,18 @@ func diskMapCommand(s streams) *cli.Command {
 			"glancectl disk map debian-12.qcow2",
 			"glancectl disk map debian-12.qcow2 -f json | jq 'map(select(.data)) | length'"),
 		Flags:  []cli.Flag{formatFlag()},
-		Action: func(c *cli.Context) error { return diskMap(c, s) },
+		Action: diskAction(s, diskMap),
 	}
 }
 
-func diskMap(c *cli.Context, s streams) error {
-	args, err := arguments(c, "FILE")
-	if err != nil {
-		return err
-	}
-	p, err := newPrinter(c, s)
-	if err != nil {
-		return err
-	}
-	d, err := openDisk(c, args[0])
-	if err != nil {
-		return err
-	}
-	defer d.close()
+func diskMap(c *cli.Context, p *printer, d *disk) error {
 	g, err := d.guest(c)
 	if err != nil {
 		return err
 	}
 	defer g.Close()
 	if p.format == "json" && len(p.pick) == 0 {
-		return mapJSON(c, g, s.out)
+		return mapJSON(c, g, p.out)
 	}
 	var records []record
 	err = g.Extents(c.Context, 0, g.Size(), func(x formats.Extent) bool {

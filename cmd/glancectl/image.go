@@ -35,26 +35,13 @@ func imageShowCommand(s streams) *cli.Command {
 		Description: "Prints the fields of one image, its own properties last." + examples(
 			"glancectl image show debian-12",
 			"glancectl image show debian-12 -f value -c os_hash_value"),
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "ID|NAME")
-			if err != nil {
-				return err
-			}
-			p, err := newPrinter(c, s)
-			if err != nil {
-				return err
-			}
-			api, err := connect(c)
-			if err != nil {
-				return err
-			}
-			defer api.Close()
+		Action: asking(s, []string{"ID|NAME"}, func(c *cli.Context, args []string, p *printer, api *glanceapi.Client) error {
 			img, err := findImage(c.Context, api, args[0])
 			if err != nil {
 				return err
 			}
 			return printImage(p, img)
-		},
+		}),
 	}
 }
 

@@ -74,18 +74,13 @@ func imageCreateCommand(s streams) *cli.Command {
 			&cli.StringFlag{Name: "file", Usage: "upload the data in `FILE` (- = standard input)"},
 			&cli.BoolFlag{Name: "keep", Usage: "keep the record when the upload fails"},
 		), progressFlags()...),
-		Action: func(c *cli.Context) error { return createImage(c, s) },
+		Action: asking(s, nil, func(c *cli.Context, _ []string, p *printer, api *glanceapi.Client) error {
+			return createImage(c, s, p, api)
+		}),
 	}
 }
 
-func createImage(c *cli.Context, s streams) error {
-	if _, err := arguments(c); err != nil {
-		return err
-	}
-	p, err := newPrinter(c, s)
-	if err != nil {
-		return err
-	}
+func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) error {
 	fields := setFields(c)
 	props, err := properties(c)
 	if err != nil {
@@ -106,11 +101,6 @@ func createImage(c *cli.Context, s streams) error {
 	if c.Bool("keep") && !c.IsSet("file") {
 		return usagef(c, "--keep says what to do when the upload of --file fails; there is no --file")
 	}
-	api, err := connect(c)
-	if err != nil {
-		return err
-	}
-	defer api.Close()
 	if !c.IsSet("file") {
 		img, err := api.Create(c.Context, fields)
 		if err != nil {

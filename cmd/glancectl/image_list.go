@@ -32,23 +32,11 @@ func imageListCommand(s streams) *cli.Command {
 			&cli.BoolFlag{Name: "hidden", Usage: "only hidden images"},
 			&cli.BoolFlag{Name: "all", Usage: "all that you may see: community images of others too, and hidden ones after the rest"},
 		},
-		Action: func(c *cli.Context) error {
-			if _, err := arguments(c); err != nil {
-				return err
-			}
-			p, err := newPrinter(c, s)
-			if err != nil {
-				return err
-			}
+		Action: asking(s, nil, func(c *cli.Context, _ []string, p *printer, api *glanceapi.Client) error {
 			queries, err := listQueries(c)
 			if err != nil {
 				return err
 			}
-			api, err := connect(c)
-			if err != nil {
-				return err
-			}
-			defer api.Close()
 			var records []record
 			for _, q := range queries {
 				left := c.Int("limit") - len(records)
@@ -64,7 +52,7 @@ func imageListCommand(s streams) *cli.Command {
 			}
 			p.open = true
 			return p.list([]string{"id", "name", "status", "disk_format", "size", "visibility"}, records)
-		},
+		}),
 	}
 }
 

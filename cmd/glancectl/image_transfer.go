@@ -25,16 +25,7 @@ func imageUploadCommand(s streams) *cli.Command {
 			"glancectl image upload later disk.qcow2",
 			"zstd -dc disk.raw.zst | glancectl image upload later -"),
 		Flags: progressFlags(),
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "ID|NAME", "FILE")
-			if err != nil {
-				return err
-			}
-			api, err := connect(c)
-			if err != nil {
-				return err
-			}
-			defer api.Close()
+		Action: asking(s, []string{"ID|NAME", "FILE"}, func(c *cli.Context, args []string, _ *printer, api *glanceapi.Client) error {
 			data, err := openData(args[1], s)
 			if err != nil {
 				return err
@@ -49,7 +40,7 @@ func imageUploadCommand(s streams) *cli.Command {
 			}
 			fmt.Fprintf(s.err, "image %s uploaded\n", img.ID())
 			return nil
-		},
+		}),
 	}
 }
 
@@ -64,25 +55,18 @@ func imageDownloadCommand(s streams) *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "file", Usage: "write to `FILE` (-, the default = standard output)", Value: "-"},
 		}, progressFlags()...),
-		Action: func(c *cli.Context) error { return downloadImage(c, s) },
+		Action: asking(s, []string{"ID|NAME"}, func(c *cli.Context, args []string, _ *printer, api *glanceapi.Client) error {
+			return downloadImage(c, s, api, args[0])
+		}),
 	}
 }
 
-func downloadImage(c *cli.Context, s streams) error {
-	args, err := arguments(c, "ID|NAME")
-	if err != nil {
-		return err
-	}
+func downloadImage(c *cli.Context, s streams, api *glanceapi.Client, name string) error {
 	file := c.String("file")
 	if file == "-" && isTerminal(s.out) {
 		return usagef(c, "standard output is a terminal: name a file with --file, or pipe the data on")
 	}
-	api, err := connect(c)
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	img, err := findImage(c.Context, api, args[0])
+	img, err := findImage(c.Context, api, name)
 	if err != nil {
 		return err
 	}

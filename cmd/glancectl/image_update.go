@@ -21,19 +21,13 @@ func imageUpdateCommand(s streams) *cli.Command {
 			&cli.StringSliceFlag{Name: "remove-property", Usage: "remove the property `NAME` (repeatable)"},
 			&cli.StringSliceFlag{Name: "remove-tag", Usage: "remove the `TAG` (repeatable)"},
 		),
-		Action: func(c *cli.Context) error { return updateImage(c, s) },
+		Action: asking(s, []string{"ID|NAME"}, func(c *cli.Context, args []string, p *printer, api *glanceapi.Client) error {
+			return updateImage(c, args[0], p, api)
+		}),
 	}
 }
 
-func updateImage(c *cli.Context, s streams) error {
-	args, err := arguments(c, "ID|NAME")
-	if err != nil {
-		return err
-	}
-	p, err := newPrinter(c, s)
-	if err != nil {
-		return err
-	}
+func updateImage(c *cli.Context, name string, p *printer, api *glanceapi.Client) error {
 	ops, err := updateOps(c)
 	if err != nil {
 		return err
@@ -42,12 +36,7 @@ func updateImage(c *cli.Context, s streams) error {
 	if len(ops)+len(add)+len(remove) == 0 {
 		return usagef(c, "nothing to change: name a field, a property or a tag")
 	}
-	api, err := connect(c)
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	img, err := findImage(c.Context, api, args[0])
+	img, err := findImage(c.Context, api, name)
 	if err != nil {
 		return err
 	}

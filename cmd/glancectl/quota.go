@@ -74,20 +74,7 @@ func quotaUnsetCommand(s streams) *cli.Command {
 // quotaAction is the frame of the quota commands: change something, then show
 // what holds for the project now.
 func quotaAction(s streams, change func(*cli.Context, *glanceapi.Client, string) error) cli.ActionFunc {
-	return func(c *cli.Context) error {
-		args, err := arguments(c, "PROJECT")
-		if err != nil {
-			return err
-		}
-		p, err := newPrinter(c, s)
-		if err != nil {
-			return err
-		}
-		api, err := connect(c)
-		if err != nil {
-			return err
-		}
-		defer api.Close()
+	return asking(s, []string{"PROJECT"}, func(c *cli.Context, args []string, p *printer, api *glanceapi.Client) error {
 		if err := change(c, api, args[0]); err != nil {
 			return adminOnly(api, err)
 		}
@@ -105,7 +92,7 @@ func quotaAction(s streams, change func(*cli.Context, *glanceapi.Client, string)
 			{name: "image_count_total", value: q.ImageCountTotal, text: allowance(q.ImageCountTotal, "images")},
 			{name: "image_size_total", value: q.ImageSizeTotal, text: allowance(q.ImageSizeTotal, "MiB")},
 		})
-	}
+	})
 }
 
 func allowance(a glanceapi.Allowance, unit string) string {

@@ -108,19 +108,7 @@ func mountsCommand(s streams) *cli.Command {
 // reportAction is the frame of a command without arguments that asks the daemon
 // and prints.
 func reportAction(s streams, report func(context.Context, *glanceapi.Client, *printer) error) cli.ActionFunc {
-	return func(c *cli.Context) error {
-		if _, err := arguments(c); err != nil {
-			return err
-		}
-		p, err := newPrinter(c, s)
-		if err != nil {
-			return err
-		}
-		api, err := connect(c)
-		if err != nil {
-			return err
-		}
-		defer api.Close()
+	return asking(s, nil, func(c *cli.Context, _ []string, p *printer, api *glanceapi.Client) error {
 		return adminOnly(api, report(c.Context, api, p))
-	}
+	})
 }
