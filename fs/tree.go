@@ -28,6 +28,7 @@ import (
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/time/rate"
 )
 
 const blockSize = 4096 // preferred I/O size told to programs, bytes
@@ -36,6 +37,7 @@ const blockSize = 4096 // preferred I/O size told to programs, bytes
 type tree struct {
 	catalog     *catalog.Catalog
 	log         *slog.Logger
+	failed      rate.Sometimes // logs what fails: whoever reads can make as much as they like
 	passthrough bool
 	readers     uint32 // permission bits of files: who may read; folders add x to each r
 	index       *index
@@ -52,6 +54,7 @@ func newTree(cfg Config, log *slog.Logger) *tree {
 	t := &tree{
 		catalog:     cfg.Catalog,
 		log:         log,
+		failed:      rate.Sometimes{First: 5, Interval: time.Second},
 		passthrough: cfg.Passthrough,
 		readers:     uint32(cfg.Readers.Perm() & 0o444),
 		index:       newIndex(),
@@ -87,7 +90,7 @@ func (t *tree) record(ctx context.Context, id string) (*record, error) {
 func (t *tree) fail(what, id string, err error) syscall.Errno {
 	errno := errnoOf(err)
 	if errno == syscall.EIO {
-		t.log.Warn("fuse: cannot "+what, "image", id, "error", err)
+		t.failed.Do(func() { t.log.Warn("fuse: cannot "+what, "image", id, "error", err) })
 	}
 	return errno
 }

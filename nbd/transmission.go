@@ -15,6 +15,7 @@ import (
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // transmission is the second phase of a session: one goroutine reads requests
@@ -29,6 +30,7 @@ type transmission struct {
 	replies *replies
 	direct  bool // files can be sent by sendfile
 	stall   atomic.Int64
+	failed  rate.Sometimes // logs reads that fail: a client can make as many as it likes
 
 	ctx     context.Context // of every read; ends with the connection. Held because this type owns the goroutines.
 	cancel  context.CancelCauseFunc
@@ -51,6 +53,9 @@ type transmission struct {
 // blockSize is how many bytes of short replies are written together.
 const blockSize = 64 << 10
 
+// failureInterval is how often a session logs that a read has failed.
+const failureInterval = 10 * time.Second
+
 // maxQueue is how many segments may wait for the writer before the reader
 // waits, too.
 const maxQueue = 128
@@ -62,6 +67,7 @@ func newTransmission(x *session, d *deal, ctx context.Context, cancel context.Ca
 		mem: newBudget(cfg.ConnBytes, x.srv.mem), ctx: ctx, cancel: cancel,
 		slots: make(chan struct{}, cfg.MaxInFlight),
 	}
+	t.failed.First, t.failed.Interval = 1, failureInterval
 	t.stall.Store(int64(cfg.StallTimeout))
 	var out outlet = &stream{x.conn, &t.stall}
 	if s := newSocket(x.conn, &t.stall); s != nil {
@@ -393,7 +399,9 @@ func (t *transmission) fail(r request, err error, at *int64) {
 	}
 	o := outcomeOf(err)
 	if o.errno == errnoIO {
-		t.log.Warn("NBD read failed", "offset", r.Offset, "length", r.Length, "error", err)
+		t.failed.Do(func() {
+			t.log.Warn("NBD read failed", "offset", r.Offset, "length", r.Length, "error", err)
+		})
 	}
 	t.replies.push(segment{mem: t.failure(r, o.errno, o.text, at)})
 }

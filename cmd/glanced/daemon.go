@@ -30,7 +30,7 @@ import (
 
 const (
 	// stopWithin bounds a clean end; what is under way then is cut off and rolled back.
-	stopWithin = 8 * time.Second
+	stopWithin = 5 * time.Second
 	// headerWithin and idleWithin keep silent HTTP clients from holding sockets.
 	headerWithin = 20 * time.Second
 	idleWithin   = 2 * time.Minute
