@@ -53,11 +53,11 @@ func Open(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open file store %s: %w", cfg.Path, err)
 	}
 	if err := os.MkdirAll(root, 0o750); err != nil {
-		return nil, fmt.Errorf("open file store %s: %w", root, kind(err))
+		return nil, fmt.Errorf("make the folder of a file store; set the store's path to one that can be made: %w", err)
 	}
 	dir, err := os.OpenFile(root, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open file store %s: %w", root, kind(err))
+		return nil, fmt.Errorf("open the folder of a file store; set the store's path to one that can be read: %w", err)
 	}
 	s := &Store{id: cfg.ID, root: root, dir: dir}
 	if err := s.sweep(); err != nil {

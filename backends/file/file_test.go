@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -267,5 +268,12 @@ func TestAKilledPutLeavesNothing(t *testing.T) {
 		if left := list(t, root); len(left) > 0 {
 			t.Errorf("left after the kill: %v", left)
 		}
+	}
+}
+
+func TestAFolderThatCannotBeMadeIsNoMissingObject(t *testing.T) {
+	_, err := Open(Config{ID: "x", Path: "/proc/glanced"})
+	if err == nil || errors.Is(err, backends.ErrNotFound) || !strings.Contains(err.Error(), "/proc/glanced") {
+		t.Errorf("error %v, want one that names the folder, and is not about an object", err)
 	}
 }

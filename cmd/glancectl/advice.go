@@ -71,7 +71,7 @@ func answerAdvice(status int) string {
 	case http.StatusConflict:
 		return "See the state of the image with: glancectl image show ID"
 	case http.StatusRequestEntityTooLarge:
-		return "A quota or a size limit is in the way: see glancectl quota show PROJECT; an administrator raises it with glancectl quota set."
+		return "A quota, a size limit or the room in the store is in the way: see glancectl quota show PROJECT, which an administrator raises with glancectl quota set, and glancectl status."
 	case http.StatusUnsupportedMediaType:
 		return "See what the file is, and whether it is safe, with glancectl disk info FILE; declare its format with --disk-format."
 	case http.StatusServiceUnavailable:
