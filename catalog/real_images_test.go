@@ -130,8 +130,9 @@ func TestRealImagesThatAreNotSafeAreRefusedWithAReason(t *testing.T) {
 func TestARealEncryptedImageIsStoredOnly(t *testing.T) {
 	w := withQemu(t)
 	path := filepath.Join(t.TempDir(), "encrypted")
+	// AES, for making a LUKS image fails where the CPU's time cannot be told well.
 	formattest.Run(t, "qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=x",
-		"-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, "8M")
+		"-o", "encrypt.format=aes,encrypt.key-secret=s", path, "8M")
 	image, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -400,3 +400,17 @@ func TestAnImageWithoutDataAnswers204(t *testing.T) {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 }
+
+func TestAnImageThatIsStoredOnlySaysWhy(t *testing.T) {
+	w := newWorld(t, options{})
+	id := w.create(map[string]any{"disk_format": "vdi", "container_format": "ova"})
+	w.upload(id, []byte("not a disk"))
+	if img := w.show(id); img["status"] != "active" || !strings.Contains(fmt.Sprint(img["os_glance_disk_error"]), "vdi") {
+		t.Errorf("%v", img)
+	}
+	raw := w.create(nil)
+	w.upload(raw, []byte("a disk"))
+	if _, there := w.show(raw)["os_glance_disk_error"]; there {
+		t.Error("a readable image has a disk error")
+	}
+}

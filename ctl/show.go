@@ -52,6 +52,10 @@ func renderImage(img catalog.Image) map[string]any {
 	} {
 		out[k] = v
 	}
+	if img.DiskError != "" {
+		// Under the prefix that Glance keeps for what the service says itself.
+		out["os_glance_disk_error"] = img.DiskError
+	}
 	if ids := storesOf(img); len(ids) > 0 && img.Status != catalog.Deactivated {
 		out["stores"] = strings.Join(ids, ",")
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -37,6 +38,7 @@ type config struct {
 type httpConfig struct {
 	Listen         string `toml:"listen"`          // host:port; "" = no HTTP
 	AllowPlaintext bool   `toml:"allow_plaintext"` // listen beyond loopback without TLS
+	TrustForwarded bool   `toml:"trust_forwarded"` // a proxy in front sets X-Forwarded-Proto and X-Forwarded-Host
 }
 
 type controlConfig struct {
@@ -160,6 +162,9 @@ func parseConfig(text []byte) (*config, error) {
 	return cfg, nil
 }
 
+// goWords is how go-toml says what would have been right, in terms of this program.
+var goWords = regexp.MustCompile(` into struct field \S+ of type (\S+)`)
+
 // explainTOML names the line and the key, which go-toml keeps beside its message.
 func explainTOML(err error) error {
 	var strict *toml.StrictMissingError
@@ -174,7 +179,7 @@ func explainTOML(err error) error {
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
 		row, _ := decode.Position()
-		return fmt.Errorf("line %d: %w", row, err)
+		return fmt.Errorf("line %d: %s", row, goWords.ReplaceAllString(decode.Error(), ": $1 is wanted here"))
 	}
 	return err
 }

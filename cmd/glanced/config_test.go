@@ -77,6 +77,7 @@ func TestBadConfigSaysWhereAndWhatToDo(t *testing.T) {
 		"unknown key":                  {`budget = "64MiB"`, "budget = \"64MiB\"\nbugdet = 1", `unknown key "memory.bugdet"`},
 		"unknown key names its line":   {`[fuse]`, "colour = 1\n[fuse]", "line 11: unknown key"},
 		"syntax error names its line":  {`mode = "0600"`, `mode = `, "line 7"},
+		"wrong type":                   {`mode = "0600"`, `mode = 600`, "line 7: toml: cannot decode TOML integer: string is wanted here"},
 		"no size":                      {`"64MiB"`, `"64 megs"`, "write it like 512MiB"},
 		"size overflow":                {`"64MiB"`, `"9999999999TiB"`, "write it like 512MiB"},
 		"tiny budget":                  {`"64MiB"`, `"1MiB"`, "at least 32MiB"},

@@ -147,7 +147,7 @@ func (d *daemon) openDoors(ctx context.Context) error {
 		d.serve("nbd", ln, func() error { return d.nbd.Serve(ln) })
 	}
 
-	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, Log: d.log.With("subsystem", "ctl"),
+	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, TrustForwarded: d.cfg.HTTP.TrustForwarded, Log: d.log.With("subsystem", "ctl"),
 		Admin: ctl.Admin{Status: d.status, Exports: d.exportStatus, Mounts: d.mountStatus}})
 	ln, err := d.listen("unix", d.cfg.Control.Socket, mode, d.cfg.Control.Group)
 	if err != nil {

@@ -125,6 +125,11 @@ func testSizeQuota(t *testing.T, s records.Store) {
 		t.Errorf("one byte over: %v", err)
 	}
 	update(t, s, img.ID, func(i *records.Image) { i.Reserved = 2 * mib })
+	// What the image has itself is not what is in its way.
+	_, err = s.Update(t.Context(), img.ID, func(i *records.Image) error { i.Reserved = 5 * mib; return nil })
+	if !errors.As(err, &qe) || *qe != (records.QuotaError{Project: "p", Resource: "image_size_total", Limit: 100, Usage: 98, Delta: 5}) {
+		t.Errorf("an image that grows: %v", err)
+	}
 }
 
 func testLoweredQuota(t *testing.T, s records.Store) {

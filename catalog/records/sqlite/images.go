@@ -58,7 +58,7 @@ func (s *Store) Create(ctx context.Context, img records.Image) (records.Image, e
 		if err != nil {
 			return err
 		}
-		if err := s.checkQuota(ctx, tx, img.Owner, before); err != nil {
+		if err := s.checkQuota(ctx, tx, img.Owner, before, 0); err != nil {
 			return err
 		}
 		if err := insertParts(ctx, tx, pk, img); err != nil {
@@ -107,10 +107,17 @@ func (s *Store) Update(ctx context.Context, id string, change func(*records.Imag
 		if err != nil {
 			return err
 		}
+		var own int64 // bytes of before that are this image's
+		if old.img.Owner == img.Owner && old.img.Status != records.Deleted {
+			own = old.img.Reserved
+			if old.img.Size != nil {
+				own += *old.img.Size
+			}
+		}
 		if err := updateImage(ctx, tx, old.pk, img); err != nil {
 			return err
 		}
-		if err := s.checkQuota(ctx, tx, img.Owner, before); err != nil {
+		if err := s.checkQuota(ctx, tx, img.Owner, before, own); err != nil {
 			return err
 		}
 		if err := replaceParts(ctx, tx, old.pk, old.img, img); err != nil {

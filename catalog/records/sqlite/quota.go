@@ -60,8 +60,9 @@ func (s *Store) usage(ctx context.Context, tx *sql.Tx, project string) (u record
 
 // checkQuota compares what project has now, inside tx, with its limits, where it
 // has grown since before. So a project whose limit was lowered below what it has
-// can still change and delete its images.
-func (s *Store) checkQuota(ctx context.Context, tx *sql.Tx, project string, before records.Usage) error {
+// can still change and delete its images. own is how much of before is of the
+// image that grows: whoever is refused is told what the others take.
+func (s *Store) checkQuota(ctx context.Context, tx *sql.Tx, project string, before records.Usage, own int64) error {
 	after, err := s.usage(ctx, tx, project)
 	if err != nil {
 		return err
@@ -80,7 +81,7 @@ func (s *Store) checkQuota(ctx context.Context, tx *sql.Tx, project string, befo
 	// Compared in MiB rounded up, so that a limit near the largest int64 cannot overflow.
 	if q.ImageSizeTotal > 0 && after.ImageBytes > before.ImageBytes && ceilMiB(after.ImageBytes) > q.ImageSizeTotal {
 		return &records.QuotaError{Project: project, Resource: "image_size_total",
-			Limit: q.ImageSizeTotal, Usage: ceilMiB(before.ImageBytes), Delta: ceilMiB(after.ImageBytes - before.ImageBytes)}
+			Limit: q.ImageSizeTotal, Usage: ceilMiB(before.ImageBytes - own), Delta: ceilMiB(after.ImageBytes - before.ImageBytes + own)}
 	}
 	return nil
 }
