@@ -5,10 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 work=$(mktemp -d /tmp/glanced-readme.XXXXXX)
-run= daemon=
+run=
 cleanup() {
-	if [ -n "$daemon" ]; then
-		kill -TERM "$daemon" 2>/dev/null || true
+	if [ -n "$run" ]; then
+		kill -TERM "$run" 2>/dev/null || true # make hands it on
 		wait "$run" 2>/dev/null || true
 	fi
 	if mountpoint -q var/mnt; then umount -l var/mnt; fi
@@ -25,7 +25,6 @@ for _ in $(seq 1200); do # it may have to install and to build
 	kill -0 "$run" 2>/dev/null || { cat "$work/welcome" "$work/log" >&2; exit 1; }
 	sleep 0.5
 done
-daemon=$(pgrep -P "$run" -x glanced)
 
 echo '== what make run prints'
 sed -n '/glanced is ready/,$p' "$work/welcome" | tee "$work/ready"
