@@ -5,7 +5,7 @@ set -euo pipefail
 
 declare -A sets=(
 	[build]="gcc libc6-dev pkg-config libdeflate-dev libzstd-dev fuse3 qemu-utils libnbd-bin"
-	[test]="mount util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient"
+	[test]="file mount util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient"
 )
 
 missing=()
