@@ -12,6 +12,14 @@ import (
 	"glanced/backends"
 )
 
+// The abilities that the file store has; without one of them its part of the
+// conformance suite would be skipped, and sendfile and holes with it.
+var (
+	_ backends.Locator    = (*Store)(nil)
+	_ backends.FileRanger = (*blob)(nil)
+	_ backends.Extenter   = (*blob)(nil)
+)
+
 // blob is one open file. Its size and version are those at opening.
 type blob struct {
 	f       *os.File
