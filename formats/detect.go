@@ -9,10 +9,25 @@ import (
 // Detect says which of drivers an image that begins with head is of: exactly one
 // name, or "raw" when none recognises it. Two that recognise it is a polyglot,
 // refused with ErrFormat, as in OpenStack's format inspector.
-func Detect(drivers []Driver, head []byte) (string, error) {
+func Detect(drivers []Driver, head []byte) (string, error) { return detect(drivers, head, nil) }
+
+// DetectSource is Detect for who has all of an image: its end is looked at too.
+func DetectSource(ctx context.Context, drivers []Driver, src Source) (string, error) {
+	head, err := ReadHead(ctx, src)
+	if err != nil {
+		return "", err
+	}
+	tail := make([]byte, min(TailLen, src.Size()))
+	if err := src.ReadAt(ctx, tail, src.Size()-int64(len(tail))); err != nil {
+		return "", fmt.Errorf("read the last %d bytes: %w", len(tail), err)
+	}
+	return detect(drivers, head, tail)
+}
+
+func detect(drivers []Driver, head, tail []byte) (string, error) {
 	var names []string
 	for _, d := range drivers {
-		if d.Probe != nil && d.Probe(head) {
+		if d.Probe != nil && d.Probe(head) || d.ProbeTail != nil && d.ProbeTail(tail) {
 			names = append(names, d.Name)
 		}
 	}

@@ -141,7 +141,10 @@ const (
 type Ref struct {
 	Kind   RefKind `json:"kind"`
 	Name   string  `json:"name"`             // as written in the image, valid UTF-8, at most 4 KiB
-	Format string  `json:"format,omitempty"` // what the image says the other file is, if it does
+	Format string  `json:"format,omitempty"` // what the image says the other file is, if it does: a disk_format word
+	// Identity is what the image says of the other disk's content (Info.Identity):
+	// one that has another was changed, or is not the one. "" = it does not say.
+	Identity string `json:"identity,omitempty"`
 }
 
 // Resolver supplies what a Ref stands for: a parent Disk (backing file, parent)
@@ -159,19 +162,30 @@ type Sourcer interface {
 
 // Options of Open. The zero value is the active disk with a private table cache.
 type Options struct {
-	Snapshot string  // the name or id of an internal snapshot; "" = the active disk
+	Snapshot string  // the id, or else the name, of an internal snapshot; "" = the active disk
 	Tables   *Tables // shared cache of metadata tables; nil = a small private one
+}
+
+// Snapshot is an earlier state of the disk, kept inside its image.
+type Snapshot struct {
+	ID          string `json:"id"`             // valid UTF-8, as Name
+	Name        string `json:"name,omitempty"` // need not be unique
+	VirtualSize int64  `json:"virtual_size"`   // bytes
 }
 
 // Info describes an image from its metadata alone.
 type Info struct {
-	Format      string   `json:"format"`                 // Glance's disk_format word
-	Variant     string   `json:"variant,omitempty"`      // "v3, zstd", "streamOptimized"
-	VirtualSize int64    `json:"virtual_size"`           // bytes
-	ClusterSize int64    `json:"cluster_size,omitempty"` // bytes; 0 = none
-	Encrypted   bool     `json:"encrypted,omitempty"`
-	Refs        []Ref    `json:"references,omitempty"` // found, never opened
-	Snapshots   []string `json:"snapshots,omitempty"`
+	Format      string `json:"format"`                 // Glance's disk_format word
+	Variant     string `json:"variant,omitempty"`      // "v3, zstd", "streamOptimized"
+	VirtualSize int64  `json:"virtual_size"`           // bytes
+	ClusterSize int64  `json:"cluster_size,omitempty"` // bytes; 0 = none
+	Encrypted   bool   `json:"encrypted,omitempty"`
+	Refs        []Ref  `json:"references,omitempty"` // found, never opened
+	// Identity names the content, for images made on this one: a vmdk's CID, a
+	// vhd's unique id, a vhdx's data write GUID. "" = the format has none.
+	Identity  string     `json:"identity,omitempty"`
+	Snapshots []Snapshot `json:"snapshots,omitempty"` // disks inside, for Options.Snapshot
+	Bitmaps   []string   `json:"bitmaps,omitempty"`   // names of dirty bitmaps; what they say is not read
 	// Refused is why Open would refuse this image when its references are not
 	// resolved: it wraps ErrReference, ErrEncrypted, ErrUnsupported, ErrCorrupt
 	// or ErrLimit. nil = safe to serve.
@@ -200,6 +214,9 @@ type Driver struct {
 	// Probe reports whether an image that begins with head (at least ProbeLen
 	// bytes, or the whole image) could be of this format. nil: never guessed, only declared.
 	Probe func(head []byte) bool
+	// ProbeTail reports the same from the last TailLen bytes. It is set only where
+	// some images of the format show nothing in their head (fixed vhd); nil elsewhere.
+	ProbeTail func(tail []byte) bool
 	// Inspect reads metadata only, follows nothing, and says what the image is
 	// and whether it may be served. It fails with ErrFormat, or ErrCorrupt where
 	// the header makes no sense at all. srcs[0] is the image itself.
@@ -211,3 +228,6 @@ type Driver struct {
 
 // ProbeLen is how many leading bytes Probe wants to see.
 const ProbeLen = 64 << 10
+
+// TailLen is how many of its last bytes an image is recognised by.
+const TailLen = 512

@@ -58,13 +58,8 @@ func openDisk(c *cli.Context, path string) (*disk, error) {
 		return nil, err
 	}
 	if !c.IsSet("format") {
-		head, err := formats.ReadHead(c.Context, file)
-		if err == nil {
-			var name string
-			if name, err = formats.Detect(drivers, head); err == nil {
-				driver, _ = formats.Find(drivers, name)
-			}
-		}
+		name, err := formats.DetectSource(c.Context, drivers, file)
+		driver, _ = formats.Find(drivers, name)
 		if err != nil {
 			file.Close()
 			if errors.Is(err, formats.ErrFormat) { // of two formats at once
@@ -174,7 +169,7 @@ func infoRecord(path string, info formats.Info, size int64, allocated any, refus
 		{name: "cluster_size", value: info.ClusterSize},
 		{name: "encrypted", value: info.Encrypted},
 		{name: "references", value: info.Refs, text: references(info.Refs)},
-		{name: "snapshots", value: info.Snapshots},
+		{name: "snapshots", value: info.Snapshots, text: snapshotNames(info.Snapshots)},
 		{name: "safe", value: refused == nil, text: "yes"},
 		{name: "refused", value: nil},
 	}
@@ -185,7 +180,7 @@ func infoRecord(path string, info formats.Info, size int64, allocated any, refus
 		r[8].value = []formats.Ref{}
 	}
 	if info.Snapshots == nil {
-		r[9].value = []string{}
+		r[9].value = []formats.Snapshot{}
 	}
 	if refused != nil {
 		r[10].text = "no"
@@ -215,6 +210,21 @@ func references(refs []formats.Ref) string {
 		parts = append(parts, text)
 	}
 	return strings.Join(parts, ", ")
+}
+
+func snapshotNames(snapshots []formats.Snapshot) string {
+	if len(snapshots) == 0 {
+		return "none"
+	}
+	var names []string
+	for _, s := range snapshots {
+		name := s.ID
+		if s.Name != "" {
+			name = fmt.Sprintf("%s (id %s)", s.Name, s.ID)
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // regularOrDevice refuses what has no fixed content to look into.

@@ -20,7 +20,7 @@ const (
 const subclusters = 32 // of a cluster with an extended entry
 
 // mapCluster adds the cluster at a guest offset, whose L2 entry b begins with.
-func (l *layout) mapCluster(r *run, guest int64, b []byte) error {
+func (l *layout) mapCluster(r *formats.Run, guest int64, b []byte) error {
 	entry := binary.BigEndian.Uint64(b)
 	if entry&compressedFlag != 0 {
 		return l.mapCompressed(r, guest, entry)
@@ -43,9 +43,9 @@ func (l *layout) mapCluster(r *run, guest int64, b []byte) error {
 	}
 	switch {
 	case entry&zeroFlag != 0:
-		r.add(formats.Extent{Off: guest, Len: l.clusterSize(), Kind: formats.Zero})
+		r.Add(formats.Extent{Off: guest, Len: l.clusterSize(), Kind: formats.Zero})
 	case !allocated:
-		r.add(formats.Extent{Off: guest, Len: l.clusterSize(), Kind: formats.Absent})
+		r.Add(formats.Extent{Off: guest, Len: l.clusterSize(), Kind: formats.Absent})
 	default:
 		return l.mapData(r, guest, l.clusterSize(), host, 0)
 	}
@@ -54,7 +54,7 @@ func (l *layout) mapCluster(r *run, guest int64, b []byte) error {
 
 // mapSubclusters adds a cluster with an extended L2 entry: the low half of bitmap
 // says which subclusters are allocated, the high half which read as zeros.
-func (l *layout) mapSubclusters(r *run, guest, host int64, allocated bool, bitmap uint64) error {
+func (l *layout) mapSubclusters(r *formats.Run, guest, host int64, allocated bool, bitmap uint64) error {
 	alloc, zero := uint32(bitmap), uint32(bitmap>>32)
 	if alloc&zero != 0 {
 		return corruptf("subclusters %#x are both allocated and zero", alloc&zero)
@@ -73,9 +73,9 @@ func (l *layout) mapSubclusters(r *run, guest, host int64, allocated bool, bitma
 				return err
 			}
 		case zero>>i&1 != 0:
-			r.add(formats.Extent{Off: guest + off, Len: length, Kind: formats.Zero})
+			r.Add(formats.Extent{Off: guest + off, Len: length, Kind: formats.Zero})
 		default:
-			r.add(formats.Extent{Off: guest + off, Len: length, Kind: formats.Absent})
+			r.Add(formats.Extent{Off: guest + off, Len: length, Kind: formats.Absent})
 		}
 		i += n
 	}
@@ -94,20 +94,20 @@ func sameBits(b uint32) int {
 //
 // The file's last cluster may be short: what is missing reads as zeros, as in
 // QEMU. A cluster that is missing whole is corruption.
-func (l *layout) mapData(r *run, guest, n, host, skip int64) error {
+func (l *layout) mapData(r *formats.Run, guest, n, host, skip int64) error {
 	src, number := l.clusters()
 	if host >= src.Size() {
 		return corruptf("it lies at %d, past the end of the file (%d bytes)", host, src.Size())
 	}
 	stored := min(n, max(0, src.Size()-host-skip))
-	r.add(formats.Extent{Off: guest, Len: stored, Kind: formats.Data, Src: number, Pos: host + skip, N: stored})
-	r.add(formats.Extent{Off: guest + stored, Len: n - stored, Kind: formats.Zero})
+	r.Add(formats.Extent{Off: guest, Len: stored, Kind: formats.Data, Src: number, Pos: host + skip, N: stored})
+	r.Add(formats.Extent{Off: guest + stored, Len: n - stored, Kind: formats.Zero})
 	return nil
 }
 
 // mapCompressed adds a compressed cluster. Its entry holds a byte offset, and
 // above it the number of sectors beyond the one in which the bytes begin.
-func (l *layout) mapCompressed(r *run, guest int64, entry uint64) error {
+func (l *layout) mapCompressed(r *formats.Run, guest int64, entry uint64) error {
 	if l.dataFile != nil {
 		return corruptf("L2 entry %#x: a compressed cluster in an image with a data file", entry)
 	}
@@ -117,7 +117,7 @@ func (l *layout) mapCompressed(r *run, guest int64, entry uint64) error {
 	if host >= l.image.Size() {
 		return corruptf("its compressed bytes lie at %d, past the end of the image (%d bytes)", host, l.image.Size())
 	}
-	r.add(formats.Extent{
+	r.Add(formats.Extent{
 		Off: guest, Len: l.clusterSize(), Kind: formats.Compressed,
 		Pos: host, N: min((more+1)*512-host%512, l.image.Size()-host),
 		Codec: l.codec, Full: l.clusterSize(),

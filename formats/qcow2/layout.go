@@ -58,13 +58,13 @@ func (l *layout) clusters() (formats.Source, int) {
 // other merged. Each L2 table that an image holds is visited once at most: one
 // call looks at no more entries than the image has room for.
 func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
-	if off < 0 || n < 0 || off > l.disk.size-n {
-		return fmt.Errorf("%w: %d bytes at %d of a disk of %d", formats.ErrRange, n, off, l.disk.size)
+	r, err := formats.NewRun(l.disk.size, off, n, yield)
+	if err != nil {
+		return err
 	}
-	r := &run{from: off, to: off + n, yield: yield}
 	perTable := l.bytesPerTable()
 	room := l.image.Size() / l.clusterSize() // how many L2 tables the image can hold
-	for at := off; at < r.to && !r.stopped; {
+	for at := off; at < r.End() && !r.Stopped(); {
 		index := at / perTable
 		next := min((index+1)*perTable, l.disk.size)
 		l2, err := l.l2Table(ctx, index)
@@ -72,19 +72,19 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 			return err
 		}
 		if l2 == 0 {
-			r.add(formats.Extent{Off: at, Len: next - at, Kind: formats.Absent})
+			r.Add(formats.Extent{Off: at, Len: next - at, Kind: formats.Absent})
 			at = next
 			continue
 		}
 		if room--; room < 0 {
 			return corruptf("L1 entries point to more L2 tables than the image can hold: some are used twice")
 		}
-		if err := l.mapTable(ctx, r, l2, index*perTable, at); err != nil {
+		if err := l.mapTable(ctx, &r, l2, index*perTable, at); err != nil {
 			return err
 		}
 		at = next
 	}
-	r.flush()
+	r.Flush()
 	return nil
 }
 
@@ -110,11 +110,11 @@ func (l *layout) l2Table(ctx context.Context, index int64) (int64, error) {
 
 // mapTable maps from guest offset at up to the end of the L2 table at host offset
 // l2, which maps the disk from guest offset base on, or of the run.
-func (l *layout) mapTable(ctx context.Context, r *run, l2, base, at int64) error {
+func (l *layout) mapTable(ctx context.Context, r *formats.Run, l2, base, at int64) error {
 	size := l.entrySize()
 	perSlice := min(sliceSize, l.clusterSize()) / size
-	end := min(r.to, base+l.bytesPerTable())
-	for at < end && !r.stopped {
+	end := min(r.End(), base+l.bytesPerTable())
+	for at < end && !r.Stopped() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -124,7 +124,7 @@ func (l *layout) mapTable(ctx context.Context, r *run, l2, base, at int64) error
 		if err != nil {
 			return fmt.Errorf("L2 table: %w", err)
 		}
-		for ; i < first+perSlice && at < end && !r.stopped; i++ {
+		for ; i < first+perSlice && at < end && !r.Stopped(); i++ {
 			guest := base + i<<l.clusterBits
 			if err := l.mapCluster(r, guest, b[(i-first)*size:]); err != nil {
 				return fmt.Errorf("cluster at guest offset %d: %w", guest, err)
@@ -133,50 +133,4 @@ func (l *layout) mapTable(ctx context.Context, r *run, l2, base, at int64) error
 		}
 	}
 	return nil
-}
-
-// run collects the extents of one Map call: it clips them to the request, and
-// joins those that continue each other.
-type run struct {
-	from, to int64 // guest range asked for
-	yield    func(formats.Extent) bool
-	last     formats.Extent // not yet yielded; Len 0 = none
-	stopped  bool
-}
-
-// add takes the next extent, which may reach beyond what was asked for.
-func (r *run) add(x formats.Extent) {
-	from, to := max(x.Off, r.from), min(x.End(), r.to)
-	if from >= to || r.stopped {
-		return
-	}
-	switch x.Kind {
-	case formats.Data:
-		x.Pos += from - x.Off
-		x.N = to - from
-	case formats.Compressed:
-		x.Skip += from - x.Off
-	}
-	x.Off, x.Len = from, to-from
-	if r.last.Len > 0 && r.last.Kind == x.Kind {
-		switch {
-		case x.Kind == formats.Absent, x.Kind == formats.Zero:
-			r.last.Len += x.Len
-			return
-		case x.Kind == formats.Data && r.last.Src == x.Src && r.last.Pos+r.last.N == x.Pos:
-			r.last.Len += x.Len
-			r.last.N += x.N
-			return
-		}
-	}
-	r.flush()
-	r.last = x
-}
-
-// flush yields what is collected.
-func (r *run) flush() {
-	if r.last.Len > 0 && !r.stopped {
-		r.stopped = !r.yield(r.last)
-	}
-	r.last = formats.Extent{}
 }

@@ -53,7 +53,7 @@ func (h *header) info() formats.Info {
 		Refused:     h.refused,
 	}
 	for _, s := range h.snapshots {
-		info.Snapshots = append(info.Snapshots, s.label())
+		info.Snapshots = append(info.Snapshots, formats.Snapshot{ID: s.id, Name: s.name, VirtualSize: s.disk.size})
 	}
 	if info.Refused == nil && len(h.refs) > 0 {
 		ref := h.refs[0]
@@ -95,26 +95,16 @@ func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o form
 // resolve asks r for the files that the image refers to; the data file comes last,
 // so that it is never left open by the failure of another.
 func (l *layout) resolve(ctx context.Context, r formats.Resolver) error {
+	var err error
 	for _, ref := range l.refs {
-		refusal := fmt.Errorf("%w: %s %q: give it, or flatten the image first (qemu-img convert)", formats.ErrReference, ref.Kind, ref.Name)
-		if r == nil {
-			return refusal
-		}
-		disk, src, err := r(ctx, ref)
-		if err != nil {
-			return fmt.Errorf("%s %q: %w", ref.Kind, ref.Name, err)
-		}
 		switch ref.Kind {
 		case formats.RefBacking:
-			if disk == nil {
-				return refusal
-			}
-			l.parent = disk
+			l.parent, err = r.Disk(ctx, ref)
 		case formats.RefDataFile:
-			if src == nil {
-				return refusal
-			}
-			l.dataFile = src
+			l.dataFile, err = r.Source(ctx, ref)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -15,14 +15,6 @@ type snapshot struct {
 	disk     table
 }
 
-// label is what a person calls it.
-func (s snapshot) label() string {
-	if s.name != "" {
-		return s.name
-	}
-	return s.id
-}
-
 const (
 	maxSnapshots      = 65536   // QEMU's own limit
 	maxSnapshotTable  = 4 << 20 // bytes

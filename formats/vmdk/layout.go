@@ -35,20 +35,18 @@ func (l *layout) Close() error {
 
 // Map reads the grain tables of the range, and nothing of the grains.
 func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
-	if off < 0 || n < 0 || off > l.Size()-n {
-		return fmt.Errorf("%w: %d bytes at %d of a disk of %d", formats.ErrRange, n, off, l.Size())
+	run, err := formats.NewRun(l.Size(), off, n, yield)
+	if err != nil {
+		return err
 	}
-	run := runs{yield: yield}
-	for end := off + n; off < end; {
+	for end := run.End(); off < end && !run.Stopped(); {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		t := off / l.h.tableSpan()
 		tableEnd := min((t+1)*l.h.tableSpan(), end)
 		if l.dir.tables[t] == 0 {
-			if !run.add(formats.Extent{Off: off, Len: tableEnd - off, Kind: formats.Absent}) {
-				return nil
-			}
+			run.Add(formats.Extent{Off: off, Len: tableEnd - off, Kind: formats.Absent})
 			off = tableEnd
 			continue
 		}
@@ -56,18 +54,16 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 		if err != nil {
 			return fmt.Errorf("vmdk grain table %d: %w", t, err)
 		}
-		for off < tableEnd {
+		for off < tableEnd && !run.Stopped() {
 			x, err := l.grain(table, off, tableEnd)
 			if err != nil {
 				return err
 			}
-			if !run.add(x) {
-				return nil
-			}
+			run.Add(x)
 			off = x.End()
 		}
 	}
-	run.flush()
+	run.Flush()
 	return nil
 }
 
@@ -137,40 +133,4 @@ func following(table []byte, i int) int64 {
 // and memory setting: nine bits for each byte where nothing compresses.
 func codedBound(size int64) int64 {
 	return sectors(markerBytes+size+(size+7)/8+(size+63)/64+11) * sector
-}
-
-// runs joins neighbouring extents that continue each other.
-type runs struct {
-	yield func(formats.Extent) bool
-	last  formats.Extent // Len 0: none yet
-}
-
-// add takes the next extent; false says that no more are wanted.
-func (r *runs) add(x formats.Extent) bool {
-	l := &r.last
-	if l.Len > 0 && l.Kind == x.Kind {
-		switch x.Kind {
-		case formats.Absent, formats.Zero:
-			l.Len += x.Len
-			return true
-		case formats.Data:
-			if l.Pos+l.N == x.Pos {
-				l.Len += x.Len
-				l.N += x.N
-				return true
-			}
-		}
-	}
-	if l.Len > 0 && !r.yield(*l) {
-		return false
-	}
-	*l = x
-	return true
-}
-
-// flush yields the last extent.
-func (r *runs) flush() {
-	if r.last.Len > 0 {
-		r.yield(r.last)
-	}
 }

@@ -68,25 +68,13 @@ func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o form
 		if img.delta == nil || r == nil {
 			return nil, err
 		}
-		if l.parent, err = resolveParent(ctx, r, *img.delta); err != nil {
+		if l.parent, err = r.Disk(ctx, *img.delta); err != nil {
 			return nil, err
 		}
 		l.info.Refused = nil
 	}
 	l.tables = o.Tables.Reader(srcs[0])
 	return l, nil
-}
-
-// resolveParent asks r for the disk below a delta.
-func resolveParent(ctx context.Context, r formats.Resolver, ref formats.Ref) (*formats.Disk, error) {
-	disk, src, err := r(ctx, ref)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("parent of a vmdk delta: %w", err)
-	case disk == nil || src != nil:
-		return nil, fmt.Errorf("%w: the resolver supplied no disk for the parent of a vmdk delta", formats.ErrReference)
-	}
-	return disk, nil
 }
 
 // image is what the metadata of one file says, its grain tables left out.
