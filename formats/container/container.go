@@ -1,0 +1,82 @@
+// Package container is the contract for files that hold a disk image: an archive
+// with the image in it, or the image compressed. A container is opened into
+// Sources, which formats are then opened from; it knows no disk format.
+//
+// One folder below this one is one kind of container.
+package container
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"glanced/formats"
+)
+
+// Sentinels of the contract, beside those of package formats: a container that
+// makes no sense is formats.ErrCorrupt, one that is not of its kind
+// formats.ErrFormat, one past the limits formats.ErrLimit.
+var (
+	ErrNoDisk = errors.New("the container holds no disk image")
+	ErrDigest = errors.New("a file in the container is not what its manifest says")
+)
+
+// Spool keeps what a stream decompresses to. It returns what fill wrote, as a
+// Source that the caller closes: now, or at an earlier time for the same
+// container, without calling fill. Zeros need take no room. When fill fails,
+// nothing is kept and its error is returned.
+type Spool func(ctx context.Context, fill func(ctx context.Context, w io.Writer) error) (formats.Source, error)
+
+// Options of Open.
+type Options struct {
+	Spool Spool // where compressed content goes; nil: formats.ErrUnsupported
+	// MaxBytes is the most that compressed content may decompress to, 0 = 1 TiB;
+	// MaxRatio the most that it may grow by once it is over 64 MiB, 0 = 1000.
+	// Over them is formats.ErrLimit.
+	MaxBytes int64
+	MaxRatio int64
+}
+
+// Opened is what an opened container holds.
+type Opened struct {
+	// Image is the disk image inside. It owns the container's source from here on.
+	Image formats.Source
+	// Name is what the container calls it: untrusted text, valid UTF-8; "" = nothing.
+	Name string
+	// Beside supplies other files of the container that the image refers to, valid
+	// until Image is closed. nil = there are none.
+	Beside formats.Resolver
+	// Others are the names of disk images in the container that are not Image.
+	Others []string
+}
+
+// Verifier checks a container while it streams by. Write takes the container's
+// bytes in order; its errors, and those of Close after the last byte, are
+// ErrDigest, and formats.ErrCorrupt or ErrLimit where the container cannot be
+// followed. Close must be called, and ends what the Verifier runs.
+type Verifier interface {
+	io.WriteCloser
+}
+
+// Container is one kind of container.
+type Container struct {
+	Name string // Glance's container_format word: ova, compressed
+	// Probe reports whether a file that begins with head (at least
+	// formats.ProbeLen bytes, or all of it) could be such a container.
+	Probe func(head []byte) bool
+	// Open finds the disk image inside src. When it fails, src stays the caller's.
+	Open func(ctx context.Context, src formats.Source, o Options) (Opened, error)
+	// Verify begins to check a container that streams by; nil: there is nothing
+	// to check in this kind.
+	Verify func() Verifier
+}
+
+// Find is the container called name.
+func Find(containers []Container, name string) (Container, bool) {
+	for _, c := range containers {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return Container{}, false
+}
