@@ -17,6 +17,8 @@ var (
 	ErrExists   = errors.New("an image with this id exists, or existed and was deleted")
 	ErrStatus   = errors.New("the image's status does not allow this") // see StatusError
 	ErrQuota    = errors.New("over the quota")                         // see QuotaError
+	ErrInUse    = errors.New("the image is in use by another image")
+	ErrParent   = errors.New("the parent image cannot be used")
 	ErrMarker   = errors.New("no such marker")
 	ErrBusy     = errors.New("the database is busy")
 	ErrFull     = errors.New("the database has no room on its disk")
@@ -68,6 +70,20 @@ type Location struct {
 	Metadata map[string]string
 }
 
+// Parent is the image whose disk shows through where another one's has nothing.
+// The edge is written when the child becomes active, and does not change.
+type Parent struct {
+	ID        string
+	HashValue string // of the parent's bytes, as they were when the edge was made
+}
+
+// Snapshot is a disk that an image keeps inside, beside its active one.
+type Snapshot struct {
+	Name        string `json:"name"`         // as it is addressed: unique in its image, a valid file name
+	ID          string `json:"id"`           // what the image itself calls it by
+	VirtualSize int64  `json:"virtual_size"` // bytes
+}
+
 // Image is one image's record. Pointers are nil where Glance says null.
 type Image struct {
 	ID              string
@@ -88,6 +104,8 @@ type Image struct {
 	HashAlgo        *string
 	HashValue       *string
 	DiskError       string // why the image has no guest disk ("stored only"); "" = it has one, once active
+	Parent          *Parent
+	Snapshots       []Snapshot
 	CreatedAt       time.Time
 	UpdatedAt       time.Time
 	Properties      map[string]string // custom properties
@@ -106,6 +124,11 @@ func (i Image) Clone() Image {
 	i.Tags = slices.Clone(i.Tags)
 	i.Locations = slices.Clone(i.Locations)
 	i.Pending = slices.Clone(i.Pending)
+	i.Snapshots = slices.Clone(i.Snapshots)
+	if i.Parent != nil {
+		parent := *i.Parent
+		i.Parent = &parent
+	}
 	return i
 }
 
@@ -203,7 +226,9 @@ type Store interface {
 	Counts(ctx context.Context) (map[Status]int64, error)
 	// Update reads, lets change edit a copy, checks the owner's quotas against
 	// the new sums where Size or Reserved grew, and writes. An error of change
-	// is returned as it is and nothing is written. UpdatedAt is set unless only
+	// is returned as it is and nothing is written. A Parent is set only where that
+	// image is active and has its hash (ErrParent), and no image becomes deleted
+	// that is the Parent of one that is not (ErrInUse). UpdatedAt is set unless only
 	// the upload fields (Node, Reserved, Pending) changed; those are not logged
 	// as a change either. change must be quick and must not call the store.
 	Update(ctx context.Context, id string, change func(*Image) error) (Image, error)

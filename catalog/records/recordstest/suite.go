@@ -46,6 +46,9 @@ func (s Suite) Run(t *testing.T) {
 		{"parallel uploads cannot pass the size quota", testSizeQuota},
 		{"a lowered quota does not lock what is there", testLoweredQuota},
 		{"usage follows owner and status", testUsage},
+		{"a parent must be what it was", testParentMustBeSound},
+		{"a parent in use is not deleted", testParentInUse},
+		{"of a parent's deletion and a child's activation one wins", testParentRace},
 		{"own quotas replace the default", testOwnQuota},
 		{"an ended context ends the call", testContext},
 	} {
@@ -141,6 +144,7 @@ func full() records.Image {
 		HashValue: ptr("h"), DiskError: "why", CreatedAt: at(1), UpdatedAt: at(2),
 		Properties: map[string]string{"os_distro": "debian", "empty": ""}, Tags: []string{"a", "b"},
 		Locations: []records.Location{{Store: "s2", URL: "u2"}, {Store: "s1", URL: "u1", Metadata: map[string]string{"k": "v"}}},
+		Snapshots: []records.Snapshot{{Name: "before", ID: "1", VirtualSize: 1 << 40}, {Name: "2", ID: "2"}},
 		Node:      "n", Reserved: 5, Pending: []records.Location{{Store: "s", URL: "u"}},
 	}
 }

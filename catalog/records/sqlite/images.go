@@ -20,20 +20,40 @@ import (
 // order of row.pointers.
 const columns = `id, name, status, disk_format, container_format, visibility, owner,
 	protected, hidden, min_disk, min_ram, size, virtual_size, allocated,
-	checksum, hash_algo, hash_value, disk_error, created_at, updated_at, node, reserved`
+	checksum, hash_algo, hash_value, disk_error, created_at, updated_at, node, reserved,
+	parent_id, parent_hash, snapshots`
 
 // row is one row of images on its way in or out.
 type row struct {
 	pk               int64
 	created, updated int64 // microseconds since 1970
+	parent, hash     *string
+	snapshots        string // JSON
 	img              records.Image
+}
+
+// newRow is img on its way in.
+func newRow(img records.Image) (row, error) {
+	r := row{created: img.CreatedAt.UnixMicro(), updated: img.UpdatedAt.UnixMicro(), snapshots: "[]", img: img}
+	if img.Parent != nil {
+		r.parent, r.hash = &img.Parent.ID, &img.Parent.HashValue
+	}
+	if len(img.Snapshots) > 0 {
+		text, err := json.Marshal(img.Snapshots)
+		if err != nil {
+			return row{}, err
+		}
+		r.snapshots = string(text)
+	}
+	return r, nil
 }
 
 func (r *row) pointers() []any {
 	i := &r.img
 	return []any{&i.ID, &i.Name, &i.Status, &i.DiskFormat, &i.ContainerFormat, &i.Visibility, &i.Owner,
 		&i.Protected, &i.Hidden, &i.MinDisk, &i.MinRAM, &i.Size, &i.VirtualSize, &i.Allocated,
-		&i.Checksum, &i.HashAlgo, &i.HashValue, &i.DiskError, &r.created, &r.updated, &i.Node, &i.Reserved}
+		&i.Checksum, &i.HashAlgo, &i.HashValue, &i.DiskError, &r.created, &r.updated, &i.Node, &i.Reserved,
+		&r.parent, &r.hash, &r.snapshots}
 }
 
 func (r *row) scan(from interface{ Scan(...any) error }) error {
@@ -43,6 +63,14 @@ func (r *row) scan(from interface{ Scan(...any) error }) error {
 	r.img.CreatedAt = time.UnixMicro(r.created).UTC()
 	r.img.UpdatedAt = time.UnixMicro(r.updated).UTC()
 	r.img.Properties = map[string]string{}
+	if r.parent != nil && r.hash != nil {
+		r.img.Parent = &records.Parent{ID: *r.parent, HashValue: *r.hash}
+	}
+	if r.snapshots != "[]" {
+		if err := json.Unmarshal([]byte(r.snapshots), &r.img.Snapshots); err != nil {
+			return fmt.Errorf("snapshots of image %s: %w", r.img.ID, err)
+		}
+	}
 	return nil
 }
 
@@ -103,6 +131,9 @@ func (s *Store) Update(ctx context.Context, id string, change func(*records.Imag
 		if logged {
 			img.UpdatedAt = now()
 		}
+		if err := checkParents(ctx, tx, old.img, img); err != nil {
+			return err
+		}
 		before, err := s.usage(ctx, tx, img.Owner)
 		if err != nil {
 			return err
@@ -162,6 +193,9 @@ func normal(img records.Image) records.Image {
 	if len(img.Tags) == 0 {
 		img.Tags = nil
 	}
+	if len(img.Snapshots) == 0 {
+		img.Snapshots = nil
+	}
 	if img.Properties == nil {
 		img.Properties = map[string]string{}
 	}
@@ -195,7 +229,10 @@ func getImage(ctx context.Context, tx *sql.Tx, id string) (row, error) {
 }
 
 func insertImage(ctx context.Context, tx *sql.Tx, img records.Image) (pk int64, err error) {
-	r := row{created: img.CreatedAt.UnixMicro(), updated: img.UpdatedAt.UnixMicro(), img: img}
+	r, err := newRow(img)
+	if err != nil {
+		return 0, err
+	}
 	values := r.pointers()
 	res, err := tx.ExecContext(ctx, `INSERT INTO images (`+columns+`) VALUES (?`+strings.Repeat(", ?", len(values)-1)+`)`, values...)
 	var se sqlite3.Error
@@ -209,134 +246,11 @@ func insertImage(ctx context.Context, tx *sql.Tx, img records.Image) (pk int64, 
 }
 
 func updateImage(ctx context.Context, tx *sql.Tx, pk int64, img records.Image) error {
-	r := row{created: img.CreatedAt.UnixMicro(), updated: img.UpdatedAt.UnixMicro(), img: img}
+	r, err := newRow(img)
+	if err != nil {
+		return err
+	}
 	values := r.pointers()
-	_, err := tx.ExecContext(ctx, `UPDATE images SET (`+columns+`) = (?`+strings.Repeat(", ?", len(values)-1)+`) WHERE pk = ?`, append(values, pk)...)
+	_, err = tx.ExecContext(ctx, `UPDATE images SET (`+columns+`) = (?`+strings.Repeat(", ?", len(values)-1)+`) WHERE pk = ?`, append(values, pk)...)
 	return err
-}
-
-// replaceParts writes the properties, tags and locations that differ from old's.
-func replaceParts(ctx context.Context, tx *sql.Tx, pk int64, old, img records.Image) error {
-	var fresh records.Image
-	for _, p := range []struct {
-		same  bool
-		clear string
-		take  func()
-	}{
-		{reflect.DeepEqual(old.Properties, img.Properties), `DELETE FROM properties WHERE image = ?`, func() { fresh.Properties = img.Properties }},
-		{slices.Equal(old.Tags, img.Tags), `DELETE FROM tags WHERE image = ?`, func() { fresh.Tags = img.Tags }},
-		{reflect.DeepEqual(old.Locations, img.Locations), `DELETE FROM locations WHERE image = ? AND pending = 0`, func() { fresh.Locations = img.Locations }},
-		{reflect.DeepEqual(old.Pending, img.Pending), `DELETE FROM locations WHERE image = ? AND pending = 1`, func() { fresh.Pending = img.Pending }},
-	} {
-		if p.same {
-			continue
-		}
-		if _, err := tx.ExecContext(ctx, p.clear, pk); err != nil {
-			return err
-		}
-		p.take()
-	}
-	return insertParts(ctx, tx, pk, fresh)
-}
-
-func insertParts(ctx context.Context, tx *sql.Tx, pk int64, img records.Image) error {
-	for name, value := range img.Properties {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO properties VALUES (?, ?, ?)`, pk, name, value); err != nil {
-			return err
-		}
-	}
-	for _, tag := range img.Tags {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO tags VALUES (?, ?)`, pk, tag); err != nil {
-			return err
-		}
-	}
-	for pending, ls := range [][]records.Location{img.Locations, img.Pending} {
-		for i, l := range ls {
-			meta := []byte("{}")
-			if l.Metadata != nil {
-				var err error
-				if meta, err = json.Marshal(l.Metadata); err != nil {
-					return err
-				}
-			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO locations VALUES (?, ?, ?, ?, ?, ?)`, pk, pending, i, l.Store, l.URL, string(meta)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// readParts fills in the properties, tags and locations of rows, one query for
-// each kind however many rows there are.
-func readParts(ctx context.Context, tx *sql.Tx, rows []*row) error {
-	if len(rows) == 0 {
-		return nil
-	}
-	byPK := make(map[int64]*records.Image, len(rows))
-	pks := make([]int64, len(rows))
-	for i, r := range rows {
-		byPK[r.pk], pks[i] = &r.img, r.pk
-	}
-	list, err := json.Marshal(pks)
-	if err != nil {
-		return err
-	}
-	each := func(query string, scan func(*sql.Rows) error) error {
-		found, err := tx.QueryContext(ctx, query, string(list))
-		if err != nil {
-			return err
-		}
-		defer found.Close()
-		for found.Next() {
-			if err := scan(found); err != nil {
-				return err
-			}
-		}
-		return found.Err()
-	}
-	err = each(`SELECT image, name, value FROM properties WHERE image IN (SELECT value FROM json_each(?))`, func(f *sql.Rows) error {
-		var pk int64
-		var name, value string
-		if err := f.Scan(&pk, &name, &value); err != nil {
-			return err
-		}
-		byPK[pk].Properties[name] = value
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	err = each(`SELECT image, tag FROM tags WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, tag`, func(f *sql.Rows) error {
-		var pk int64
-		var tag string
-		if err := f.Scan(&pk, &tag); err != nil {
-			return err
-		}
-		byPK[pk].Tags = append(byPK[pk].Tags, tag)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return each(`SELECT image, pending, store, url, metadata FROM locations WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, pending, position`, func(f *sql.Rows) error {
-		var pk int64
-		var pending bool
-		var l records.Location
-		var meta string
-		if err := f.Scan(&pk, &pending, &l.Store, &l.URL, &meta); err != nil {
-			return err
-		}
-		if meta != "{}" {
-			if err := json.Unmarshal([]byte(meta), &l.Metadata); err != nil {
-				return fmt.Errorf("metadata of a location of image %s: %w", byPK[pk].ID, err)
-			}
-		}
-		if pending {
-			byPK[pk].Pending = append(byPK[pk].Pending, l)
-		} else {
-			byPK[pk].Locations = append(byPK[pk].Locations, l)
-		}
-		return nil
-	})
 }
