@@ -19,6 +19,7 @@ import (
 	"glanced/backends"
 	"glanced/catalog/records"
 	"glanced/formats"
+	"glanced/formats/container"
 )
 
 // The words of catalog/records, so that doors need not import it.
@@ -35,6 +36,8 @@ type (
 	Quota       = records.Quota
 	Usage       = records.Usage
 	Location    = records.Location
+	Parent      = records.Parent
+	Snapshot    = records.Snapshot
 	StatusError = records.StatusError
 	QuotaError  = records.QuotaError
 )
@@ -71,6 +74,8 @@ type Config struct {
 	Records      records.Store
 	Stores       []StoreEntry // exactly one Default
 	Drivers      []formats.Driver
+	Containers   []container.Container // those that are opened; others hold the bytes of a disk image as they are
+	Spool        Spool                 // of compressed containers; nil = they are stored only
 	Engine       *formats.Engine
 	Node         string       // stable name of this daemon; its unfinished uploads are swept at the next New
 	FailedUpload Status       // what a failed upload leaves: Queued (default) or Killed
@@ -83,6 +88,8 @@ type Catalog struct {
 	records      records.Store
 	stores       []StoreEntry
 	drivers      []formats.Driver
+	containers   []container.Container
+	spool        Spool
 	raw          formats.Driver
 	engine       *formats.Engine
 	node         string
@@ -111,6 +118,8 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 		records:      cfg.Records,
 		stores:       slices.Clone(cfg.Stores),
 		drivers:      cfg.Drivers,
+		containers:   cfg.Containers,
+		spool:        cfg.Spool,
 		engine:       cfg.Engine,
 		node:         cfg.Node,
 		failedUpload: cfg.FailedUpload,

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
-
-	"glanced/formats"
 )
 
 // diskKey names one open disk.
@@ -24,7 +22,7 @@ type disk struct {
 
 	once   sync.Once
 	ready  chan struct{} // closed when opened or err is set
-	opened *formats.Disk
+	opened *opened
 	err    error
 }
 
@@ -72,7 +70,16 @@ func (t *disks) release(d *disk) error {
 	if d.opened == nil {
 		return nil
 	}
-	return d.opened.Close()
+	err := d.opened.Close()
+	t.releaseAll(d.opened.parents)
+	return err
+}
+
+// releaseAll takes a user away from each of all.
+func (t *disks) releaseAll(all []*disk) {
+	for _, d := range all {
+		t.release(d)
+	}
 }
 
 func (t *disks) forget(d *disk) {
@@ -85,7 +92,7 @@ func (t *disks) forget(d *disk) {
 
 // open waits until d is open, the first caller having it opened. The opening is
 // not cut short when that caller hangs up, for others may wait for it as well.
-func (t *disks) open(ctx context.Context, d *disk, how func(context.Context) (*formats.Disk, error)) error {
+func (t *disks) open(ctx context.Context, d *disk, how func(context.Context) (*opened, error)) error {
 	d.once.Do(func() {
 		d.retain()
 		go func() {

@@ -17,6 +17,8 @@ var (
 	ErrBusy     = records.ErrBusy
 	ErrFull     = records.ErrFull // the database; a store is ErrStoreFull
 	ErrTrimmed  = records.ErrTrimmed
+	ErrInUse    = records.ErrInUse
+	ErrParent   = records.ErrParent
 )
 
 // Those of the catalog itself; they come wrapped, with what was wrong.
@@ -24,10 +26,10 @@ var (
 	ErrInvalid       = errors.New("invalid value")
 	ErrFixed         = fmt.Errorf("only a queued image's formats can be changed: %w", ErrStatus)
 	ErrProtected     = errors.New("the image is protected and cannot be deleted")
-	ErrInUse         = errors.New("the image is in use")
 	ErrFormat        = errors.New("the content does not match the disk format")
 	ErrUnsafe        = errors.New("the content is not safe to use")
 	ErrStoredOnly    = errors.New("the image has no readable guest disk")
+	ErrNoSnapshot    = errors.New("no such snapshot")
 	ErrNoData        = errors.New("the image has no data yet")
 	ErrDeactivated   = errors.New("the image is deactivated")
 	ErrGone          = errors.New("the image was deleted while its data was uploaded")

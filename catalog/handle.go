@@ -14,7 +14,7 @@ import (
 // View says what of an image to open; the zero value is the guest disk.
 type View struct {
 	Stored      bool   // the bytes as stored, instead of the guest disk
-	Snapshot    string // an internal snapshot of the guest disk
+	Snapshot    string // the Name of one of Image.Snapshots, instead of the active guest disk
 	Deactivated bool   // open a deactivated image too (an administrator's download)
 }
 
@@ -28,7 +28,7 @@ type Handle struct {
 }
 
 // Open opens an image for reading; the caller closes the Handle. ErrNotFound,
-// ErrNoData, ErrDeactivated, ErrStoredOnly (the guest disk of an image that has
+// ErrNoSnapshot, ErrNoData, ErrDeactivated, ErrStoredOnly (the guest disk of an image that has
 // none), ErrStatus, ErrStore.
 func (c *Catalog) Open(ctx context.Context, id string, v View) (*Handle, error) {
 	// The disk is entered into the table before the record is read: a revocation
@@ -50,7 +50,7 @@ func (c *Catalog) openAs(ctx context.Context, d *disk, id string, v View) (*Hand
 	if err := openable(img, v); err != nil {
 		return nil, fmt.Errorf("open image %s: %w", id, err)
 	}
-	err = c.disks.open(ctx, d, func(ctx context.Context) (*formats.Disk, error) { return c.openDisk(ctx, img, v) })
+	err = c.disks.open(ctx, d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, v) })
 	select {
 	case <-d.revoked:
 		// Whether it opened or not: the bytes may have gone under it.
@@ -97,28 +97,44 @@ func openable(img Image, v View) error {
 }
 
 // openDisk opens the first location that can be opened.
-func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*formats.Disk, error) {
-	driver := c.raw
-	if !v.Stored {
-		var ok bool
-		if driver, ok = formats.Find(c.drivers, *img.DiskFormat); !ok {
-			return nil, fmt.Errorf("%w: there is no driver for %s", ErrStoredOnly, *img.DiskFormat)
+func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*opened, error) {
+	var o formats.Options
+	if v.Snapshot != "" {
+		id, err := snapshotID(img, v.Snapshot)
+		if err != nil {
+			return nil, err
 		}
+		o.Snapshot = id
 	}
 	var errs []error
 	for _, l := range img.Locations {
-		blob, err := c.openBlob(ctx, l)
-		if err != nil {
-			errs = append(errs, err)
-			continue
+		var d *opened
+		var err error
+		if v.Stored {
+			d, err = c.openStored(ctx, l)
+		} else {
+			parent := func(ctx context.Context, ref formats.Ref) (Image, error) { return c.frozen(ctx, img, ref) }
+			d, err = c.openGuest(ctx, img, l, parent, o)
 		}
-		d, err := c.engine.Open(ctx, driver, []formats.Source{source(blob)}, nil, formats.Options{Snapshot: v.Snapshot})
 		if err == nil {
 			return d, nil
 		}
 		errs = append(errs, err)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrStore, errors.Join(errs...))
+}
+
+// openStored opens the bytes at l as they are.
+func (c *Catalog) openStored(ctx context.Context, l Location) (*opened, error) {
+	blob, err := c.openBlob(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.engine.Open(ctx, c.raw, []formats.Source{source(blob)}, nil, formats.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &opened{Disk: d}, nil
 }
 
 func (c *Catalog) openBlob(ctx context.Context, l Location) (backends.Blob, error) {

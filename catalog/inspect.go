@@ -4,17 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
-	"glanced/backends"
 	"glanced/formats"
+	"glanced/formats/container"
 )
 
+// inspected tells whether an image's content must be what its disk format says, as
+// in Glance: in container bare, and not for the parts of an Amazon image, which
+// are disks and kernels of any content.
+func inspected(img Image) bool {
+	return *img.ContainerFormat == "bare" && !slices.Contains([]string{"ami", "ari", "aki"}, *img.DiskFormat)
+}
+
 // checkHead says ErrFormat where the first bytes of an upload (formats.ProbeLen
-// of them, or all there are) show another format than the declared one. As in
-// Glance: only in container bare, and never where raw is declared.
+// of them, or all there are) show another format than the declared one. A declared
+// raw is never looked into.
 func (c *Catalog) checkHead(img Image, head []byte) error {
 	declared := *img.DiskFormat
-	if *img.ContainerFormat != "bare" || declared == "raw" || len(head) == 0 {
+	if !inspected(img) || declared == "raw" || len(head) == 0 {
 		return nil
 	}
 	found, err := formats.Detect(c.drivers, head)
@@ -25,8 +34,8 @@ func (c *Catalog) checkHead(img Image, head []byte) error {
 		return nil
 	}
 	driver, known := formats.Find(c.drivers, declared)
-	if found == "raw" && (!known || driver.Probe == nil) {
-		return nil // nobody here can tell
+	if found == "raw" && (!known || driver.Probe == nil || driver.ProbeTail != nil) {
+		return nil // nobody can tell from the head
 	}
 	if found == "raw" {
 		return fmt.Errorf("%w: declared %s, which it is not", ErrFormat, declared)
@@ -37,37 +46,40 @@ func (c *Catalog) checkHead(img Image, head []byte) error {
 // verdict is what a look at a stored image says of its guest disk.
 type verdict struct {
 	virtualSize, allocated *int64
+	snapshots              []Snapshot
+	parent                 *Parent
 	diskError              string // why there is no guest disk; "" = there is one
 }
 
-// inspect opens a stored image's guest disk once. In container bare, content
-// that is not what was declared or not safe is an error: ErrFormat, ErrUnsafe.
-// What is just not readable here is a verdict: stored only.
-func (c *Catalog) inspect(ctx context.Context, img Image, loc backends.Location, size int64) (verdict, error) {
-	declared, container := *img.DiskFormat, *img.ContainerFormat
+// inspect opens a stored image's guest disk once. Where its content must be what
+// was declared, content that is not, or that is not safe, is an error: ErrFormat,
+// ErrUnsafe. What is just not readable here is a verdict: stored only.
+func (c *Catalog) inspect(ctx context.Context, img Image, l Location, size int64) (verdict, error) {
+	declared, kind := *img.DiskFormat, *img.ContainerFormat
 	storedOnly := func(why string) (verdict, error) { return verdict{diskError: why}, nil }
-	driver, ok := formats.Find(c.drivers, declared)
+	_, driven := formats.Find(c.drivers, declared)
+	_, opens := container.Find(c.containers, kind)
 	switch {
-	case !ok:
+	case !driven:
 		return storedOnly("there is no driver for disk format " + declared)
 	case size == 0 && declared != "raw":
 		return storedOnly("the image is empty")
-	case container != "bare" && declared == "raw":
+	case declared == "raw" && !opens && !slices.Contains([]string{"bare", "ami", "ari", "aki"}, kind):
 		// Anything opens as raw; the container's own bytes are no disk.
-		return storedOnly("the disk is inside a container (" + container + "), which is not opened")
+		return storedOnly("the disk is inside a container (" + kind + "), which is not opened")
 	}
-	v, err := c.measure(ctx, driver, loc)
+	v, err := c.measure(ctx, img, l)
 	var bad *contentError
 	switch {
 	case err == nil:
 		return v, nil
 	case !errors.As(err, &bad):
 		return verdict{}, err
-	case container != "bare":
-		return storedOnly(bad.Error())
 	case errors.Is(err, formats.ErrEncrypted):
 		v.diskError = bad.Error()
 		return v, nil
+	case !inspected(img):
+		return storedOnly(bad.Error())
 	case errors.Is(err, formats.ErrFormat):
 		return verdict{}, fmt.Errorf("%w: declared %s: %w", ErrFormat, declared, err)
 	}
@@ -80,11 +92,11 @@ type contentError struct{ err error }
 func (e *contentError) Error() string { return e.err.Error() }
 func (e *contentError) Unwrap() error { return e.err }
 
-// content makes err a *contentError if it is one of the drivers' verdicts, and an
+// content makes err a *contentError if it is one of the verdicts on content, and an
 // ErrStore if not.
 func content(err error) error {
 	for _, k := range []error{formats.ErrFormat, formats.ErrCorrupt, formats.ErrUnsupported,
-		formats.ErrReference, formats.ErrEncrypted, formats.ErrLimit} {
+		formats.ErrReference, formats.ErrEncrypted, formats.ErrLimit, container.ErrNoDisk, container.ErrDigest} {
 		if errors.Is(err, k) {
 			return &contentError{err}
 		}
@@ -92,50 +104,71 @@ func content(err error) error {
 	return fmt.Errorf("%w: %w", ErrStore, err)
 }
 
-// measure reads the metadata, and walks the map to see what is allocated.
-func (c *Catalog) measure(ctx context.Context, driver formats.Driver, loc backends.Location) (verdict, error) {
-	open := func() (formats.Source, error) {
-		b, err := c.openBlob(ctx, Location{Store: loc.Store, URL: loc.URL})
-		if err != nil {
-			return nil, fmt.Errorf("%w: read back what was stored: %w", ErrStore, err)
+// walkTime bounds how long the map of a new image is walked.
+const walkTime = time.Minute
+
+// measure opens the guest disk, and walks its map to see what is allocated and
+// whether it makes sense.
+func (c *Catalog) measure(ctx context.Context, img Image, l Location) (verdict, error) {
+	var v verdict
+	parent := func(ctx context.Context, ref formats.Ref) (Image, error) {
+		found, err := c.candidate(ctx, img, ref)
+		if err == nil {
+			v.parent = &Parent{ID: found.ID, HashValue: *found.HashValue}
 		}
-		return source(b), nil
+		return found, err
 	}
-	src, err := open()
-	if err != nil {
-		return verdict{}, err
+	disk, err := c.openGuest(ctx, img, l, parent, formats.Options{})
+	if errors.Is(err, formats.ErrEncrypted) {
+		// What encryption hides is told as far as the header does.
+		return c.describe(ctx, img, l, err)
 	}
-	info, err := driver.Inspect(ctx, []formats.Source{src})
-	src.Close()
 	if err != nil {
 		return verdict{}, content(err)
 	}
-	v := verdict{virtualSize: &info.VirtualSize}
-	if info.Refused != nil {
-		// Encryption must not hide a reference that would be refused without it.
-		if errors.Is(info.Refused, formats.ErrEncrypted) && len(info.Refs) > 0 {
-			return verdict{}, &contentError{fmt.Errorf("%w: %s %q", formats.ErrReference, info.Refs[0].Kind, info.Refs[0].Name)}
-		}
-		return v, content(info.Refused)
-	}
-	if src, err = open(); err != nil {
-		return verdict{}, err
-	}
-	disk, err := c.engine.Open(ctx, driver, []formats.Source{src}, nil, formats.Options{})
-	if err != nil {
-		return verdict{}, content(err)
-	}
-	defer disk.Close()
+	defer func() {
+		disk.Close()
+		c.disks.releaseAll(disk.parents)
+	}()
+	info := disk.Info()
+	v.virtualSize, v.snapshots = &info.VirtualSize, addressed(info.Snapshots)
+
+	walk, cancel := context.WithTimeout(ctx, walkTime)
+	defer cancel()
 	var allocated int64
-	err = disk.Extents(ctx, 0, disk.Size(), func(x formats.Extent) bool {
+	err = disk.Extents(walk, 0, disk.Size(), func(x formats.Extent) bool {
 		if x.Kind == formats.Data || x.Kind == formats.Compressed {
 			allocated += x.Len
 		}
 		return true
 	})
+	switch {
+	case err == nil:
+		v.allocated = &allocated
+	case ctx.Err() == nil && errors.Is(err, walk.Err()):
+		// Large, or far away. What has not been seen is checked when it is read.
+		c.log.Warn("the map of a new image takes too long to walk: how much of it is allocated is not known", "image", img.ID)
+	default:
+		return verdict{}, content(err)
+	}
+	return v, nil
+}
+
+// describe is the verdict on an encrypted image, which cannot be opened: why.
+// Encryption must not hide a reference that would be refused without it.
+func (c *Catalog) describe(ctx context.Context, img Image, l Location, why error) (verdict, error) {
+	inside, err := c.unwrap(ctx, img, l)
 	if err != nil {
 		return verdict{}, content(err)
 	}
-	v.allocated = &allocated
-	return v, nil
+	defer inside.Image.Close()
+	driver, _ := formats.Find(c.drivers, *img.DiskFormat) // it was opened just now
+	info, err := driver.Inspect(ctx, []formats.Source{inside.Image})
+	if err != nil {
+		return verdict{}, content(err)
+	}
+	if len(info.Refs) > 0 {
+		return verdict{}, &contentError{fmt.Errorf("%w: %s %q", formats.ErrReference, info.Refs[0].Kind, info.Refs[0].Name)}
+	}
+	return verdict{virtualSize: &info.VirtualSize}, content(why)
 }

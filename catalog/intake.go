@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"glanced/formats"
+	"glanced/formats/container"
 )
 
 const (
@@ -18,18 +19,23 @@ const (
 // checks the size limits, reserves quota, feeds the hashes, and stops a body
 // whose head is not of the declared format.
 type intake struct {
-	ctx  context.Context // the upload's; an intake lives inside one call of Upload
-	u    *upload
-	body io.Reader
-	n    int64  // bytes so far
-	head []byte // the first formats.ProbeLen bytes, until they have been looked at
-	seen bool   // they have been
-	hash *hashes
-	err  error // why the body was refused; not io.EOF
+	ctx   context.Context // the upload's; an intake lives inside one call of Upload
+	u     *upload
+	body  io.Reader
+	n     int64  // bytes so far
+	head  []byte // the first formats.ProbeLen bytes, until they have been looked at
+	seen  bool   // they have been
+	hash  *hashes
+	check container.Verifier // of what a container says of itself; nil = nothing, or it cannot be followed
+	err   error              // why the body was refused; not io.EOF
 }
 
 func newIntake(ctx context.Context, u *upload, body io.Reader) *intake {
-	return &intake{ctx: ctx, u: u, body: body, hash: newHashes()}
+	in := &intake{ctx: ctx, u: u, body: body, hash: newHashes()}
+	if kind, ok := container.Find(u.c.containers, *u.img.ContainerFormat); ok && kind.Verify != nil {
+		in.check = kind.Verify()
+	}
+	return in
 }
 
 // Read implements io.Reader.
@@ -77,7 +83,39 @@ func (in *intake) read(p []byte) (int, error) {
 		}
 	}
 	in.hash.write(p[:n])
+	if err := in.verify(p[:n], err == io.EOF); err != nil {
+		return 0, err
+	}
 	return n, err
+}
+
+// verify hands a container's bytes to its check. Only what the container itself
+// contradicts is an error: as in Glance, one may hold anything.
+func (in *intake) verify(p []byte, last bool) error {
+	if in.check == nil {
+		return nil
+	}
+	_, err := in.check.Write(p)
+	if err == nil && last {
+		err = in.endCheck()
+	}
+	switch {
+	case errors.Is(err, container.ErrDigest):
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	case err != nil:
+		in.endCheck()
+	}
+	return nil
+}
+
+// endCheck ends the check, and is its last word.
+func (in *intake) endCheck() error {
+	check := in.check
+	if check == nil {
+		return nil
+	}
+	in.check = nil
+	return check.Close()
 }
 
 // cutOff is why an upload whose context has ended cannot go on.
@@ -88,8 +126,11 @@ func (in *intake) cutOff() error {
 // sums are the hashes of the whole body; call it once, after Read said io.EOF.
 func (in *intake) sums() sums { return in.hash.sums() }
 
-// close stops the hashes.
-func (in *intake) close() { in.hash.close() }
+// close stops the hashes and the check.
+func (in *intake) close() {
+	in.hash.close()
+	in.endCheck()
+}
 
 // reserve counts an upload of unknown size against the quota before its bytes
 // are stored. It takes more than it needs at once, so that a long upload is few

@@ -27,12 +27,13 @@ func (c *Catalog) Activate(ctx context.Context, id string) error {
 // inspects and stores it. When it returns nil the image is active and its bytes
 // are durable. When it fails nothing is stored, and the image is queued again
 // (or killed, see Config) unless it was deleted meanwhile: ErrGone.
+// client is listened to until all of body is stored.
 //
 // Other errors: ErrNotFound, ErrStatus (not queued), ErrInvalid (a format is not
 // set), ErrUnknownStore, ErrStoreReadOnly, ErrStoreFull, ErrStore, ErrTooLarge,
-// ErrQuota, ErrBodySize, ErrBody (body failed, or ctx ended), ErrFormat, ErrUnsafe,
-// ErrClosing.
-func (c *Catalog) Upload(ctx context.Context, id string, body io.Reader, o UploadOptions) error {
+// ErrQuota, ErrBodySize, ErrBody (body failed, or client ended), ErrFormat, ErrUnsafe,
+// ErrParent (what the image stands on was changed meanwhile), ErrClosing.
+func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o UploadOptions) error {
 	entry, err := c.store(o.Store)
 	if err != nil {
 		return err
@@ -43,28 +44,34 @@ func (c *Catalog) Upload(ctx context.Context, id string, body io.Reader, o Uploa
 	if o.Size > c.sizeCap {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, o.Size, c.sizeCap)
 	}
-	ctx, end := context.WithCancelCause(ctx)
+	// Until all of the body is stored, the upload ends with its client.
+	ctx, end := context.WithCancelCause(context.WithoutCancel(client))
 	defer end(nil)
+	stored := context.AfterFunc(client, func() { end(context.Cause(client)) })
+	defer stored()
 	if !c.admit() {
 		return ErrClosing
 	}
 	defer c.ending.Done()
-	u := &upload{c: c, id: id, store: entry.Store, announced: o.Size}
+	u := &upload{c: c, id: id, store: entry.Store, announced: o.Size, letGo: stored}
 	if err := u.begin(ctx); err != nil {
-		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			err = fmt.Errorf("%w: %w", ErrBody, context.Cause(ctx))
-		}
-		return err
+		return cutOff(ctx, err)
 	}
 	c.enterUpload(id, end)
 	defer c.leaveUpload(id)
 	if err := u.run(ctx, body); err != nil {
-		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			err = fmt.Errorf("%w: %w", ErrBody, context.Cause(ctx)) // why, whoever noticed first
-		}
-		return u.fail(ctx, err)
+		return u.fail(ctx, cutOff(ctx, err))
 	}
 	return nil
+}
+
+// cutOff says why an upload that has failed with err was ended, if it was ended,
+// whoever noticed first.
+func cutOff(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))) {
+		return fmt.Errorf("%w: %w", ErrBody, context.Cause(ctx))
+	}
+	return err
 }
 
 // admit counts one more upload, unless the catalog is closing.
@@ -128,8 +135,9 @@ type upload struct {
 	id        string
 	img       Image // as it was when the upload began
 	store     backends.Store
-	announced int64 // bytes, -1 = unknown
-	reserved  int64 // bytes counted against the quota so far
+	announced int64       // bytes, -1 = unknown
+	letGo     func() bool // goes on without the client
+	reserved  int64       // bytes counted against the quota so far
 	stored    *backends.Location
 	left      []Location // of an earlier try that could not be cleaned up
 }
@@ -187,9 +195,8 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 		return storeError(ctx, err)
 	}
 	sums := in.sums()
-	// From here on the client is no longer needed: all it had to say is stored.
-	ctx = context.WithoutCancel(ctx)
-	verdict, err := u.c.inspect(ctx, u.img, loc, in.n)
+	u.letGo() // all it had to say is stored
+	verdict, err := u.c.inspect(ctx, u.img, Location{Store: loc.Store, URL: loc.URL}, in.n)
 	if err != nil {
 		return err
 	}
@@ -201,6 +208,7 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 		size := in.n
 		img.Size, img.Checksum, img.HashAlgo, img.HashValue = &size, &sums.md5, &algo, &sums.sha512
 		img.VirtualSize, img.Allocated, img.DiskError = verdict.virtualSize, verdict.allocated, verdict.diskError
+		img.Snapshots, img.Parent = verdict.snapshots, verdict.parent
 		img.Locations = []Location{{Store: loc.Store, URL: loc.URL}}
 		img.Node, img.Reserved, img.Pending = "", 0, nil
 		return move(img, Active)
@@ -213,6 +221,7 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 func (u *upload) fail(ctx context.Context, cause error) error {
 	ctx, cancel := cleanupContext(ctx)
 	defer cancel()
+	u.c.unspool(u.id)
 	left := u.left // what cannot be removed now is remembered for later
 	if u.stored != nil {
 		locs := []Location{{Store: u.stored.Store, URL: u.stored.URL}}

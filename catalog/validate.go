@@ -17,6 +17,10 @@ var (
 	Visibilities     = []string{"community", "public", "private", "shared"}
 )
 
+// BackingProperty names the image that a backing file, or a parent, found inside an
+// uploaded one stands for. What it says counts when the image becomes active.
+const BackingProperty = "backing_image"
+
 // Limits of what users write. Glance counts characters, not bytes; so do we.
 const (
 	maxName          = 255
@@ -32,8 +36,7 @@ const (
 // validate checks all that a user may set. Any valid UTF-8 is taken, characters
 // beyond the basic plane too (Glance refuses those, for the sake of MySQL's old utf8).
 func validate(img *Image) error {
-	// As Glance's schema: the canonical spelling, either case.
-	if id, err := uuid.Parse(img.ID); err != nil || !strings.EqualFold(id.String(), img.ID) {
+	if !isID(img.ID) {
 		return invalid("id", "%q is not a UUID", clip(img.ID))
 	}
 	if img.Name != nil {
@@ -87,6 +90,12 @@ func validate(img *Image) error {
 		}
 	}
 	return nil
+}
+
+// isID is as Glance's schema: the canonical spelling of a UUID, either case.
+func isID(s string) bool {
+	id, err := uuid.Parse(s)
+	return err == nil && strings.EqualFold(id.String(), s)
 }
 
 func invalid(field, why string, args ...any) error {

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -55,6 +56,19 @@ func renderImage(img catalog.Image) map[string]any {
 	if img.DiskError != "" {
 		// Under the prefix that Glance keeps for what the service says itself.
 		out["os_glance_disk_error"] = img.DiskError
+	}
+	if img.Parent != nil {
+		out["os_glance_backing_image"] = img.Parent.ID
+	}
+	if len(img.Snapshots) > 0 {
+		names := make([]string, len(img.Snapshots))
+		for i, s := range img.Snapshots {
+			names[i] = s.Name
+		}
+		// A list in JSON, as text: the values of an image's properties are text.
+		if text, err := json.Marshal(names); err == nil {
+			out["os_glance_snapshots"] = string(text)
+		}
 	}
 	if ids := storesOf(img); len(ids) > 0 && img.Status != catalog.Deactivated {
 		out["stores"] = strings.Join(ids, ",")

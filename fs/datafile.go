@@ -15,12 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dataFile is images/<id>/disk, or images/<id>/file when stored is set.
+// dataFile is images/<id>/disk, images/<id>/file or images/<id>/snapshots/<name>:
+// what view opens.
 type dataFile struct {
 	gofuse.Inode
 	readOnly
 	described
-	stored bool
+	view catalog.View
 
 	mu      sync.Mutex
 	opens   int  // open files
@@ -70,15 +71,20 @@ func (d *dataFile) attr(ctx context.Context, r *record, out *fuse.Attr) syscall.
 // have to be asked of the image itself.
 func (d *dataFile) extent(ctx context.Context, r *record) (size, allocated int64, err error) {
 	known := r.img.VirtualSize
-	if d.stored {
+	switch {
+	case d.view.Stored:
 		known = r.img.Size
+	case d.view.Snapshot != "":
+		known = r.snapshotSize(d.view.Snapshot)
 	}
 	if known != nil {
 		size = *known
 	} else {
 		p := patiently(ctx)
 		defer p.release()
-		h, err := d.t.catalog.Open(p, d.id, catalog.View{Stored: d.stored, Deactivated: true})
+		v := d.view
+		v.Deactivated = true
+		h, err := d.t.catalog.Open(p, d.id, v)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -87,7 +93,7 @@ func (d *dataFile) extent(ctx context.Context, r *record) (size, allocated int64
 			return 0, 0, err
 		}
 	}
-	isDisk := !d.stored || r.img.DiskFormat != nil && *r.img.DiskFormat == "raw"
+	isDisk := d.view == catalog.View{} || d.view.Stored && r.img.DiskFormat != nil && *r.img.DiskFormat == "raw"
 	if isDisk && r.img.Allocated != nil {
 		return size, min(size, *r.img.Allocated), nil
 	}
@@ -106,7 +112,7 @@ func (d *dataFile) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, u
 	}
 	p := patiently(ctx)
 	defer p.release()
-	h, err := d.t.catalog.Open(p, d.id, catalog.View{Stored: d.stored})
+	h, err := d.t.catalog.Open(p, d.id, d.view)
 	if err != nil {
 		return nil, 0, d.t.fail("open image", d.id, err)
 	}

@@ -27,6 +27,7 @@ var errnos = []struct {
 	{catalog.ErrNotFound, syscall.ENOENT},
 	{catalog.ErrNoData, syscall.ENOENT},
 	{catalog.ErrStoredOnly, syscall.ENOENT},
+	{catalog.ErrNoSnapshot, syscall.ENOENT},
 	{catalog.ErrGone, syscall.ENOENT},
 
 	// Not to be opened.
@@ -51,6 +52,7 @@ var errnos = []struct {
 	// Reading cannot meet these; they are here so that no sentinel is forgotten.
 	{catalog.ErrStatus, syscall.EIO},
 	{catalog.ErrFixed, syscall.EIO},
+	{catalog.ErrParent, syscall.EIO},
 	{catalog.ErrInvalid, syscall.EINVAL},
 	{catalog.ErrMarker, syscall.EIO},
 	{catalog.ErrTrimmed, syscall.EIO},

@@ -25,6 +25,8 @@ var sentinels = map[string]struct {
 	"catalog.ErrNotFound":      {catalog.ErrNotFound, syscall.ENOENT},
 	"catalog.ErrNoData":        {catalog.ErrNoData, syscall.ENOENT},
 	"catalog.ErrStoredOnly":    {catalog.ErrStoredOnly, syscall.ENOENT},
+	"catalog.ErrNoSnapshot":    {catalog.ErrNoSnapshot, syscall.ENOENT},
+	"catalog.ErrParent":        {catalog.ErrParent, syscall.EIO},
 	"catalog.ErrGone":          {catalog.ErrGone, syscall.ENOENT},
 	"catalog.ErrDeactivated":   {catalog.ErrDeactivated, syscall.EACCES},
 	"catalog.ErrClosing":       {catalog.ErrClosing, syscall.EIO},

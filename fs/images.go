@@ -4,6 +4,8 @@ import (
 	"context"
 	"syscall"
 
+	"glanced/catalog"
+
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
@@ -87,9 +89,10 @@ func (f *imageFolder) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.
 
 // The names in an image's folder.
 const (
-	diskName     = "disk"
-	storedName   = "file"
-	metadataName = "metadata.json"
+	diskName      = "disk"
+	storedName    = "file"
+	metadataName  = "metadata.json"
+	snapshotsName = "snapshots"
 )
 
 // content lists what the folder of an image in r's state holds.
@@ -100,6 +103,9 @@ func content(r *record) []string {
 	}
 	if r.hasDisk() {
 		names = append(names, diskName)
+	}
+	if len(r.snapshots()) > 0 {
+		names = append(names, snapshotsName)
 	}
 	return names
 }
@@ -114,19 +120,23 @@ func (f *imageFolder) Readdir(ctx context.Context) (gofuse.DirStream, syscall.Er
 		{Name: "..", Ino: imagesIno, Mode: fuse.S_IFDIR},
 	}
 	for _, name := range content(r) {
-		entries = append(entries, fuse.DirEntry{Name: name, Ino: ino(f.serial, kindOf(name)), Mode: fuse.S_IFREG})
+		kind, mode := kindOf(name)
+		entries = append(entries, fuse.DirEntry{Name: name, Ino: ino(f.serial, kind), Mode: mode})
 	}
 	return gofuse.NewListDirStream(entries), 0
 }
 
-func kindOf(name string) nodeKind {
+// kindOf is which node a name in an image's folder is of, and its file type.
+func kindOf(name string) (kind nodeKind, mode uint32) {
 	switch name {
 	case diskName:
-		return diskKind
+		return diskKind, fuse.S_IFREG
 	case storedName:
-		return fileKind
+		return fileKind, fuse.S_IFREG
+	case snapshotsName:
+		return snapshotsKind, fuse.S_IFDIR
 	}
-	return metadataKind
+	return metadataKind, fuse.S_IFREG
 }
 
 func (f *imageFolder) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
@@ -137,7 +147,7 @@ func (f *imageFolder) Lookup(ctx context.Context, name string, out *fuse.EntryOu
 	var node gofuse.InodeEmbedder
 	switch {
 	case name == diskName && r.hasDisk(), name == storedName && r.hasData():
-		data := &dataFile{described: f.described, stored: name == storedName}
+		data := &dataFile{described: f.described, view: catalog.View{Stored: name == storedName}}
 		if errno := data.attr(ctx, r, &out.Attr); errno != 0 {
 			return nil, errno
 		}
@@ -145,8 +155,12 @@ func (f *imageFolder) Lookup(ctx context.Context, name string, out *fuse.EntryOu
 	case name == metadataName:
 		node = &metadataFile{described: f.described}
 		f.t.metadataAttr(r, &out.Attr)
+	case name == snapshotsName && len(r.snapshots()) > 0:
+		node = &snapshotsFolder{described: f.described, serial: f.serial}
+		f.t.folderAttr(&out.Attr, 2, r.img.CreatedAt, r.img.UpdatedAt)
 	default:
 		return nil, syscall.ENOENT
 	}
-	return f.NewInode(ctx, node, gofuse.StableAttr{Mode: fuse.S_IFREG, Ino: ino(f.serial, kindOf(name))}), 0
+	kind, mode := kindOf(name)
+	return f.NewInode(ctx, node, gofuse.StableAttr{Mode: mode, Ino: ino(f.serial, kind)}), 0
 }

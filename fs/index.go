@@ -28,6 +28,8 @@ const (
 	fileKind
 	metadataKind
 	linkKind
+	snapshotsKind
+	snapshotKind
 )
 
 // ino is the inode number of one node of the image with this serial.

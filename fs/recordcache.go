@@ -60,6 +60,25 @@ func (r *record) hasData() bool {
 // hasDisk tells whether it has a guest disk.
 func (r *record) hasDisk() bool { return r.hasData() && r.img.DiskError == "" }
 
+// snapshots are the disks inside the image that can be opened.
+func (r *record) snapshots() []catalog.Snapshot {
+	if !r.hasDisk() {
+		return nil
+	}
+	return r.img.Snapshots
+}
+
+// snapshotSize is the virtual size of the snapshot called name, bytes; nil where
+// there is none.
+func (r *record) snapshotSize(name string) *int64 {
+	for _, s := range r.snapshots() {
+		if s.Name == name {
+			return &s.VirtualSize
+		}
+	}
+	return nil
+}
+
 // recordCache keeps the records asked for last. Safe for concurrent use.
 type recordCache struct {
 	mu      sync.Mutex

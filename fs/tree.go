@@ -3,6 +3,7 @@
 //	images/<id>/disk            the guest disk, decoded; absent where there is none
 //	images/<id>/file            the bytes as they are stored
 //	images/<id>/metadata.json   the image's fields
+//	images/<id>/snapshots/<n>   the disks inside, if the image has snapshots
 //	by-name/<name>              a symbolic link to ../images/<id>
 //
 // The image's fields are also extended attributes user.glance.<field> of the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"glanced/catalog"
@@ -11,8 +12,12 @@ import (
 	"glanced/nbd"
 )
 
+// snapshotSep parts an image's id and the name of a snapshot in it. Ids are UUIDs,
+// and have none.
+const snapshotSep = "@"
+
 // exports shows the catalog to the NBD server: the active images that have a
-// guest disk, under their ids. Over TCP a client without a ticket sees what
+// guest disk, under their ids, and the snapshots in them, as id@name. Over TCP a client without a ticket sees what
 // nbd.anonymous says; who can reach the unix socket sees all.
 type exports struct {
 	catalog   *catalog.Catalog
@@ -36,16 +41,20 @@ func (e *exports) List(ctx context.Context, peer nbd.Peer) ([]nbd.ExportInfo, er
 	var list []nbd.ExportInfo
 	for _, img := range images {
 		if img.DiskError == "" {
-			list = append(list, nbd.ExportInfo{Name: img.ID, Description: describe(img)})
+			list = append(list, nbd.ExportInfo{Name: img.ID, Description: describe(img, "")})
+			for _, s := range img.Snapshots {
+				list = append(list, nbd.ExportInfo{Name: img.ID + snapshotSep + s.Name, Description: describe(img, s.Name)})
+			}
 		}
 	}
 	return list, nil
 }
 
 func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Export, error) {
+	id, snapshot, _ := strings.Cut(name, snapshotSep)
 	// One text for what is not there and what may not be seen: a guess learns nothing.
 	hidden := fmt.Errorf("%w: no active image %q that this connection may see (over TCP only public ones; the unix socket shows all)", nbd.ErrUnknownExport, name)
-	img, err := e.catalog.Get(ctx, name)
+	img, err := e.catalog.Get(ctx, id)
 	if errors.Is(err, catalog.ErrNotFound) {
 		return nil, hidden
 	}
@@ -58,10 +67,12 @@ func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Exp
 			return nil, hidden
 		}
 	}
-	h, err := e.catalog.Open(ctx, name, catalog.View{})
+	h, err := e.catalog.Open(ctx, id, catalog.View{Snapshot: snapshot})
 	switch {
 	case err == nil:
-		return export{h}, nil
+		return export{h, snapshot}, nil
+	case errors.Is(err, catalog.ErrNoSnapshot):
+		return nil, fmt.Errorf("%w: %w", nbd.ErrUnknownExport, err)
 	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, catalog.ErrNoData), errors.Is(err, catalog.ErrDeactivated),
 		errors.Is(err, catalog.ErrRevoked):
 		return nil, hidden
@@ -72,9 +83,12 @@ func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Exp
 }
 
 // export is an open guest disk in NBD's words.
-type export struct{ *catalog.Handle }
+type export struct {
+	*catalog.Handle
+	snapshot string // its name; "" = the active disk
+}
 
-func (x export) Description() string { return describe(x.Image()) }
+func (x export) Description() string { return describe(x.Image(), x.snapshot) }
 
 func (x export) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return asNBD(x.Handle.ReadAt(ctx, p, off))
@@ -93,9 +107,14 @@ func asNBD(err error) error {
 	return err
 }
 
-func describe(img catalog.Image) string {
-	if img.Name == nil {
-		return ""
+// describe is an export's line for people.
+func describe(img catalog.Image, snapshot string) string {
+	var text string
+	if img.Name != nil {
+		text = *img.Name
 	}
-	return *img.Name
+	if snapshot != "" {
+		text = strings.TrimSpace(text + " (snapshot " + snapshot + ")")
+	}
+	return text
 }

@@ -1,0 +1,174 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"glanced/catalog/records"
+	"glanced/formats"
+	"glanced/formats/container"
+)
+
+// Spool is where container images are kept decompressed: one file an image.
+type Spool interface {
+	// For is the place for key, which is an image's id.
+	For(key string) container.Spool
+	// Remove forgets what For(key) keeps; nothing there is no error.
+	Remove(key string) error
+}
+
+// opened is an open disk, and the open disks below it, from its parent down.
+type opened struct {
+	*formats.Disk
+	parents []*disk
+}
+
+// kin finds the image that a reference inside another image stands for.
+type kin func(ctx context.Context, ref formats.Ref) (Image, error)
+
+// openGuest opens the guest disk of the image whose bytes lie at l: the container
+// around it, the image inside, and the disks it stands on, which parent finds.
+func (c *Catalog) openGuest(ctx context.Context, img Image, l Location, parent kin, o formats.Options) (*opened, error) {
+	driver, ok := formats.Find(c.drivers, *img.DiskFormat)
+	if !ok {
+		return nil, fmt.Errorf("%w: there is no driver for %s", formats.ErrUnsupported, *img.DiskFormat)
+	}
+	content, err := c.unwrap(ctx, img, l)
+	if err != nil {
+		return nil, err
+	}
+	result := &opened{}
+	resolve := func(ctx context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+		switch ref.Kind {
+		case formats.RefBacking, formats.RefParent:
+			d, err := c.openParent(ctx, ref, parent)
+			if err != nil {
+				return nil, nil, err
+			}
+			result.parents = append(result.parents, d)
+			return d.opened.Disk, nil, nil
+		case formats.RefExtent:
+			if content.Beside != nil {
+				return content.Beside(ctx, ref)
+			}
+		}
+		return nil, nil, fmt.Errorf("%w: %s %q is not part of the image", formats.ErrReference, ref.Kind, ref.Name)
+	}
+	result.Disk, err = c.engine.Open(ctx, driver, []formats.Source{content.Image}, resolve, o)
+	if err != nil {
+		c.disks.releaseAll(result.parents)
+		return nil, err
+	}
+	return result, nil
+}
+
+// unwrap opens the stored bytes, and the container around the disk image if they
+// are one that is opened here.
+func (c *Catalog) unwrap(ctx context.Context, img Image, l Location) (container.Opened, error) {
+	blob, err := c.openBlob(ctx, l)
+	if err != nil {
+		return container.Opened{}, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	src := source(blob)
+	kind, ok := container.Find(c.containers, *img.ContainerFormat)
+	if !ok {
+		return container.Opened{Image: src}, nil
+	}
+	o := container.Options{MaxBytes: c.sizeCap}
+	if c.spool != nil {
+		o.Spool = c.spool.For(img.ID)
+	}
+	content, err := kind.Open(ctx, src, o)
+	if err != nil {
+		src.Close()
+		return container.Opened{}, fmt.Errorf("container %s: %w", kind.Name, err)
+	}
+	return content, nil
+}
+
+// openParent opens the guest disk below an image; who gets it releases it. It is
+// opened although it may be deactivated by now: the edge was frozen when it was not.
+func (c *Catalog) openParent(ctx context.Context, ref formats.Ref, find kin) (*disk, error) {
+	img, err := find(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	v := View{Deactivated: true}
+	d := c.disks.acquire(diskKey{img.ID, v})
+	err = c.disks.open(ctx, d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, v) })
+	if err != nil {
+		c.disks.release(d)
+		return nil, fmt.Errorf("%s, image %s: %w", ref.Kind, img.ID, err)
+	}
+	return d, nil
+}
+
+// maxChain is how many images may stand on each other, the top one included.
+const maxChain = 16
+
+// candidate finds the image that a reference inside img stands for, while img is
+// being taken in: the one that the property backing_image names, else one that the
+// reference itself names by its id. The owner of img must be able to read it.
+func (c *Catalog) candidate(ctx context.Context, img Image, ref formats.Ref) (Image, error) {
+	id := img.Properties[BackingProperty]
+	if id == "" && isID(ref.Name) {
+		id = ref.Name
+	}
+	if id == "" {
+		return Image{}, fmt.Errorf("%w: %s %q: before the upload, set the property %s to the id of the image that it stands for, or flatten the image (qemu-img convert)",
+			formats.ErrReference, ref.Kind, ref.Name, BackingProperty)
+	}
+	parent, err := c.Get(ctx, id)
+	if errors.Is(err, ErrNotFound) || err == nil && !mayStandOn(img, parent) {
+		// One text for both: a guess learns nothing of other projects' images.
+		return Image{}, fmt.Errorf("%w: %s: there is no image %q that the owner of this one can read", formats.ErrReference, ref.Kind, clip(id))
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	switch {
+	case parent.Status != Active || parent.HashValue == nil:
+		return Image{}, fmt.Errorf("%w: %s: image %s is %s, not active", formats.ErrReference, ref.Kind, id, parent.Status)
+	case parent.DiskError != "":
+		return Image{}, fmt.Errorf("%w: %s: image %s has no readable disk: %s", formats.ErrReference, ref.Kind, id, parent.DiskError)
+	case ref.Format != "" && ref.Format != *parent.DiskFormat:
+		return Image{}, fmt.Errorf("%w: the %s is said to be %s, image %s is %s", formats.ErrReference, ref.Kind, ref.Format, id, *parent.DiskFormat)
+	}
+	return parent, c.checkChain(ctx, parent)
+}
+
+// mayStandOn says whether img's owner can read parent.
+func mayStandOn(img, parent Image) bool {
+	return parent.Owner == img.Owner || parent.Visibility == "public" || parent.Visibility == "community"
+}
+
+// checkChain counts the images below a child. They cannot lead in a circle: each
+// was active before the one above it.
+func (c *Catalog) checkChain(ctx context.Context, img Image) error {
+	for n := 2; img.Parent != nil; n++ {
+		if n == maxChain {
+			return fmt.Errorf("%w: a chain of more than %d images: flatten one of them (qemu-img convert)", formats.ErrLimit, maxChain)
+		}
+		var err error
+		if img, err = c.records.Get(ctx, img.Parent.ID); err != nil {
+			return fmt.Errorf("%w: %w", ErrStore, err)
+		}
+	}
+	return nil
+}
+
+// frozen finds the parent that was written into img's record when it became active.
+func (c *Catalog) frozen(ctx context.Context, img Image, ref formats.Ref) (Image, error) {
+	if img.Parent == nil {
+		return Image{}, fmt.Errorf("%w: %s %q: the image has no parent in the catalog", formats.ErrReference, ref.Kind, ref.Name)
+	}
+	parent, err := c.Get(ctx, img.Parent.ID)
+	if err != nil {
+		return Image{}, fmt.Errorf("parent: %w", err)
+	}
+	if parent.HashValue == nil || *parent.HashValue != img.Parent.HashValue {
+		return Image{}, fmt.Errorf("%w: image %s is no longer what it was", records.ErrParent, parent.ID)
+	}
+	return parent, nil
+}

@@ -1,0 +1,269 @@
+package catalog_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"glanced/catalog"
+	"glanced/formats/formattest"
+)
+
+// overlays makes qcow2 images that stand on others, with qemu-img.
+type overlays struct {
+	t   *testing.T
+	dir string
+}
+
+func (o overlays) path(name string) string { return filepath.Join(o.dir, name) }
+
+func (o overlays) read(name string) []byte {
+	o.t.Helper()
+	p, err := os.ReadFile(o.path(name))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return p
+}
+
+// base makes a qcow2 image of content.
+func (o overlays) base(name string, content []byte) {
+	o.t.Helper()
+	if err := os.WriteFile(o.path("base.raw"), content, 0o600); err != nil {
+		o.t.Fatal(err)
+	}
+	formattest.Run(o.t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", o.path("base.raw"), o.path(name))
+}
+
+// over makes name, with mark written at off, over the image below, and is what
+// qemu-img reads from the two. The name that the image has for its backing file is
+// then ref.
+func (o overlays) over(name, below, belowFormat, ref string, off int64, mark byte) []byte {
+	o.t.Helper()
+	formattest.Run(o.t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", o.path(below), "-F", belowFormat, o.path(name))
+	formattest.Run(o.t, "qemu-io", "-f", "qcow2", "-c", fmt.Sprintf("write -q -P %d %d 100k", mark, off), o.path(name))
+	formattest.Run(o.t, "qemu-img", "convert", "-O", "raw", o.path(name), o.path("flat"))
+	content := o.read("flat")
+	formattest.Run(o.t, "qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", ref, "-F", belowFormat, o.path(name))
+	return content
+}
+
+func newOverlays(t *testing.T) overlays {
+	formattest.Need(t, "qemu-img", "qemu-utils")
+	formattest.Need(t, "qemu-io", "qemu-utils")
+	return overlays{t, t.TempDir()}
+}
+
+// child uploads content as a qcow2 image with the given properties.
+func (w *world) child(t *testing.T, content []byte, change func(*catalog.Image)) (catalog.Image, error) {
+	t.Helper()
+	format, bare := "qcow2", "bare"
+	img := catalog.Image{Owner: "p", DiskFormat: &format, ContainerFormat: &bare}
+	if change != nil {
+		change(&img)
+	}
+	img, err := w.Create(t.Context(), img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = w.Upload(t.Context(), img.ID, bytes.NewReader(content), catalog.UploadOptions{Size: -1})
+	return w.get(t, img.ID), err
+}
+
+func backedBy(id string) func(*catalog.Image) {
+	return func(img *catalog.Image) { img.Properties = map[string]string{catalog.BackingProperty: id} }
+}
+
+func TestAParentShowsThroughItsChild(t *testing.T) {
+	w, o := newWorld(t, nil), newOverlays(t)
+	o.base("base", noise(1, 3<<20+512))
+	parent := w.active(t, "qcow2", "bare", o.read("base"))
+	raw := w.active(t, "raw", "bare", o.read("base.raw"))
+
+	t.Run("that a property names", func(t *testing.T) {
+		want := o.over("by-property", "base", "qcow2", "/etc/passwd", 1<<20, 7)
+		img, err := w.child(t, o.read("by-property"), backedBy(parent.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wantGuest(t, img.ID, want)
+		if img.Parent == nil || img.Parent.ID != parent.ID || img.DiskError != "" {
+			t.Errorf("parent %+v, disk error %q", img.Parent, img.DiskError)
+		}
+		// The edge was frozen: what the property says later is nothing.
+		if _, err := w.Update(t.Context(), img.ID, func(i *catalog.Image) error { i.Properties = nil; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		w.wantGuest(t, img.ID, want)
+	})
+	t.Run("that the image names by its id", func(t *testing.T) {
+		want := o.over("by-id", "base", "qcow2", parent.ID, 2<<20, 8)
+		img, err := w.child(t, o.read("by-id"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wantGuest(t, img.ID, want)
+
+		// A third one on the two; qemu-img is to find the second where it looks.
+		formattest.Run(t, "qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", o.path("base"), "-F", "qcow2", o.path("by-id"))
+		want = o.over("third", "by-id", "qcow2", img.ID, 64<<10, 9)
+		third, err := w.child(t, o.read("third"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wantGuest(t, third.ID, want)
+	})
+	t.Run("that is raw", func(t *testing.T) {
+		want := o.over("over-raw", "base.raw", "raw", raw.ID, 0, 10)
+		img, err := w.child(t, o.read("over-raw"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wantGuest(t, img.ID, want)
+	})
+}
+
+func TestAParentThatMayNotBeUsedIsRefused(t *testing.T) {
+	w, o := newWorld(t, nil), newOverlays(t)
+	o.base("base", noise(1, 1<<20))
+	o.over("child", "base", "qcow2", "base", 0, 1)
+	content := o.read("child")
+	bare, qcow2 := "bare", "qcow2"
+	foreign := func(visibility string) string {
+		img, err := w.Create(t.Context(), catalog.Image{Owner: "another", Visibility: visibility, DiskFormat: &qcow2, ContainerFormat: &bare})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Upload(t.Context(), img.ID, bytes.NewReader(o.read("base")), catalog.UploadOptions{Size: -1}); err != nil {
+			t.Fatal(err)
+		}
+		return img.ID
+	}
+	private, missing := foreign("private"), uuid.NewString()
+	withdrawn := w.active(t, "qcow2", "bare", o.read("base")).ID
+	if err := w.Deactivate(t.Context(), withdrawn); err != nil {
+		t.Fatal(err)
+	}
+	noDisk := w.active(t, "qcow2", "ova", []byte("no disk at all"))
+	for _, c := range []struct {
+		name, parent, says string
+		want               error
+	}{
+		{"none is named", "", "set the property backing_image", catalog.ErrUnsafe},
+		{"of another project", private, "no image", catalog.ErrUnsafe},
+		{"there is no such image", missing, "no image", catalog.ErrUnsafe},
+		{"a name that is no id", "../../etc/passwd", "no image", catalog.ErrUnsafe},
+		{"not active", w.queued(t, "qcow2", "bare").ID, "queued, not active", catalog.ErrUnsafe},
+		{"deactivated", withdrawn, "not active", catalog.ErrUnsafe},
+		{"without a disk", noDisk.ID, "no readable disk", catalog.ErrUnsafe},
+		{"of another format than said", w.active(t, "raw", "bare", o.read("base.raw")).ID, "said to be qcow2", catalog.ErrUnsafe},
+		{"public", foreign("public"), "", nil},
+		{"community", foreign("community"), "", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var change func(*catalog.Image)
+			if c.parent != "" {
+				change = backedBy(c.parent)
+			}
+			img, err := w.child(t, content, change)
+			wantErr(t, err, c.want)
+			if c.want == nil {
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v does not say %q", err, c.says)
+			}
+			if _, err := os.Stat(filepath.Join(w.dir, "images", img.ID)); err == nil || img.Status != catalog.Queued || img.Parent != nil {
+				t.Errorf("it is %s, its parent %v; its bytes in the store: %v", img.Status, img.Parent, err)
+			}
+		})
+	}
+	_, hidden := w.child(t, content, backedBy(private))
+	_, absent := w.child(t, content, backedBy(missing))
+	strip := func(err error, id string) string {
+		_, text, _ := strings.Cut(err.Error(), "content is not safe")
+		return strings.ReplaceAll(text, id, "")
+	}
+	if strip(hidden, private) != strip(absent, missing) {
+		t.Errorf("what may not be seen (%v) can be told from what is not there (%v)", hidden, absent)
+	}
+}
+
+func TestAParentStaysWhileItHasChildren(t *testing.T) {
+	w, o := newWorld(t, nil), newOverlays(t)
+	o.base("base", noise(1, 1<<20))
+	parent := w.active(t, "qcow2", "bare", o.read("base"))
+	want := o.over("child", "base", "qcow2", parent.ID, 0, 1)
+	child, err := w.child(t, o.read("child"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := w.open(t, child.ID, catalog.View{})
+	wantErr(t, w.Delete(t.Context(), parent.ID), catalog.ErrInUse)
+	if err := w.Deactivate(t.Context(), parent.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAll(t, h); !bytes.Equal(got, want) {
+		t.Error("an open child does not read on when its parent is deactivated")
+	}
+	h.Close()
+	w.wantGuest(t, child.ID, want) // nor does it stop a new open
+	if err := w.Delete(t.Context(), child.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Delete(t.Context(), parent.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.wantNothingStored(t)
+}
+
+func TestAChainOfImagesIsBounded(t *testing.T) {
+	w, o := newWorld(t, nil), newOverlays(t)
+	o.base("base", noise(1, 1<<20))
+	below := w.active(t, "qcow2", "bare", o.read("base"))
+	for n := 2; ; n++ {
+		formattest.Run(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", below.ID, "-F", "qcow2", o.path("next"), "1M")
+		img, err := w.child(t, o.read("next"), nil)
+		if n == 17 {
+			wantErr(t, err, catalog.ErrUnsafe)
+			if err == nil || !strings.Contains(err.Error(), "more than 16 images") {
+				t.Errorf("error %v", err)
+			}
+			break
+		}
+		if err != nil {
+			t.Fatalf("chain of %d: %v", n, err)
+		}
+		below = img
+	}
+	w.wantGuest(t, below.ID, noise(1, 1<<20))
+	// What was open of the parents is let go with the child.
+	for try := 0; openFiles(t, w.dir+"/images") > 0; try++ {
+		if try == 1000 {
+			t.Fatal("files of the store stay open")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// openFiles counts the descriptors of this process that lie below dir.
+func openFiles(t *testing.T, dir string) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, dir+"/") {
+			n++
+		}
+	}
+	return n
+}

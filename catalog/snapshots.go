@@ -1,0 +1,57 @@
+package catalog
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"glanced/catalog/records"
+	"glanced/formats"
+)
+
+// maxSnapshots is how many snapshots of an image can be addressed.
+const maxSnapshots = 1024
+
+// addressed gives the snapshots of an image the names under which they can be
+// opened: their own where that is unique and can be a file's name, else their id.
+// A snapshot with neither is left out.
+func addressed(found []formats.Snapshot) []records.Snapshot {
+	used := map[string]int{}
+	for _, s := range found {
+		used[s.Name]++
+		if s.ID != s.Name {
+			used[s.ID]++
+		}
+	}
+	var named []records.Snapshot
+	for _, s := range found {
+		// Drivers find a snapshot by its id: an id that others bear finds another.
+		if used[s.ID] > 1 || len(named) == maxSnapshots {
+			continue
+		}
+		for _, name := range []string{s.Name, s.ID} {
+			if used[name] == 1 && fileName(name) {
+				named = append(named, records.Snapshot{Name: name, ID: s.ID, VirtualSize: s.VirtualSize})
+				break
+			}
+		}
+	}
+	return named
+}
+
+// fileName tells whether a name found in an image can be a file's, and an export's.
+func fileName(name string) bool {
+	return name != "" && name != "." && name != ".." && len(name) <= 255 && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsControl(r) })
+}
+
+// snapshotID is what the image itself calls the snapshot that is addressed by name.
+func snapshotID(img Image, name string) (string, error) {
+	for _, s := range img.Snapshots {
+		if s.Name == name {
+			return s.ID, nil
+		}
+	}
+	return "", fmt.Errorf("%w: image %s has none called %q", ErrNoSnapshot, img.ID, clip(name))
+}
