@@ -28,6 +28,7 @@ var (
 	ErrReference   = errors.New("the image refers to another file")
 	ErrEncrypted   = errors.New("the image is encrypted")
 	ErrLimit       = errors.New("the image asks for more than the limits allow")
+	ErrSnapshot    = errors.New("no such snapshot") // Options.Snapshot: none, or more than one, is so called
 	ErrRange       = errors.New("range outside the disk")
 	ErrClosed      = errors.New("the disk is closed")
 )
@@ -162,7 +163,7 @@ type Sourcer interface {
 
 // Options of Open. The zero value is the active disk with a private table cache.
 type Options struct {
-	Snapshot string  // the id, or else the name, of an internal snapshot; "" = the active disk
+	Snapshot string  // the id, or else the name, of an internal snapshot; "" = the active disk. ErrSnapshot
 	Tables   *Tables // shared cache of metadata tables; nil = a small private one
 }
 

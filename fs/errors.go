@@ -46,6 +46,7 @@ var errnos = []struct {
 	{formats.ErrReference, syscall.EIO},
 	{formats.ErrEncrypted, syscall.EIO},
 	{formats.ErrLimit, syscall.EIO},
+	{formats.ErrSnapshot, syscall.ENOENT},
 	{formats.ErrClosed, syscall.EIO},
 	{formats.ErrRange, syscall.EINVAL},
 

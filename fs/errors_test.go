@@ -57,6 +57,7 @@ var sentinels = map[string]struct {
 	"formats.ErrReference":     {formats.ErrReference, syscall.EIO},
 	"formats.ErrEncrypted":     {formats.ErrEncrypted, syscall.EIO},
 	"formats.ErrLimit":         {formats.ErrLimit, syscall.EIO},
+	"formats.ErrSnapshot":      {formats.ErrSnapshot, syscall.ENOENT},
 	"formats.ErrClosed":        {formats.ErrClosed, syscall.EIO},
 	"formats.ErrRange":         {formats.ErrRange, syscall.EINVAL},
 }

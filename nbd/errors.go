@@ -49,6 +49,7 @@ var outcomes = []outcome{
 	{ErrProtocol, repErrInvalid, protocol.TRANSMISSION_ERROR_EINVAL, "the request breaks the NBD protocol"},
 	{errSlowHandshake, repErrShutdown, errnoShutdown, "the handshake took too long"},
 
+	{formats.ErrSnapshot, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, errnoIO, "the image has no such snapshot"},
 	{formats.ErrRange, repErrPolicy, protocol.TRANSMISSION_ERROR_EINVAL, "the range lies outside the export"},
 	{formats.ErrCorrupt, repErrPolicy, errnoIO, "the image is corrupt"},
 	{formats.ErrFormat, repErrPolicy, errnoIO, "the image is not of its declared format"},

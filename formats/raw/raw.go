@@ -29,7 +29,7 @@ func open(ctx context.Context, srcs []formats.Source, _ formats.Resolver, o form
 		return nil, err
 	}
 	if o.Snapshot != "" {
-		return nil, fmt.Errorf("%w: raw images have no snapshots (asked for %q)", formats.ErrUnsupported, o.Snapshot)
+		return nil, fmt.Errorf("%w: raw images have none (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
 	l := &layout{info: info}
 	if src, ok := srcs[0].(formats.Extenter); ok && info.VirtualSize > 0 {
