@@ -16,6 +16,7 @@ const (
 	extBackingFormat = 0xe2792aca
 	extFeatureNames  = 0x6803f857
 	extDataFile      = 0x44415441
+	extBitmaps       = 0x23852875
 )
 
 const (
@@ -68,6 +69,10 @@ func (h *header) extensions(ctx context.Context, src formats.Source) error {
 				return corruptf("a data file name of %d bytes, at most %d", n, maxDataFileName)
 			}
 			name = text(content)
+		case extBitmaps:
+			if err := h.bitmapExtension(content); err != nil {
+				return err
+			}
 		}
 	}
 	h.noteDataFile(name)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"strconv"
 	"strings"
 
 	"glanced/formats"
@@ -48,9 +49,11 @@ type header struct {
 	clusterBits uint
 	crypt       uint32
 	features    uint64 // incompatible features
+	autoclear   uint64 // autoclear features
 	codec       formats.Codec
 	disk        table // the active disk
 	snapshots   []snapshot
+	bitmapNames []string
 	refs        []formats.Ref // as found; the backing file first
 
 	featureNames  map[int]string // of incompatible features, as the image calls them
@@ -59,6 +62,7 @@ type header struct {
 	backingLen    int64
 	snapshotsOff  int64
 	snapshotCount int64
+	bitmaps       bitmapDirectory
 
 	// refused is why the image cannot be opened whatever its references are.
 	refused error
@@ -86,9 +90,9 @@ func (h *header) entrySize() int64 {
 // 2 MiB / 8 entries of 2 MiB.
 func (h *header) bytesPerTable() int64 { return h.clusterSize() / h.entrySize() << h.clusterBits }
 
-// readHeader reads the header, its extensions and the list of snapshots. It fails
-// where there is no qcow2 header to speak of; all else that is wrong is kept in
-// refused.
+// readHeader reads the header, its extensions and the lists of snapshots and
+// bitmaps. It fails where there is no qcow2 header to speak of; all else that is
+// wrong is kept in refused.
 func readHeader(ctx context.Context, src formats.Source) (*header, error) {
 	if src.Size() < lengthV2 {
 		return nil, fmt.Errorf("%w: %d bytes are too few for a qcow2 header", formats.ErrFormat, src.Size())
@@ -150,7 +154,10 @@ func (h *header) read(ctx context.Context, b []byte, src formats.Source) error {
 	if err := h.l1(b, src.Size()); err != nil {
 		return err
 	}
-	return h.readSnapshots(ctx, src)
+	if err := h.readSnapshots(ctx, src); err != nil {
+		return err
+	}
+	return h.readBitmaps(ctx, src)
 }
 
 // fields takes the fixed fields from b, the first bytes of the image.
@@ -173,6 +180,7 @@ func (h *header) fields(b []byte) error {
 		return corruptf("the image ends within its header")
 	}
 	h.features = binary.BigEndian.Uint64(b[72:])
+	h.autoclear = binary.BigEndian.Uint64(b[88:])
 	h.headerLength = int64(binary.BigEndian.Uint32(b[100:]))
 	if h.headerLength < lengthV3 || h.headerLength > h.clusterSize() || h.headerLength%8 != 0 {
 		return corruptf("header_length is %d", h.headerLength)
@@ -231,27 +239,35 @@ func (h *header) backing(ctx context.Context, src formats.Source) error {
 	return nil
 }
 
-// l1 takes the place of the active L1 table, which must lie in an image of
-// fileSize bytes and be long enough for the disk.
+// l1 takes the place of the active L1 table.
 func (h *header) l1(b []byte, fileSize int64) error {
-	n := int64(binary.BigEndian.Uint32(b[36:]))
+	h.disk.l1N = int64(binary.BigEndian.Uint32(b[36:]))
 	off := binary.BigEndian.Uint64(b[40:])
-	if n*8 > maxL1Bytes {
-		return fmt.Errorf("%w: an L1 table of %d entries, at most %d", formats.ErrLimit, n, maxL1Bytes/8)
+	if off > math.MaxInt64 {
+		return corruptf("an L1 table at %d", off)
 	}
-	if need := h.l1Entries(h.disk.size); n < need {
-		return corruptf("an L1 table of %d entries, where a disk of %d bytes needs %d", n, h.disk.size, need)
+	h.disk.l1 = int64(off)
+	return h.checkL1(h.disk, fileSize)
+}
+
+// checkL1 checks that a disk's L1 table lies in an image of fileSize bytes, and is
+// long enough for the disk.
+func (h *header) checkL1(t table, fileSize int64) error {
+	if t.l1N > maxL1Bytes/8 {
+		return fmt.Errorf("%w: an L1 table of %d entries, at most %d", formats.ErrLimit, t.l1N, maxL1Bytes/8)
 	}
-	if n == 0 {
+	if need := h.l1Entries(t.size); t.l1N < need {
+		return corruptf("an L1 table of %d entries, where a disk of %d bytes needs %d", t.l1N, t.size, need)
+	}
+	if t.l1N == 0 {
 		return nil
 	}
-	if off < uint64(h.clusterSize()) || off%uint64(h.clusterSize()) != 0 {
-		return corruptf("an L1 table at %d: not a cluster of its own", off)
+	if t.l1 < h.clusterSize() || t.l1%h.clusterSize() != 0 {
+		return corruptf("an L1 table at %d: not a cluster of its own", t.l1)
 	}
-	if off > uint64(fileSize) || n*8 > fileSize-int64(off) {
-		return corruptf("an L1 table of %d entries at %d passes the end of the image (%d bytes)", n, off, fileSize)
+	if t.l1N*8 > fileSize-t.l1 {
+		return corruptf("an L1 table of %d entries at %d passes the end of the image (%d bytes)", t.l1N, t.l1, fileSize)
 	}
-	h.disk.l1, h.disk.l1N = int64(off), n
 	return nil
 }
 
@@ -289,3 +305,11 @@ func corruptf(format string, args ...any) error {
 
 // text is a name as it may be shown: valid UTF-8.
 func text(b []byte) string { return strings.ToValidUTF8(string(b), "\uFFFD") }
+
+// quote shows a name in an error: one line, and not all of a long one.
+func quote(s string) string {
+	if len(s) > 80 {
+		s = strings.ToValidUTF8(s[:80], "") + "…"
+	}
+	return strconv.Quote(s)
+}

@@ -16,6 +16,7 @@ const sliceSize = 16 << 10
 // its own.
 type layout struct {
 	*header
+	disk     table // which of the image's disks this is
 	opened   formats.Info
 	image    formats.Source
 	dataFile formats.Source // external data file; nil = clusters lie in the image
@@ -26,7 +27,7 @@ type layout struct {
 // Size is the virtual size in bytes.
 func (l *layout) Size() int64 { return l.disk.size }
 
-// Info is what Inspect says.
+// Info is what Inspect says, with the size of a snapshot where one was opened.
 func (l *layout) Info() formats.Info { return l.opened }
 
 // Parent is the backing file's disk.

@@ -8,8 +8,9 @@
 //
 // Read: all cluster sizes, zero clusters, compressed clusters (deflate, zstd),
 // extended L2 entries (subclusters), dirty images, and, where a Resolver supplies
-// them, a backing file and an external data file. Refused: encryption, the
-// corrupt bit, features that are not known. Snapshots are listed only.
+// them, a backing file and an external data file; of each image, the active disk
+// and its internal snapshots. Refused: encryption, the corrupt bit, features that
+// are not known. Dirty bitmaps are listed only.
 package qcow2
 
 import (
@@ -50,6 +51,7 @@ func (h *header) info() formats.Info {
 		ClusterSize: h.clusterSize(),
 		Encrypted:   h.crypt != cryptNone,
 		Refs:        h.refs,
+		Bitmaps:     h.bitmapNames,
 		Refused:     h.refused,
 	}
 	for _, s := range h.snapshots {
@@ -81,10 +83,17 @@ func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o form
 	if h.refused != nil {
 		return nil, h.refused
 	}
+	l := &layout{header: h, disk: h.disk, opened: h.info(), image: srcs[0]}
 	if o.Snapshot != "" {
-		return nil, fmt.Errorf("%w: snapshot %q: only the active disk of a qcow2 image can be opened", formats.ErrUnsupported, o.Snapshot)
+		s, err := h.find(o.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		if err := h.checkL1(s.disk, srcs[0].Size()); err != nil {
+			return nil, fmt.Errorf("snapshot %s (%s): %w", quote(s.id), quote(s.name), err)
+		}
+		l.disk, l.opened.VirtualSize = s.disk, s.disk.size
 	}
-	l := &layout{header: h, opened: h.info(), image: srcs[0]}
 	if err := l.resolve(ctx, r); err != nil {
 		return nil, err
 	}

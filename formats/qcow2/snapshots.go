@@ -5,22 +5,25 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"strings"
 
 	"glanced/formats"
 )
 
-// snapshot is one internal snapshot: a disk with an L1 table of its own.
+// snapshot is one internal snapshot: a disk with an L1 table of its own, which is
+// checked when the snapshot is opened. A damaged one is no reason to refuse the
+// others, or the active disk.
 type snapshot struct {
 	id, name string
 	disk     table
 }
 
 const (
-	maxSnapshots      = 65536   // QEMU's own limit
-	maxSnapshotTable  = 4 << 20 // bytes
-	maxSnapshotExtra  = 1024    // bytes; QEMU's own limit
-	snapshotFixed     = 40      // bytes in front of the extra data
-	snapshotReadAhead = 64 << 10
+	maxSnapshots     = 65536   // QEMU's own limit
+	maxSnapshotTable = 4 << 20 // bytes
+	maxSnapshotExtra = 1024    // bytes; QEMU's own limit
+	snapshotFixed    = 40      // bytes in front of the extra data
+	maxNamed         = 16      // snapshots that an error names
 )
 
 // readSnapshots reads the snapshot table.
@@ -34,7 +37,7 @@ func (h *header) readSnapshots(ctx context.Context, src formats.Source) error {
 	if h.snapshotsOff < h.clusterSize() || h.snapshotsOff%h.clusterSize() != 0 {
 		return corruptf("a snapshot table at %d: not a cluster of its own", h.snapshotsOff)
 	}
-	c := cursor{src: src, at: h.snapshotsOff}
+	c := cursor{src: src, what: "snapshot table", at: h.snapshotsOff, end: src.Size()}
 	for range h.snapshotCount {
 		s, err := h.readSnapshot(ctx, &c)
 		if err != nil {
@@ -78,38 +81,47 @@ func (h *header) readSnapshot(ctx context.Context, c *cursor) (snapshot, error) 
 		s.disk.size = int64(size)
 	}
 	s.id, s.name = text(b[:idLen]), text(b[idLen:idLen+nameLen])
-	c.skip(-(snapshotFixed + length) & 7)
+	c.skip(int64(-(snapshotFixed + length) & 7))
 	return s, nil
 }
 
-// cursor reads forward from at, in pieces that are larger than what is asked for.
-type cursor struct {
-	src formats.Source
-	at  int64 // host offset of the next byte
-	buf []byte
-}
-
-// skip passes over n bytes, of which there may be fewer: QEMU does not write the
-// padding after the last snapshot where the file ends there.
-func (c *cursor) skip(n int) {
-	c.buf = c.buf[min(n, len(c.buf)):]
-	c.at += int64(n)
-}
-
-// next is the next n bytes, valid until the next call.
-func (c *cursor) next(ctx context.Context, n int) ([]byte, error) {
-	if n > len(c.buf) {
-		left := c.src.Size() - c.at
-		if int64(n) > left {
-			return nil, corruptf("the snapshot table passes the end of the image (%d bytes)", c.src.Size())
+// find is the snapshot with this id, or else the only one with this name, as in
+// QEMU, which takes the first of several. It fails with ErrSnapshot, and says
+// which there are.
+func (h *header) find(wanted string) (snapshot, error) {
+	var byID, byName []snapshot
+	for _, s := range h.snapshots {
+		if s.id == wanted {
+			byID = append(byID, s)
 		}
-		c.buf = make([]byte, min(left, int64(max(n, snapshotReadAhead))))
-		if err := c.src.ReadAt(ctx, c.buf, c.at); err != nil {
-			return nil, fmt.Errorf("read the snapshot table: %w", err)
+		if s.name == wanted {
+			byName = append(byName, s)
 		}
 	}
-	b := c.buf[:n]
-	c.buf = c.buf[n:]
-	c.at += int64(n)
-	return b, nil
+	switch {
+	case len(byID) == 1:
+		return byID[0], nil
+	case len(byID) > 1:
+		return snapshot{}, corruptf("%d snapshots have the id %s", len(byID), quote(wanted))
+	case len(byName) == 1:
+		return byName[0], nil
+	case len(byName) > 1:
+		return snapshot{}, fmt.Errorf("%w: %d have the name %s; ask for one by its id: %s", formats.ErrSnapshot, len(byName), quote(wanted), listed(byName))
+	case len(h.snapshots) == 0:
+		return snapshot{}, fmt.Errorf("%w: %s; the image has none", formats.ErrSnapshot, quote(wanted))
+	}
+	return snapshot{}, fmt.Errorf("%w: %s; the image has %s", formats.ErrSnapshot, quote(wanted), listed(h.snapshots))
+}
+
+// listed names snapshots in an error, the first ones of many.
+func listed(all []snapshot) string {
+	var names []string
+	for _, s := range all[:min(len(all), maxNamed)] {
+		names = append(names, fmt.Sprintf("%s (%s)", quote(s.id), quote(s.name)))
+	}
+	list := strings.Join(names, ", ")
+	if more := len(all) - maxNamed; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return list
 }
