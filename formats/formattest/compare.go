@@ -2,6 +2,7 @@ package formattest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,6 +22,8 @@ type Image struct {
 	Path       string
 	QemuFormat string
 	Resolver   formats.Resolver // for images that refer to others; nil refuses
+	Options    formats.Options  // how it is opened: a snapshot
+	Truth      string           // the image that qemu-img reads in its place; "" = Path
 	Seed       uint64           // of the random reads
 }
 
@@ -32,22 +35,23 @@ const (
 )
 
 // Compare opens the image through an engine and checks, against the raw disk
-// and the map that qemu-img makes of the same file: the size; every stored byte;
+// and the map that qemu-img makes of the same file, or of Truth: the size; every stored byte;
 // that what is said to be absent or zero reads as zeros; that what qemu-img's map
 // knows to be zeros is not said to be data; and odd-sized concurrent reads. what
 // names the image in messages.
 func (img Image) Compare(t *testing.T, what string) {
 	t.Helper()
 	Need(t, "qemu-img", "qemu-utils")
+	judged := cmp.Or(img.Truth, img.Path)
 	raw := filepath.Join(t.TempDir(), "truth.raw")
 	defer os.Remove(raw)
-	Run(t, "qemu-img", "convert", "-f", img.QemuFormat, "-O", "raw", img.Path, raw)
+	Run(t, "qemu-img", "convert", "-f", img.QemuFormat, "-O", "raw", judged, raw)
 	truth := OpenFile(t, raw)
 
 	src := OpenFile(t, img.Path)
 	engine := formats.NewEngine(formats.EngineOptions{CacheBytes: 8 << 20, TableBytes: 2 << 20})
 	defer engine.Close()
-	disk, err := engine.Open(t.Context(), img.Driver, []formats.Source{src}, img.Resolver, formats.Options{})
+	disk, err := engine.Open(t.Context(), img.Driver, []formats.Source{src}, img.Resolver, img.Options)
 	if err != nil {
 		t.Fatalf("%s: Open: %v", what, err)
 	}
@@ -63,7 +67,7 @@ func (img Image) Compare(t *testing.T, what string) {
 	if err := compareContent(t.Context(), disk, truth, extents); err != nil {
 		t.Errorf("%s: %v", what, err)
 	}
-	if err := compareMap(extents, Run(t, "qemu-img", "map", "--output=json", "-f", img.QemuFormat, img.Path)); err != nil {
+	if err := compareMap(extents, Run(t, "qemu-img", "map", "--output=json", "-f", img.QemuFormat, judged)); err != nil {
 		t.Errorf("%s: %v", what, err)
 	}
 	if err := compareRandomReads(t.Context(), disk, truth, img.Seed); err != nil {
