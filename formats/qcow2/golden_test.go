@@ -15,27 +15,37 @@ func TestGolden(t *testing.T) {
 	add := func(options string, args ...string) {
 		vs = append(vs, formattest.Variant{Options: options, Args: args})
 	}
+	// The truth disks differ in what a cluster holds and how far the tables reach;
+	// what comes between the extremes is made of one of them.
+	one := func(options string, args ...string) {
+		vs = append(vs, formattest.Variant{Options: options, Args: args, Smallest: 3 << 20, Largest: small})
+	}
 	for _, size := range []string{"512", "4k", "64k", "2M"} {
 		add("compat=0.10,cluster_size=" + size)
-		add("compat=0.10,cluster_size="+size, "-c")
-		add("compat=1.1,cluster_size=" + size)
 		add("compat=1.1,cluster_size="+size, "-c")
-		add("compat=1.1,compression_type=zstd,cluster_size="+size, "-c")
 	}
-	for _, size := range []string{"1k", "8k", "256k"} {
-		add("cluster_size="+size, "-c")
+	for _, size := range []string{"1k", "2k", "8k", "16k", "32k", "128k", "256k", "512k", "1M"} {
+		one("compat=1.1,cluster_size=" + size)
+		one("compat=0.10,cluster_size="+size, "-c")
+		one("compression_type=zstd,cluster_size="+size, "-c")
+	}
+	for _, size := range []string{"512", "2M"} {
+		one("compat=0.10,cluster_size="+size, "-c")
+		add("compat=1.1,cluster_size=" + size)
+		add("compression_type=zstd,cluster_size="+size, "-c")
 	}
 	for _, size := range []string{"16k", "64k", "2M"} {
 		add("extended_l2=on,cluster_size=" + size)
-		add("extended_l2=on,cluster_size="+size, "-c")
-		add("extended_l2=on,compression_type=zstd,cluster_size="+size, "-c")
+		one("extended_l2=on,cluster_size="+size, "-c")
+		one("extended_l2=on,compression_type=zstd,cluster_size="+size, "-c")
+	}
+	for _, n := range []string{"1", "2", "4", "8", "32", "64"} {
+		one("refcount_bits="+n, "-c")
 	}
 	add("lazy_refcounts=on")
-	add("refcount_bits=1")
-	add("refcount_bits=64", "-c")
 	for _, mode := range []string{"metadata", "falloc", "full"} {
 		for _, o := range []string{"compat=0.10", "compat=1.1", "cluster_size=512", "cluster_size=2M", "extended_l2=on"} {
-			vs = append(vs, formattest.Variant{Options: o + ",preallocation=" + mode, Largest: small})
+			vs = append(vs, formattest.Variant{Options: o + ",preallocation=" + mode, Smallest: 2 << 20, Largest: small})
 		}
 	}
 	vs = append(vs, formattest.Variant{Args: []string{"-S", "0"}, Largest: small})
@@ -62,12 +72,6 @@ var edits = map[string]func(t *testing.T, path string){
 	},
 	"shrunk": func(t *testing.T, path string) {
 		formattest.Run(t, "qemu-img", "resize", "-q", "--shrink", path, "1100k")
-	},
-	"with snapshots": func(t *testing.T, path string) {
-		formattest.Run(t, "qemu-img", "snapshot", "-c", "before", path)
-		qemuIO(t, path, "write -P 1 0 200k", "discard 512k 512k")
-		formattest.Run(t, "qemu-img", "snapshot", "-c", "after", path)
-		qemuIO(t, path, "write -P 2 100k 200k")
 	},
 	"reverted to a snapshot": func(t *testing.T, path string) {
 		formattest.Run(t, "qemu-img", "snapshot", "-c", "before", path)

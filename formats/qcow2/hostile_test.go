@@ -205,21 +205,3 @@ func TestHostileSubclustersAreRefused(t *testing.T) {
 		})
 	}
 }
-
-func FuzzOpen(f *testing.F) {
-	var seeds [][]byte
-	small := func(b []byte) {
-		if len(b) <= 64<<10 {
-			seeds = append(seeds, b)
-		}
-	}
-	small(newImage(f).bytes())
-	for _, h := range hostile {
-		img := newImage(f)
-		h.edit(img)
-		small(img.bytes())
-	}
-	img, _ := extended(f)
-	small(img.bytes())
-	formattest.FuzzOpen(f, qcow2.Driver(), seeds...)
-}

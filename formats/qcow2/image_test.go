@@ -21,6 +21,7 @@ type image struct {
 	snapshots    uint32
 	snapshotsOff uint64
 	features     uint64
+	autoclear    uint64
 	refcountBits uint32 // refcount_order
 	headerLength uint32
 	compression  byte
@@ -143,7 +144,7 @@ func (img *image) bytes() []byte {
 	if img.version >= 3 {
 		u64(img.features)
 		u64(0) // compatible
-		u64(0) // autoclear
+		u64(img.autoclear)
 		u32(img.refcountBits)
 		u32(img.headerLength)
 		h = append(h, img.compression, 0, 0, 0, 0, 0, 0, 0)
