@@ -27,6 +27,7 @@ func diskVariants() map[string][][]string {
 			{"-o", "cluster_size=4k"}, {"-o", "extended_l2=on,cluster_size=128k"},
 		},
 		"vmdk": {{"-o", "subformat=monolithicSparse"}, {"-o", "subformat=streamOptimized"}},
+		"vdi":  {{}},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"glanced/formats"
 	"glanced/formats/qcow2"
 	"glanced/formats/raw"
+	"glanced/formats/vdi"
 	"glanced/formats/vmdk"
 )
 
@@ -13,6 +14,7 @@ func Drivers() []formats.Driver {
 	return []formats.Driver{
 		qcow2.Driver(),
 		vmdk.Driver(),
+		vdi.Driver(),
 		raw.Driver(),
 	}
 }
