@@ -10,6 +10,7 @@ import (
 
 	"glanced/formats"
 	"glanced/formats/all"
+	"glanced/formats/localfile"
 )
 
 // Bounds of the engine that the disk commands run, bytes.
@@ -36,7 +37,7 @@ func formatFlag() cli.Flag {
 // disk is a local file with the driver that it is to be read by.
 type disk struct {
 	path   string
-	file   *fileSource
+	file   *localfile.Source
 	driver formats.Driver
 	engine *formats.Engine
 }
