@@ -24,7 +24,9 @@ var (
 // Spool keeps what a stream decompresses to. It returns what fill wrote, as a
 // Source that the caller closes: now, or at an earlier time for the same
 // container, without calling fill. Zeros need take no room. When fill fails,
-// nothing is kept and its error is returned.
+// nothing is kept and its error is returned. fill, which reads from what is the
+// caller's, never runs on when Spool has returned: where others wait for the
+// same container, who began outstays its own ctx for them.
 type Spool func(ctx context.Context, fill func(ctx context.Context, w io.Writer) error) (formats.Source, error)
 
 // Options of Open.
@@ -52,8 +54,10 @@ type Opened struct {
 
 // Verifier checks a container while it streams by. Write takes the container's
 // bytes in order; its errors, and those of Close after the last byte, are
-// ErrDigest, and formats.ErrCorrupt or ErrLimit where the container cannot be
-// followed. Close must be called, and ends what the Verifier runs.
+// ErrDigest, and where the container cannot be followed what Open would say:
+// formats.ErrFormat, ErrCorrupt, ErrUnsupported or ErrLimit. After an error,
+// Write takes no more. Close must be called once, and ends what the Verifier
+// runs; when not all bytes were written, its error means nothing.
 type Verifier interface {
 	io.WriteCloser
 }
