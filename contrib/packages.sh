@@ -4,7 +4,7 @@
 set -euo pipefail
 
 declare -A sets=(
-	[build]="gcc libc6-dev pkg-config libdeflate-dev libzstd-dev fuse3 qemu-utils libnbd-bin"
+	[build]="gcc libc6-dev pkg-config libdeflate-dev libisal-dev libzstd-dev fuse3 qemu-utils libnbd-bin"
 	[test]="file mount util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient"
 )
 

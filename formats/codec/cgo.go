@@ -3,11 +3,15 @@
 package codec
 
 /*
-#cgo pkg-config: libdeflate libzstd
+#cgo pkg-config: libdeflate libisal libzstd
 #cgo noescape glanced_inflate
 #cgo nocallback glanced_inflate
+#cgo noescape glanced_inflate_prefix
+#cgo nocallback glanced_inflate_prefix
 #cgo noescape glanced_unzstd
 #cgo nocallback glanced_unzstd
+#include <stdlib.h>
+#include <isa-l/igzip_lib.h>
 #include <libdeflate.h>
 #include <zstd.h>
 
@@ -19,6 +23,23 @@ static int glanced_inflate(struct libdeflate_decompressor *d, int zlib,
 	return zlib
 		? libdeflate_zlib_decompress_ex(d, src, src_len, dst, dst_len, &used, 0)
 		: libdeflate_deflate_decompress_ex(d, src, src_len, dst, dst_len, &used, 0);
+}
+
+enum { PREFIX_OK, PREFIX_BAD, PREFIX_SHORT };
+
+// ISA-L says how many bytes it has written when it runs out of room for more,
+// which is how this is meant to end.
+static int glanced_inflate_prefix(struct inflate_state *s,
+		const void *src, size_t src_len, void *dst, size_t dst_len)
+{
+	if (src_len > UINT32_MAX || dst_len > UINT32_MAX)
+		return PREFIX_BAD;
+	isal_inflate_init(s);
+	s->next_in = (uint8_t *)src, s->avail_in = src_len;
+	s->next_out = dst, s->avail_out = dst_len;
+	if (isal_inflate_stateless(s) < 0)
+		return PREFIX_BAD;
+	return s->total_out == dst_len ? PREFIX_OK : PREFIX_SHORT;
 }
 
 enum { UNZSTD_OK, UNZSTD_BAD, UNZSTD_SHORT };
@@ -54,11 +75,12 @@ import (
 )
 
 // Libraries names what this build decodes with.
-const Libraries = "libdeflate, libzstd"
+const Libraries = "libdeflate, ISA-L, libzstd"
 
 // backend holds the contexts of the C libraries.
 type backend struct {
 	inflater *C.struct_libdeflate_decompressor
+	prefixer *C.struct_inflate_state
 	unzstd   *C.ZSTD_DCtx
 }
 
@@ -88,6 +110,27 @@ func (b *backend) inflate(dst, src []byte, zlib C.int) error {
 	}
 }
 
+// DeflatePrefix decodes the first len(dst) bytes of a raw deflate stream and stops
+// there: how the stream goes on is not checked. It is fast, and its failure is no
+// verdict: it fails with ErrCorrupt for a few streams that Deflate decodes (ISA-L
+// wants complete Huffman codes, and where it runs out of room within literals it
+// takes the match after them to begin too early), but gives no wrong bytes.
+func (b *backend) DeflatePrefix(dst, src []byte) error {
+	if b.prefixer == nil { // C memory comes from malloc, which cgo never has fail
+		b.prefixer = (*C.struct_inflate_state)(C.malloc(C.sizeof_struct_inflate_state))
+	}
+	switch C.glanced_inflate_prefix(b.prefixer,
+		unsafe.Pointer(unsafe.SliceData(src)), C.size_t(len(src)),
+		unsafe.Pointer(unsafe.SliceData(dst)), C.size_t(len(dst))) {
+	case C.PREFIX_OK:
+		return nil
+	case C.PREFIX_SHORT:
+		return errShort
+	default:
+		return fmt.Errorf("%w: not a deflate stream", ErrCorrupt)
+	}
+}
+
 // Zstd decodes zstd frames (RFC 8878) until dst is full.
 func (b *backend) Zstd(dst, src []byte) error {
 	if b.unzstd == nil {
@@ -109,6 +152,7 @@ func (b *backend) Zstd(dst, src []byte) error {
 
 func (b *backend) close() {
 	C.libdeflate_free_decompressor(b.inflater)
+	C.free(unsafe.Pointer(b.prefixer))
 	C.ZSTD_freeDCtx(b.unzstd)
 	*b = backend{}
 }

@@ -1,11 +1,13 @@
 // Package codec decodes one compressed cluster of a disk image into a buffer of
-// the caller's: all of it, exactly, or an error. Nothing is allocated in
-// proportion to what the coded bytes claim.
+// the caller's: all of it, exactly, or an error; or, where the caller wants no
+// more, its beginning. Nothing is allocated in proportion to what the coded bytes
+// claim.
 //
-// Deflate and Zlib are done by libdeflate and Zstd by libzstd, through cgo; built
-// with the tag purego, or without cgo, all by klauspost/compress. The choice was
-// measured on 64 KiB clusters of the Go tree's programs (BenchmarkDecode, MB/s of
-// decoded bytes on one core of a busy machine, so read them as ratios):
+// Deflate and Zlib are done by libdeflate, DeflatePrefix by ISA-L and Zstd by
+// libzstd, through cgo; built with the tag purego, or without cgo, all by
+// klauspost/compress. The choice was measured on 64 KiB clusters of the Go tree's
+// programs (BenchmarkDecode, MB/s of decoded bytes on one core of a busy machine,
+// so read them as ratios):
 //
 //	         cgo    purego
 //	deflate  624    114
@@ -39,7 +41,7 @@ const MaxGrain = 2 << 20
 // sector, the next cluster's bytes): what follows is not looked at. When a
 // method fails, what dst holds is undefined.
 type Decoder struct {
-	backend // of libraries, chosen when building: Deflate, Zlib, Zstd, close
+	backend // of libraries, chosen when building: Deflate, DeflatePrefix, Zlib, Zstd, close
 
 	grains io.ReadCloser // a pooled zlib reader; nil until needed
 }

@@ -30,13 +30,31 @@ type backend struct {
 
 // Deflate decodes a raw deflate stream (RFC 1951).
 func (b *backend) Deflate(dst, src []byte) error {
+	if err := b.inflate(src); err != nil {
+		return err
+	}
+	return exactly(dst, b.flate)
+}
+
+// DeflatePrefix decodes the first len(dst) bytes of a raw deflate stream and stops
+// there: how the stream goes on is not checked. Its failure is no verdict, as
+// with the other libraries: whoever gets one asks Deflate.
+func (b *backend) DeflatePrefix(dst, src []byte) error {
+	if err := b.inflate(src); err != nil {
+		return err
+	}
+	return fill(dst, b.flate)
+}
+
+// inflate has b.flate read the stream that src begins with.
+func (b *backend) inflate(src []byte) error {
 	b.src.Reset(src)
 	if b.flate == nil {
 		b.flate = flate.NewReader(&b.src)
 	} else if err := b.flate.(flate.Resetter).Reset(&b.src, nil); err != nil {
 		return fmt.Errorf("%w: deflate: %v", ErrCorrupt, err)
 	}
-	return exactly(dst, b.flate)
+	return nil
 }
 
 // Zlib decodes a zlib stream (RFC 1950) and checks its checksum.
@@ -55,14 +73,22 @@ func (b *backend) Zlib(dst, src []byte) error {
 	return exactly(dst, b.zlib)
 }
 
-// exactly fills dst from r, which must end there.
-func exactly(dst []byte, r io.Reader) error {
+// fill fills dst from r.
+func fill(dst []byte, r io.Reader) error {
 	if _, err := io.ReadFull(r, dst); err != nil {
 		// Where the coded bytes end is not where the stream does.
 		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
 			return errShort
 		}
 		return fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	return nil
+}
+
+// exactly fills dst from r, which must end there.
+func exactly(dst []byte, r io.Reader) error {
+	if err := fill(dst, r); err != nil {
+		return err
 	}
 	var more [1]byte
 	switch n, err := r.Read(more[:]); {
