@@ -6,6 +6,7 @@ import (
 	"glanced/formats/qcow2"
 	"glanced/formats/raw"
 	"glanced/formats/vdi"
+	"glanced/formats/vhdx"
 	"glanced/formats/vmdk"
 )
 
@@ -13,6 +14,7 @@ import (
 func Drivers() []formats.Driver {
 	return []formats.Driver{
 		qcow2.Driver(),
+		vhdx.Driver(),
 		vmdk.Driver(),
 		vdi.Driver(),
 		raw.Driver(),

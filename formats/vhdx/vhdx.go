@@ -1,0 +1,143 @@
+// Package vhdx maps Hyper-V's virtual hard disks, version 2: fixed, dynamic and
+// differencing, with 512 and 4096-byte logical sectors, and with a log that was
+// not played back before the file was copied.
+//
+// Source: [MS-VHDX], "Virtual Hard Disk v2 (VHDX) File Format"; sections named
+// here are its. qemu-img is the judge of what real files hold, not of bad ones.
+//
+// Vocabulary. Payload block: the unit of allocation, 1 to 256 MiB. BAT: the block
+// allocation table, 8 bytes for each block. Chunk: 2^23 logical sectors, the
+// blocks whose sectors one sector bitmap block (1 MiB) tells of. Region: a range
+// of the file that the region table names (the BAT, the metadata). View: the file
+// as it is once its log is played back.
+package vhdx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"glanced/formats"
+)
+
+// Driver is the vhdx format. Its layouts are read-only and read the BAT and the
+// sector bitmaps as they are needed; a log is played back in memory (up to
+// 16 MiB, held while the layout is open), never into the file.
+func Driver() formats.Driver {
+	return formats.Driver{Name: "vhdx", Probe: probe, Inspect: inspect, Open: open}
+}
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+)
+
+func probe(head []byte) bool {
+	return len(head) >= len(fileSignature) && string(head[:len(fileSignature)]) == fileSignature
+}
+
+func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
+	img, err := read(ctx, srcs)
+	if err != nil {
+		return formats.Info{}, err
+	}
+	return img.info, nil
+}
+
+func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o formats.Options) (formats.Layout, error) {
+	if o.Snapshot != "" {
+		return nil, fmt.Errorf("%w: a vhdx file has no internal snapshots (asked for %q)", formats.ErrUnsupported, o.Snapshot)
+	}
+	img, err := read(ctx, srcs)
+	if err != nil {
+		return nil, err
+	}
+	l := &layout{image: img}
+	if err := img.info.Refused; err != nil {
+		if img.parent == nil || r == nil {
+			return nil, err
+		}
+		if l.below, err = img.parent.disk(ctx, r); err != nil {
+			return nil, err
+		}
+		l.info.Refused = nil
+	}
+	l.tables = o.Tables.Reader(img.view)
+	return l, nil
+}
+
+// image is what the metadata of one file says, the BAT left out. It is not
+// changed once it is read.
+type image struct {
+	info   formats.Info
+	head   header
+	view   *view
+	fixed  []span // header section, log and regions: no block may lie there
+	bat    span
+	params params
+	parent *locator // of a differencing file, where that is the one reason to refuse it
+}
+
+// read reads all metadata but the BAT. What it finds wrong once the header is
+// understood goes to info.Refused; errors of the source are its own.
+func read(ctx context.Context, srcs []formats.Source) (*image, error) {
+	if len(srcs) != 1 {
+		return nil, fmt.Errorf("%w: vhdx takes one file, got %d", formats.ErrFormat, len(srcs))
+	}
+	img := &image{info: formats.Info{Format: "vhdx"}}
+	err := img.read(ctx, srcs[0])
+	if err == nil {
+		return img, nil
+	}
+	if errors.Is(err, formats.ErrCorrupt) && img.info.VirtualSize == 0 {
+		return nil, err // nothing is known of the disk
+	}
+	for _, refusal := range []error{formats.ErrReference, formats.ErrUnsupported, formats.ErrLimit, formats.ErrCorrupt} {
+		if errors.Is(err, refusal) {
+			img.info.Refused = err
+			return img, nil
+		}
+	}
+	return nil, err
+}
+
+func (img *image) read(ctx context.Context, src formats.Source) error {
+	var err error
+	if img.head, err = readHeader(ctx, src); err != nil {
+		return err
+	}
+	img.info.Identity = img.head.dataWrite
+	if img.view, err = replay(ctx, src, &img.head); err != nil {
+		return err
+	}
+	regions, err := readRegions(ctx, img.view, img.head.log)
+	if err != nil {
+		return err
+	}
+	img.bat = regions.bat
+	img.fixed = regions.taken
+	m, err := readMetadata(ctx, img.view, regions.metadata)
+	if err != nil {
+		return err
+	}
+	if img.params, err = m.params(ctx); err != nil {
+		return err
+	}
+	p := &img.params
+	img.info.VirtualSize = p.size
+	img.info.ClusterSize = p.blockSize
+	img.info.Variant = p.variant()
+	if need := p.batEntries() * batEntry; need > img.bat.len() {
+		return fmt.Errorf("%w: the vhdx BAT has room for %d entries, and a disk of %d bytes needs %d", formats.ErrCorrupt, img.bat.len()/batEntry, p.size, need/batEntry)
+	}
+	if !p.hasParent {
+		return nil
+	}
+	parent, err := m.locator(ctx)
+	if err != nil {
+		return err
+	}
+	img.parent = &parent
+	img.info.Refs = []formats.Ref{parent.ref}
+	return fmt.Errorf("%w: a differencing vhdx, whose parent (identity %s) is called %q", formats.ErrReference, parent.ref.Identity, parent.ref.Name)
+}
