@@ -10,13 +10,12 @@ import (
 	"glanced/formats/vmdk"
 )
 
-// Drivers lists every format, raw last: it is what is left.
+// Drivers lists every format, raw and its other names last: raw is what is left.
 func Drivers() []formats.Driver {
-	return []formats.Driver{
+	return append([]formats.Driver{
 		qcow2.Driver(),
-		vhdx.Driver(),
 		vmdk.Driver(),
+		vhdx.Driver(),
 		vdi.Driver(),
-		raw.Driver(),
-	}
+	}, raw.Drivers()...)
 }

@@ -5,78 +5,37 @@ package raw
 import (
 	"context"
 	"fmt"
-	"sort"
 
 	"glanced/formats"
 )
 
 // Driver is the raw format. It has no Probe: raw is what is declared, or what is
 // left when no other driver recognises the content.
-func Driver() formats.Driver {
-	return formats.Driver{Name: "raw", Inspect: inspect, Open: open}
+func Driver() formats.Driver { return driver("raw") }
+
+// Drivers is raw and the disk formats that are raw under another name: Amazon's
+// machine, ramdisk and kernel images (ami, ari, aki), which nothing in their
+// bytes tells apart, and which Glance takes for what they are declared.
+func Drivers() []formats.Driver {
+	return []formats.Driver{Driver(), driver("ami"), driver("ari"), driver("aki")}
 }
 
-func inspect(_ context.Context, srcs []formats.Source) (formats.Info, error) {
-	if len(srcs) != 1 {
-		return formats.Info{}, fmt.Errorf("%w: raw takes one file, got %d", formats.ErrFormat, len(srcs))
+func driver(name string) formats.Driver {
+	inspect := func(_ context.Context, srcs []formats.Source) (formats.Info, error) {
+		if len(srcs) != 1 {
+			return formats.Info{}, fmt.Errorf("%w: %s takes one file, got %d", formats.ErrFormat, name, len(srcs))
+		}
+		return formats.Info{Format: name, VirtualSize: srcs[0].Size()}, nil
 	}
-	return formats.Info{Format: "raw", VirtualSize: srcs[0].Size()}, nil
-}
-
-func open(ctx context.Context, srcs []formats.Source, _ formats.Resolver, o formats.Options) (formats.Layout, error) {
-	info, err := inspect(ctx, srcs)
-	if err != nil {
-		return nil, err
-	}
-	if o.Snapshot != "" {
-		return nil, fmt.Errorf("%w: raw images have none (asked for %q)", formats.ErrSnapshot, o.Snapshot)
-	}
-	l := &layout{info: info}
-	if src, ok := srcs[0].(formats.Extenter); ok && info.VirtualSize > 0 {
-		if l.holes, err = findHoles(ctx, src, info.VirtualSize, maxRuns); err != nil {
+	open := func(ctx context.Context, srcs []formats.Source, _ formats.Resolver, o formats.Options) (formats.Layout, error) {
+		info, err := inspect(ctx, srcs)
+		if err != nil {
 			return nil, err
 		}
-	}
-	return l, nil
-}
-
-type layout struct {
-	info  formats.Info
-	holes []hole // sorted, apart from each other; the rest is data
-}
-
-func (l *layout) Size() int64           { return l.info.VirtualSize }
-func (l *layout) Info() formats.Info    { return l.info }
-func (l *layout) Parent() *formats.Disk { return nil }
-func (l *layout) Close() error          { return nil }
-
-func (l *layout) Map(_ context.Context, off, n int64, yield func(formats.Extent) bool) error {
-	if off < 0 || n < 0 || off > l.Size()-n {
-		return fmt.Errorf("%w: %d bytes at %d of a disk of %d", formats.ErrRange, n, off, l.Size())
-	}
-	end := off + n
-	// The first hole that ends after off.
-	i := sort.Search(len(l.holes), func(i int) bool { return l.holes[i].end > off })
-	for off < end {
-		x := formats.Extent{Off: off, Kind: formats.Data, Pos: off}
-		stop := end
-		if i < len(l.holes) {
-			if h := l.holes[i]; h.off <= off {
-				x.Kind, x.Pos = formats.Zero, 0
-				stop = min(h.end, end)
-				i++
-			} else {
-				stop = min(h.off, end)
-			}
+		if o.Snapshot != "" {
+			return nil, fmt.Errorf("%w: %s images have none (asked for %q)", formats.ErrSnapshot, name, o.Snapshot)
 		}
-		x.Len = stop - off
-		if x.Kind == formats.Data {
-			x.N = x.Len
-		}
-		if !yield(x) {
-			return nil
-		}
-		off = stop
+		return formats.NewFlat(ctx, srcs[0], info)
 	}
-	return nil
+	return formats.Driver{Name: name, Inspect: inspect, Open: open}
 }
