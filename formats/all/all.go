@@ -3,7 +3,9 @@ package all
 
 import (
 	"glanced/formats"
+	"glanced/formats/iso"
 	"glanced/formats/qcow2"
+	"glanced/formats/qed"
 	"glanced/formats/raw"
 	"glanced/formats/vdi"
 	"glanced/formats/vhdx"
@@ -17,5 +19,7 @@ func Drivers() []formats.Driver {
 		vmdk.Driver(),
 		vhdx.Driver(),
 		vdi.Driver(),
+		iso.Driver(),
+		qed.Driver(),
 	}, raw.Drivers()...)
 }
