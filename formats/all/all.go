@@ -8,6 +8,7 @@ import (
 	"glanced/formats/qed"
 	"glanced/formats/raw"
 	"glanced/formats/vdi"
+	"glanced/formats/vhd"
 	"glanced/formats/vhdx"
 	"glanced/formats/vmdk"
 )
@@ -19,6 +20,7 @@ func Drivers() []formats.Driver {
 		vmdk.Driver(),
 		vhdx.Driver(),
 		vdi.Driver(),
+		vhd.Driver(),
 		iso.Driver(),
 		qed.Driver(),
 	}, raw.Drivers()...)
