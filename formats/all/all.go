@@ -4,6 +4,7 @@ package all
 import (
 	"glanced/formats"
 	"glanced/formats/iso"
+	"glanced/formats/parallels"
 	"glanced/formats/qcow2"
 	"glanced/formats/qed"
 	"glanced/formats/raw"
@@ -21,6 +22,7 @@ func Drivers() []formats.Driver {
 		vhdx.Driver(),
 		vdi.Driver(),
 		vhd.Driver(),
+		parallels.Driver(),
 		iso.Driver(),
 		qed.Driver(),
 	}, raw.Drivers()...)

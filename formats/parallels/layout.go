@@ -1,0 +1,87 @@
+package parallels
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"glanced/formats"
+)
+
+// sliceBytes is how much of the BAT is read at once: with clusters of 1 MiB, it
+// maps 16 GiB.
+const sliceBytes = 64 << 10
+
+// layout maps one image. Nothing in it changes after open.
+type layout struct {
+	*image
+	tables  *formats.TableReader
+	srcSize int64
+}
+
+func (l *layout) Size() int64           { return l.info.VirtualSize }
+func (l *layout) Info() formats.Info    { return l.info }
+func (l *layout) Parent() *formats.Disk { return nil }
+
+// Close lets go of the cached parts of the BAT.
+func (l *layout) Close() error {
+	l.tables.Close()
+	return nil
+}
+
+// Map reads the parts of the BAT that the range lies in.
+func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
+	run, err := formats.NewRun(l.Size(), off, n, yield)
+	if err != nil {
+		return err
+	}
+	const entries = sliceBytes / 4
+	size := l.h.cluster()
+	for cluster := off / size; cluster*size < run.End() && !run.Stopped(); {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		first := cluster / entries * entries
+		slice, err := l.tables.Read(ctx, headerBytes+4*first, int(4*min(entries, int64(l.h.entries)-first)))
+		if err != nil {
+			return fmt.Errorf("ploop BAT: %w", err)
+		}
+		for ; cluster < first+int64(len(slice)/4) && cluster*size < run.End() && !run.Stopped(); cluster++ {
+			x, err := l.cluster(cluster, binary.LittleEndian.Uint32(slice[4*(cluster-first):]))
+			if err != nil {
+				return err
+			}
+			run.Add(x)
+		}
+	}
+	run.Flush()
+	return nil
+}
+
+// cluster is the extent of a cluster of the guest disk from its BAT entry. Of the
+// last one only what the disk has of it must be in the file.
+func (l *layout) cluster(cluster int64, entry uint32) (formats.Extent, error) {
+	begin := cluster * l.h.cluster()
+	x := formats.Extent{Off: begin, Len: min(l.h.cluster(), l.Size()-begin)}
+	if entry == 0 {
+		x.Kind = formats.Absent
+		return x, nil
+	}
+	x.Kind, x.N = formats.Data, x.Len
+	wrong := ""
+	switch {
+	case l.h.flags&flagEmpty != 0:
+		wrong = "in an image that is marked as empty"
+	case int64(entry) > (l.srcSize-x.N)/l.h.unit():
+		wrong = fmt.Sprintf("past the end of the file (%d bytes)", l.srcSize)
+	default:
+		x.Pos = int64(entry) * l.h.unit()
+		if wrong = l.h.inDataArea(x.Pos); wrong == "" && x.Pos == int64(l.h.extOff)*sector {
+			wrong = "where the Format Extension is"
+		}
+	}
+	if wrong != "" {
+		return x, fmt.Errorf("%w: the ploop cluster of guest offset %d is said to be at %d × %d bytes: %s", formats.ErrCorrupt, begin, entry, l.h.unit(), wrong)
+	}
+	return x, nil
+}
