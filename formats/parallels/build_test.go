@@ -20,6 +20,7 @@ var le = binary.LittleEndian
 const (
 	sector = 512
 
+	closed             = 0x312e3276 // by software that knows the Format Extension
 	necessary, transit = 1, 2
 	dirtyBitmap        = 0x20385fae252cb34a
 )

@@ -76,7 +76,8 @@ func (l *layout) cluster(cluster int64, entry uint32) (formats.Extent, error) {
 		wrong = fmt.Sprintf("past the end of the file (%d bytes)", l.srcSize)
 	default:
 		x.Pos = int64(entry) * l.h.unit()
-		if wrong = l.h.inDataArea(x.Pos); wrong == "" && x.Pos == int64(l.h.extOff)*sector {
+		wrong = l.h.inDataArea(x.Pos)
+		if ext := int64(l.h.extOff) * sector; wrong == "" && ext != 0 && x.Pos < ext+l.h.cluster() && ext < x.Pos+x.N {
 			wrong = "where the Format Extension is"
 		}
 	}

@@ -110,6 +110,9 @@ func read(ctx context.Context, srcs []formats.Source) (*image, error) {
 	err := h.checkState()
 	if err == nil && h.extOff != 0 {
 		img.info.Bitmaps, err = h.readExtension(ctx, src)
+		if errors.Is(err, formats.ErrCorrupt) && h.inUse == closedOld {
+			err, h.extOff = nil, 0 // its last writer did not know of extensions, and wrote over this one
+		}
 	}
 	switch {
 	case err == nil:

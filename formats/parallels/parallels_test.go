@@ -75,14 +75,14 @@ func TestReadsWhatParallelsWrites(t *testing.T) {
 		"v1, data at a cluster":       {dataOff: 512, tracks: 512},
 		"v1, last cluster cut off":    {shortLast: true},
 		"v1, one sector a cluster":    {tracks: 1},
-		"v1, closed by new tools":     {inUse: 0x312e3276},
+		"v1, closed by new tools":     {inUse: closed},
 		"v1, more entries":            {more: 100},
-		"v2":                          {v2: true, tracks: 2048, inUse: 0x312e3276},
+		"v2":                          {v2: true, tracks: 2048, inUse: closed},
 		"v2, odd clusters":            {v2: true, tracks: 63, order: backwards},
 		"v2, data further on":         {v2: true, tracks: 64, dataOff: 640},
 		"v2, last cluster cut off":    {v2: true, tracks: 128, shortLast: true},
-		"v2, with a bitmap":           {v2: true, tracks: 2048, inUse: 0x312e3276, features: feature(dirtyBitmap, 0, bitmap(8003, 1))},
-		"v2, with an empty extension": {v2: true, tracks: 2048, inUse: 0x312e3276, features: []byte{}},
+		"v2, with a bitmap":           {v2: true, tracks: 2048, inUse: closed, features: feature(dirtyBitmap, 0, bitmap(8003, 1))},
+		"v2, with an empty extension": {v2: true, tracks: 2048, inUse: closed, features: []byte{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			guest := guestOf(8003 * sector)
@@ -184,7 +184,7 @@ func TestFeaturesOfTheFormatExtension(t *testing.T) {
 		{"a section up to the end", feature(unknown, 0, make([]byte, 63*sector-48)), nil, formats.ErrCorrupt},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			image := (&builder{features: c.features}).build(guest)
+			image := (&builder{inUse: closed, features: c.features}).build(guest)
 			if c.want != nil {
 				formattest.Refuse(t, parallels.Driver(), image, c.want)
 				return
@@ -193,6 +193,23 @@ func TestFeaturesOfTheFormatExtension(t *testing.T) {
 			if got := openDisk(t, formattest.Memory(image)).Info().Bitmaps; !slices.Equal(got, c.bitmaps) {
 				t.Errorf("bitmaps %q, want %q", got, c.bitmaps)
 			}
+		})
+	}
+}
+
+// Software that knows no Format Extension leaves a zero, and may have written over
+// it; where it has not, the extension still says what it says.
+func TestAnExtensionThatOldSoftwareWroteOverIsIgnored(t *testing.T) {
+	guest := guestOf(200 * sector)
+	b := builder{features: feature(0xf00d, necessary, nil)}
+	formattest.Refuse(t, parallels.Driver(), b.build(guest), formats.ErrUnsupported)
+	for name, edit := range map[string]edit{
+		"written over":  func(f []byte) []byte { clear(f[b.extAt:][:63*sector]); return f },
+		"cut off":       set64(56, 1<<30),
+		"never a place": set64(56, 0xffffffffffffffff),
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantGuest(t, edit(b.build(guest)), guest)
 		})
 	}
 }
