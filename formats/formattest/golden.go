@@ -17,6 +17,9 @@ type Variant struct {
 	// Edit changes the finished image; its name ends the test's name.
 	EditName string
 	Edit     func(t *testing.T, path string)
+	// Resolver makes what supplies the files that the image at path refers to, for
+	// formats that put a disk in several; nil refuses them.
+	Resolver func(t *testing.T, path string) formats.Resolver
 }
 
 func (v Variant) name() string {
@@ -59,7 +62,11 @@ func Golden(t *testing.T, d formats.Driver, qemuFormat string, variants []Varian
 				if v.Edit != nil {
 					v.Edit(t, path)
 				}
-				Image{Driver: d, Path: path, QemuFormat: qemuFormat, Seed: uint64(i)}.Compare(t, tr.Name)
+				img := Image{Driver: d, Path: path, QemuFormat: qemuFormat, Seed: uint64(i)}
+				if v.Resolver != nil {
+					img.Resolver = v.Resolver(t, path)
+				}
+				img.Compare(t, tr.Name)
 			}
 		})
 	}
