@@ -25,6 +25,7 @@ const noParent = 0xffffffff
 // File"). Names in it are never opened.
 type descriptor struct {
 	createType string
+	cid        *uint32 // nil = it does not say
 	parentCID  uint32
 	parentHint string
 	extents    []extentLine
@@ -33,9 +34,12 @@ type descriptor struct {
 
 // extentLine is one line such as `RW 4192256 SPARSE "disk-s001.vmdk"`.
 type extentLine struct {
+	access  string // upper case: RW, RDONLY, NOACCESS
 	sectors int64
 	kind    string // upper case: SPARSE, FLAT, ZERO, VMFS, …
 	name    string // "" where the line has none (ZERO)
+	tail    string // what follows the name
+	offset  int64  // sectors into the file; FLAT in a descriptor file that was checked
 }
 
 // createTypes are the values of createType that the technical note and VMware's
@@ -67,13 +71,11 @@ func isDescriptor(head []byte) bool {
 
 // readEmbedded reads the descriptor inside a sparse extent.
 func readEmbedded(ctx context.Context, src formats.Source, h *header) (*descriptor, error) {
-	switch {
-	case h.descriptorOff == 0 || h.descriptorSize == 0:
+	if h.descriptorOff == 0 || h.descriptorSize == 0 {
 		return nil, fmt.Errorf("%w: this vmdk is one piece of a disk (it has no descriptor); upload the disk as one streamOptimized file", formats.ErrUnsupported)
-	case h.descriptorSize > maxDescriptor/sector:
-		return nil, fmt.Errorf("%w: a vmdk descriptor of %d sectors, more than 1 MiB", formats.ErrCorrupt, h.descriptorSize)
-	case h.descriptorOff > uint64(src.Size()/sector) || int64(h.descriptorOff+h.descriptorSize)*sector > src.Size():
-		return nil, fmt.Errorf("%w: the vmdk descriptor (sectors %d and %d more) passes the end of the file (%d bytes)", formats.ErrCorrupt, h.descriptorOff, h.descriptorSize, src.Size())
+	}
+	if err := h.checkDescriptor(src.Size()); err != nil {
+		return nil, err
 	}
 	text := make([]byte, h.descriptorSize*sector)
 	if err := src.ReadAt(ctx, text, int64(h.descriptorOff)*sector); err != nil {
@@ -138,8 +140,11 @@ func (d *descriptor) set(key, value string) error {
 		if err != nil {
 			return fmt.Errorf("%w: the vmdk descriptor's %s is %s, not 8 hexadecimal digits", formats.ErrCorrupt, key, quote(value))
 		}
-		if key == "parentcid" {
-			d.parentCID = uint32(n)
+		cid := uint32(n)
+		if key == "cid" {
+			d.cid = &cid
+		} else {
+			d.parentCID = cid
 		}
 	}
 	return nil
@@ -148,7 +153,7 @@ func (d *descriptor) set(key, value string) error {
 // addExtent takes `ACCESS SECTORS TYPE ["NAME" [OFFSET …]]`.
 func (d *descriptor) addExtent(line string) error {
 	before, rest, named := strings.Cut(line, `"`)
-	name, _, closed := strings.Cut(rest, `"`)
+	name, tail, closed := strings.Cut(rest, `"`)
 	fields := strings.Fields(before)
 	if len(fields) != 3 || named != closed {
 		return fmt.Errorf("%w: extent line %s of the vmdk descriptor is not understood", formats.ErrCorrupt, quote(line))
@@ -161,18 +166,18 @@ func (d *descriptor) addExtent(line string) error {
 		return fmt.Errorf("%w: the vmdk descriptor has more than %d extents, or more than 64 TiB in them", formats.ErrLimit, maxExtents)
 	}
 	d.sectors += n
-	d.extents = append(d.extents, extentLine{sectors: n, kind: strings.ToUpper(fields[2]), name: name})
+	d.extents = append(d.extents, extentLine{
+		access: strings.ToUpper(fields[0]), sectors: n, kind: strings.ToUpper(fields[2]), name: name, tail: strings.TrimSpace(tail),
+	})
 	return nil
 }
 
 // checkEmbedded demands of a descriptor inside a sparse extent that the disk is
-// this very file and nothing else. These are OpenStack's rules (CVE-2022-47951,
-// CVE-2024-32498); the extent's own name is a plain name, and not opened.
+// this very file and nothing else, as OpenStack does. The extent's own name is a
+// plain name, and not opened.
 func (d *descriptor) checkEmbedded(h *header) error {
-	for _, x := range d.extents {
-		if strings.ContainsAny(x.name, `/\:`) {
-			return fmt.Errorf("%w: the vmdk descriptor names an extent by a path or address, %s", formats.ErrReference, quote(x.name))
-		}
+	if err := d.checkNames(); err != nil {
+		return err
 	}
 	switch {
 	case len(d.extents) > 1:
@@ -198,26 +203,44 @@ func (d *descriptor) is(createType string) bool { return strings.EqualFold(d.cre
 // isDelta: VMware goes by the parent's CID, qemu by the hint; either makes it one.
 func (d *descriptor) isDelta() bool { return d.parentCID != noParent || d.parentHint != "" }
 
+// identity is the content id, which a delta made on this disk repeats; "" = none.
+func (d *descriptor) identity() string {
+	if d.cid == nil {
+		return ""
+	}
+	return identity(*d.cid)
+}
+
+func identity(cid uint32) string { return fmt.Sprintf("%08x", cid) }
+
 // parent is the reference of a delta.
 func (d *descriptor) parent() formats.Ref {
-	return formats.Ref{Kind: formats.RefParent, Name: clip(d.parentHint), Format: "vmdk"}
+	ref := formats.Ref{Kind: formats.RefParent, Name: clip(d.parentHint), Format: "vmdk"}
+	if d.parentCID != noParent {
+		ref.Identity = identity(d.parentCID)
+	}
+	return ref
+}
+
+// ref is the reference to an extent's file.
+func (x *extentLine) ref() formats.Ref {
+	ref := formats.Ref{Kind: formats.RefExtent, Name: clip(x.name)}
+	switch x.kind {
+	case "FLAT", "VMFS":
+		ref.Format = "raw"
+	case "SPARSE", "VMFSSPARSE", "SESPARSE":
+		ref.Format = "vmdk"
+	}
+	return ref
 }
 
 // refs lists the names of other files.
 func (d *descriptor) refs() []formats.Ref {
 	var refs []formats.Ref
 	for _, x := range d.extents {
-		if x.name == "" {
-			continue
+		if x.name != "" {
+			refs = append(refs, x.ref())
 		}
-		ref := formats.Ref{Kind: formats.RefExtent, Name: clip(x.name)}
-		switch x.kind {
-		case "FLAT", "VMFS":
-			ref.Format = "raw"
-		case "SPARSE", "VMFSSPARSE", "SESPARSE":
-			ref.Format = "vmdk"
-		}
-		refs = append(refs, ref)
 	}
 	if d.isDelta() {
 		refs = append(refs, d.parent())

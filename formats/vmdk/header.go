@@ -76,6 +76,19 @@ func parseHeader(b []byte) (header, error) {
 	}, nil
 }
 
+// readHeader parses and checks a header. It fails where the arithmetic on sizes
+// would not hold.
+func readHeader(b []byte) (header, error) {
+	h, err := parseHeader(b)
+	if err == nil && (h.version < 1 || h.version > 3) {
+		err = fmt.Errorf("%w: vmdk version %d (1 to 3 are known)", formats.ErrUnsupported, h.version)
+	}
+	if err == nil {
+		err = h.check()
+	}
+	return h, err
+}
+
 func (h *header) has(flag uint32) bool { return h.flags&flag != 0 }
 
 // size is the guest disk's, in bytes; of a checked header.
@@ -106,6 +119,17 @@ func (h *header) check() error {
 		return fmt.Errorf("%w: compressed vmdk grains without markers, which no tool is known to write", formats.ErrUnsupported)
 	case h.tables()*4 > maxDirectory:
 		return fmt.Errorf("%w: a vmdk grain directory of %d entries", formats.ErrLimit, h.tables())
+	}
+	return nil
+}
+
+// checkDescriptor demands that the descriptor lies within a file of so many bytes.
+func (h *header) checkDescriptor(fileSize int64) error {
+	switch {
+	case h.descriptorSize > maxDescriptor/sector:
+		return fmt.Errorf("%w: a vmdk descriptor of %d sectors, more than 1 MiB", formats.ErrCorrupt, h.descriptorSize)
+	case h.descriptorOff > uint64(fileSize/sector) || int64(h.descriptorOff+h.descriptorSize)*sector > fileSize:
+		return fmt.Errorf("%w: the vmdk descriptor (sectors %d and %d more) passes the end of the file (%d bytes)", formats.ErrCorrupt, h.descriptorOff, h.descriptorSize, fileSize)
 	}
 	return nil
 }

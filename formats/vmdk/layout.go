@@ -2,34 +2,43 @@ package vmdk
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
+	"sort"
 
 	"glanced/formats"
 )
 
-// markerBytes is the length of a grain marker: u64 guest sector, u32 size of
-// the compressed data that follows ("Compressed Grain").
-const markerBytes = 12
-
-// zeroGrain is the grain table entry of a grain of zeros, where flagZeroGrains is set.
-const zeroGrain = 1
-
-// layout maps one hosted sparse extent. Nothing in it changes after open.
+// layout is an open disk: one hosted sparse extent, or the extents that a
+// descriptor file lists. Nothing in it changes after open.
 type layout struct {
-	*image
-	tables  *formats.TableReader
-	parent  *formats.Disk // below a delta; nil otherwise
-	srcSize int64
+	info   formats.Info
+	pieces []piece          // in the order of the guest disk, without gaps
+	given  []formats.Source // by the resolver, Src 1 on
+	parent *formats.Disk    // below a delta; nil otherwise
+}
+
+// piece is what one extent holds of the guest disk.
+type piece struct {
+	begin, end int64        // guest range, bytes
+	kind       formats.Kind // Zero; Data (flat); Absent: as sparse says
+	src        int          // where its bytes are
+	pos        int64        // Data: host offset of the first byte
+	sparse     *sparse
 }
 
 func (l *layout) Size() int64           { return l.info.VirtualSize }
 func (l *layout) Info() formats.Info    { return l.info }
 func (l *layout) Parent() *formats.Disk { return l.parent }
 
+// Sources are the extents' files, in the order of the guest disk (formats.Sourcer).
+func (l *layout) Sources() []formats.Source { return l.given }
+
 // Close lets go of the cached grain tables.
 func (l *layout) Close() error {
-	l.tables.Close()
+	for _, p := range l.pieces {
+		if p.sparse != nil {
+			p.sparse.tables.Close()
+		}
+	}
 	return nil
 }
 
@@ -39,98 +48,19 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 	if err != nil {
 		return err
 	}
-	for end := run.End(); off < end && !run.Stopped(); {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		t := off / l.h.tableSpan()
-		tableEnd := min((t+1)*l.h.tableSpan(), end)
-		if l.dir.tables[t] == 0 {
-			run.Add(formats.Extent{Off: off, Len: tableEnd - off, Kind: formats.Absent})
-			off = tableEnd
-			continue
-		}
-		table, err := l.tables.Read(ctx, int64(l.dir.tables[t])*sector, int(l.h.tableLen)*4)
-		if err != nil {
-			return fmt.Errorf("vmdk grain table %d: %w", t, err)
-		}
-		for off < tableEnd && !run.Stopped() {
-			x, err := l.grain(table, off, tableEnd)
-			if err != nil {
+	i := sort.Search(len(l.pieces), func(i int) bool { return l.pieces[i].end > off })
+	for ; off < run.End() && !run.Stopped(); i++ {
+		p := &l.pieces[i]
+		end := min(p.end, run.End())
+		if p.sparse != nil {
+			if err := p.sparse.mapRange(ctx, &run, off-p.begin, end-p.begin, p.begin, p.src); err != nil {
 				return err
 			}
-			run.Add(x)
-			off = x.End()
+		} else {
+			run.Add(formats.Extent{Off: p.begin, Len: p.end - p.begin, Kind: p.kind, Src: p.src, Pos: p.pos})
 		}
+		off = end
 	}
 	run.Flush()
 	return nil
-}
-
-// grain is the extent of the grain that holds guest offset off, from there up to
-// end at most. table is the grain table of the guest range that off lies in.
-func (l *layout) grain(table []byte, off, end int64) (formats.Extent, error) {
-	size := l.h.grain()
-	skip := off % size
-	begin := off - skip
-	x := formats.Extent{Off: off, Len: min(size-skip, end-off)}
-	i := int(begin % l.h.tableSpan() / size)
-	entry := binary.LittleEndian.Uint32(table[4*i:])
-	switch {
-	case entry == 0:
-		x.Kind = formats.Absent
-		return x, nil
-	case entry == zeroGrain && l.h.has(flagZeroGrains):
-		x.Kind = formats.Zero
-		return x, nil
-	}
-	at := int64(entry)
-	visible := min(size, l.Size()-begin) // the last grain may be longer than the disk, and cut off there
-	room := l.dir.room(at)
-	if room == 0 {
-		return x, fmt.Errorf("%w: the vmdk grain of guest offset %d is said to be at sector %d, among the metadata", formats.ErrCorrupt, begin, at)
-	}
-	if l.h.has(flagCompressed) {
-		x.Kind, x.Codec = formats.Compressed, formats.VMDKGrain
-		x.Pos, x.Skip, x.Full = at*sector, skip, visible
-		x.N = min(codedBound(size), l.srcSize-x.Pos)
-		if next := following(table, i); next > at {
-			room = min(room, next-at)
-		}
-		if room < sectors(x.N) {
-			x.N = room * sector
-		}
-		if x.N <= markerBytes {
-			return x, fmt.Errorf("%w: the vmdk grain of guest offset %d is said to be at sector %d, past the end of the file (%d bytes)", formats.ErrCorrupt, begin, at, l.srcSize)
-		}
-		return x, nil
-	}
-	switch {
-	case at*sector > l.srcSize-visible:
-		return x, fmt.Errorf("%w: the vmdk grain of guest offset %d is said to be at sector %d, past the end of the file (%d bytes)", formats.ErrCorrupt, begin, at, l.srcSize)
-	case room < sectors(visible):
-		return x, fmt.Errorf("%w: the vmdk grain of guest offset %d, at sector %d, overlaps metadata", formats.ErrCorrupt, begin, at)
-	}
-	x.Kind = formats.Data
-	x.Pos, x.N = at*sector+skip, x.Len
-	return x, nil
-}
-
-// following is the sector of the next grain of table after entry i, 0 if there
-// is none. Writers of compressed grains append, so that it bounds grain i. Where
-// it is smaller than entry i's, it says nothing.
-func following(table []byte, i int) int64 {
-	for i++; 4*i < len(table); i++ {
-		if e := binary.LittleEndian.Uint32(table[4*i:]); e > zeroGrain {
-			return int64(e)
-		}
-	}
-	return 0
-}
-
-// codedBound is the most bytes that a grain of size bytes takes in the file, its
-// marker and sector padding included. It is zlib's deflateBound for any window
-// and memory setting: nine bits for each byte where nothing compresses.
-func codedBound(size int64) int64 {
-	return sectors(markerBytes+size+(size+7)/8+(size+63)/64+11) * sector
 }

@@ -62,12 +62,18 @@ func TestContract(t *testing.T) {
 		},
 		References: []formattest.Reference{
 			{Name: "delta", Image: image(edited("parentCID=ffffffff", "parentCID=123\nparentFileNameHint=\"/vmfs/base.vmdk\"")),
-				Ref: formats.Ref{Kind: formats.RefParent, Name: "/vmfs/base.vmdk", Format: "vmdk"}},
+				Ref: formats.Ref{Kind: formats.RefParent, Name: "/vmfs/base.vmdk", Format: "vmdk", Identity: "00000123"}},
 			{Name: "delta by CID alone", Image: image(edited("parentCID=ffffffff", "parentCID=0")),
-				Ref: formats.Ref{Kind: formats.RefParent, Format: "vmdk"}},
+				Ref: formats.Ref{Kind: formats.RefParent, Format: "vmdk", Identity: "00000000"}},
 			{Name: "delta by hint alone", Image: image(edited("parentCID=ffffffff", "parentCID=ffffffff\nparentFileNameHint=\"基.vmdk\"")),
 				Ref: formats.Ref{Kind: formats.RefParent, Name: "基.vmdk", Format: "vmdk"}},
-			{Name: "monolithicFlat", Image: image([]byte(flatText)), Ref: extent("../../etc/passwd", "raw"), Unresolvable: true},
+			{Name: "monolithicFlat beside its data", Image: image(splitText("monolithicFlat", `RW 10 FLAT "disk-flat.vmdk" 0`)),
+				Ref: extent("disk-flat.vmdk", "raw")},
+			{Name: "twoGbMaxExtentSparse", Image: image(splitText("twoGbMaxExtentSparse", `RW 10 SPARSE "d-s001.vmdk"`)),
+				Ref: extent("d-s001.vmdk", "vmdk")},
+			{Name: "delta in pieces", Image: image(bytes.Replace(splitText("twoGbMaxExtentSparse", `RW 10 ZERO`), []byte("ffffffff"), []byte("1"), 1)),
+				Ref: formats.Ref{Kind: formats.RefParent, Format: "vmdk", Identity: "00000001"}},
+			{Name: "monolithicFlat elsewhere", Image: image([]byte(flatText)), Ref: extent("../../etc/passwd", "raw"), Unresolvable: true},
 			{Name: "descriptor as qemu knows it", Image: image([]byte("#\n\nversion=1\nRW 4 VMFSSPARSE \"x.vmdk\"\n")), Ref: extent("x.vmdk", "vmdk"), Unresolvable: true},
 			{Name: "absolute path", Image: image(edited(`"disk.vmdk"`, `"/dev/sda"`)), Ref: extent("/dev/sda", "vmdk"), Unresolvable: true},
 			{Name: "windows path", Image: image(edited(`"disk.vmdk"`, `"\\.\PhysicalDrive0"`)), Ref: extent(`\\.\PhysicalDrive0`, "vmdk"), Unresolvable: true},
@@ -95,7 +101,7 @@ func TestReadsADeltaThroughItsParent(t *testing.T) {
 	}
 	defer parent.Close()
 	above := make([]byte, 128<<10) // the parent is shorter: zeros past its end
-	b := builder{grainSize: 8, zeroGrains: true, descriptor: strings.Replace(descriptorOf("monolithicSparse", 256, "d.vmdk"), "parentCID=ffffffff", "parentCID=0000abcd\nparentFileNameHint=\"base.vmdk\"", 1)}
+	b := builder{grainSize: 8, zeroGrains: true, descriptor: strings.Replace(descriptorOf("monolithicSparse", 256, "d.vmdk"), "parentCID=ffffffff", "parentCID=3a1f0c2e\nparentFileNameHint=\"base.vmdk\"", 1)}
 	copy(above[20<<10:], bytes.Repeat([]byte("delta"), 5000))
 	image := b.sparse(above)
 	table := image[b.tables[0]*sector:]
@@ -341,8 +347,12 @@ func TestRefusesTheDescriptorsOfQemu(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	base, err := vmdk.Driver().Inspect(t.Context(), []formats.Source{formattest.OpenFile(t, filepath.Join(dir, "base.vmdk"))})
+	if err != nil || len(base.Identity) != 8 {
+		t.Fatalf("the parent's identity is %q, %v", base.Identity, err)
+	}
 	info, err := vmdk.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(top)})
-	want := []formats.Ref{{Kind: formats.RefParent, Name: filepath.Join(dir, "base.vmdk"), Format: "vmdk"}}
+	want := []formats.Ref{{Kind: formats.RefParent, Name: filepath.Join(dir, "base.vmdk"), Format: "vmdk", Identity: base.Identity}}
 	if err != nil || !errors.Is(info.Refused, formats.ErrReference) || !slices.Equal(info.Refs, want) {
 		t.Errorf("delta: %+v, refused %v, %v", info, info.Refused, err)
 	}

@@ -1,6 +1,9 @@
-// Package vmdk maps VMware virtual disks that lie in one file: hosted sparse
+// Package vmdk maps VMware virtual disks: those that lie in one file, hosted sparse
 // extents with an embedded descriptor (createType monolithicSparse and
-// streamOptimized). Every other kind of vmdk is recognised, and refused by name.
+// streamOptimized); and, where a Resolver supplies the files that a descriptor
+// names, those that lie in several (monolithicFlat, twoGbMaxExtentFlat and
+// twoGbMaxExtentSparse), and deltas. Every other kind of vmdk is recognised, and
+// refused by name.
 //
 // Source: VMware, "Virtual Disk Format 5.0" (technical note); where it is
 // silent, qemu's block/vmdk.c and VMware's open-vmdk were read for what real
@@ -31,6 +34,9 @@ func Driver() formats.Driver {
 }
 
 const sector = 512 // bytes
+
+// ownTables is the cache of grain tables of a disk that was given none, bytes.
+const ownTables = 4 << 20
 
 // First bytes of the kinds of vmdk.
 const (
@@ -63,26 +69,41 @@ func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o form
 	if err != nil {
 		return nil, err
 	}
-	l := &layout{image: img, srcSize: srcs[0].Size()}
-	if err := img.info.Refused; err != nil {
-		if img.delta == nil || r == nil {
-			return nil, err
-		}
-		if l.parent, err = r.Disk(ctx, *img.delta); err != nil {
-			return nil, err
-		}
-		l.info.Refused = nil
+	if img.info.Refused != nil && (r == nil || img.delta == nil && img.split == nil) {
+		return nil, img.info.Refused
 	}
-	l.tables = o.Tables.Reader(srcs[0])
+	tables := o.Tables
+	if tables == nil {
+		tables = formats.NewTables(ownTables)
+	}
+	l := &layout{info: img.info}
+	l.info.Refused = nil
+	if img.whole != nil {
+		img.whole.tables = tables.Reader(srcs[0])
+		l.pieces = []piece{{end: l.Size(), sparse: img.whole}}
+	} else {
+		err = l.resolve(ctx, img.split, r, tables)
+	}
+	if err == nil && img.delta != nil {
+		l.parent, err = r.Disk(ctx, *img.delta)
+	}
+	if err != nil {
+		l.Close()
+		for _, s := range l.given {
+			s.Close()
+		}
+		return nil, err
+	}
 	return l, nil
 }
 
 // image is what the metadata of one file says, its grain tables left out.
 type image struct {
-	info  formats.Info
-	h     header
-	dir   directory    // of a hosted sparse extent that is not refused, or refused only for its parent
-	delta *formats.Ref // the parent, where that is the one reason to refuse
+	info formats.Info
+	// Set where nothing but references is in the way:
+	whole *sparse      // the hosted sparse extent that all of the disk lies in …
+	split *descriptor  // … or the descriptor file that lists its extents
+	delta *formats.Ref // the parent, if there is one
 }
 
 // read reads the header, the descriptor and the grain directory. What it finds
@@ -141,57 +162,33 @@ func (img *image) refuseOther(head []byte, name string, off, n int) error {
 	return fmt.Errorf("%w: a vmdk of the kind %s, written by ESX; convert it to streamOptimized (vmkfstools, ovftool)", formats.ErrUnsupported, name)
 }
 
-// readText reads a vmdk that is a descriptor alone: its data lies elsewhere.
-func (img *image) readText(ctx context.Context, src formats.Source) error {
-	if src.Size() > maxDescriptor {
-		return fmt.Errorf("%w: a vmdk descriptor file of %d bytes, more than %d", formats.ErrCorrupt, src.Size(), maxDescriptor)
-	}
-	text := make([]byte, src.Size())
-	if err := src.ReadAt(ctx, text, 0); err != nil {
-		return fmt.Errorf("read the vmdk descriptor: %w", err)
-	}
-	d, err := parseDescriptor(text)
-	if err != nil {
-		return err
-	}
-	img.info.Variant = d.variant()
-	img.info.VirtualSize = d.sectors * sector
-	img.info.Refs = d.refs()
-	return fmt.Errorf("%w: a vmdk descriptor file (createType %q) holds no data, and its %d extents are other files; convert the disk to streamOptimized or monolithicSparse",
-		formats.ErrReference, d.createType, len(d.extents))
-}
-
 // readSparse reads a hosted sparse extent.
 func (img *image) readSparse(ctx context.Context, src formats.Source, head []byte) error {
-	var err error
-	if img.h, err = parseHeader(head); err != nil {
-		return err
-	}
-	h := &img.h
-	if h.version < 1 || h.version > 3 {
-		return fmt.Errorf("%w: vmdk version %d (1 to 3 are known)", formats.ErrUnsupported, h.version)
-	}
-	if err := h.check(); err != nil {
+	h, err := readHeader(head)
+	if err != nil {
 		return err
 	}
 	img.info.VirtualSize = h.size()
 	img.info.ClusterSize = h.grain()
 
-	d, err := readEmbedded(ctx, src, h)
+	d, err := readEmbedded(ctx, src, &h)
 	if err != nil {
 		return err
 	}
 	img.info.Variant = d.variant()
-	if err := d.checkEmbedded(h); err != nil {
+	img.info.Identity = d.identity()
+	if err := d.checkEmbedded(&h); err != nil {
 		img.info.Refs = d.refs()
 		return err
 	}
 	if err := h.readFooter(ctx, src); err != nil {
 		return err
 	}
-	if img.dir, err = readDirectory(ctx, src, h); err != nil {
+	dir, err := readDirectory(ctx, src, &h)
+	if err != nil {
 		return err
 	}
+	img.whole = &sparse{h: h, dir: dir, fileSize: src.Size()}
 	if d.isDelta() {
 		ref := d.parent()
 		img.delta = &ref

@@ -1,0 +1,127 @@
+package vmdk
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"glanced/formats"
+)
+
+// markerBytes is the length of a grain marker: u64 guest sector, u32 size of
+// the compressed data that follows ("Compressed Grain").
+const markerBytes = 12
+
+// zeroGrain is the grain table entry of a grain of zeros, where flagZeroGrains is set.
+const zeroGrain = 1
+
+// sparse is one hosted sparse extent: all of a disk, or a piece of it. Nothing in
+// it changes after it was read. Guest offsets are those within the extent.
+type sparse struct {
+	h        header
+	dir      directory
+	fileSize int64 // bytes
+	tables   *formats.TableReader
+}
+
+// mapRange adds guest range [off, end) of the extent to run, the guest offset
+// base further on, and as bytes of source src.
+func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base int64, src int) error {
+	add := func(x formats.Extent) {
+		x.Off, x.Src = x.Off+base, src
+		run.Add(x)
+	}
+	for off < end && !run.Stopped() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		t := off / s.h.tableSpan()
+		tableEnd := min((t+1)*s.h.tableSpan(), end)
+		if s.dir.tables[t] == 0 {
+			add(formats.Extent{Off: off, Len: tableEnd - off, Kind: formats.Absent})
+			off = tableEnd
+			continue
+		}
+		table, err := s.tables.Read(ctx, int64(s.dir.tables[t])*sector, int(s.h.tableLen)*4)
+		if err != nil {
+			return fmt.Errorf("vmdk grain table %d: %w", t, err)
+		}
+		for off < tableEnd && !run.Stopped() {
+			x, err := s.grain(table, off, tableEnd)
+			if err != nil {
+				return err
+			}
+			off = x.End()
+			add(x)
+		}
+	}
+	return nil
+}
+
+// grain is the extent of the grain that holds guest offset off, from there up to
+// end at most. table is the grain table of the guest range that off lies in.
+func (s *sparse) grain(table []byte, off, end int64) (formats.Extent, error) {
+	size := s.h.grain()
+	skip := off % size
+	begin := off - skip
+	x := formats.Extent{Off: off, Len: min(size-skip, end-off)}
+	i := int(begin % s.h.tableSpan() / size)
+	entry := binary.LittleEndian.Uint32(table[4*i:])
+	switch {
+	case entry == 0:
+		x.Kind = formats.Absent
+		return x, nil
+	case entry == zeroGrain && s.h.has(flagZeroGrains):
+		x.Kind = formats.Zero
+		return x, nil
+	}
+	at := int64(entry)
+	visible := min(size, s.h.size()-begin) // the last grain may be longer than the disk, and cut off there
+	room := s.dir.room(at)
+	if room == 0 {
+		return x, fmt.Errorf("%w: the vmdk grain of guest offset %d is said to be at sector %d, among the metadata", formats.ErrCorrupt, begin, at)
+	}
+	if s.h.has(flagCompressed) {
+		x.Kind, x.Codec = formats.Compressed, formats.VMDKGrain
+		x.Pos, x.Skip, x.Full = at*sector, skip, visible
+		x.N = min(codedBound(size), s.fileSize-x.Pos)
+		if next := following(table, i); next > at {
+			room = min(room, next-at)
+		}
+		if room < sectors(x.N) {
+			x.N = room * sector
+		}
+		if x.N <= markerBytes {
+			return x, fmt.Errorf("%w: the vmdk grain of guest offset %d is said to be at sector %d, past the end of the file (%d bytes)", formats.ErrCorrupt, begin, at, s.fileSize)
+		}
+		return x, nil
+	}
+	switch {
+	case at*sector > s.fileSize-visible:
+		return x, fmt.Errorf("%w: the vmdk grain of guest offset %d is said to be at sector %d, past the end of the file (%d bytes)", formats.ErrCorrupt, begin, at, s.fileSize)
+	case room < sectors(visible):
+		return x, fmt.Errorf("%w: the vmdk grain of guest offset %d, at sector %d, overlaps metadata", formats.ErrCorrupt, begin, at)
+	}
+	x.Kind = formats.Data
+	x.Pos, x.N = at*sector+skip, x.Len
+	return x, nil
+}
+
+// following is the sector of the next grain of table after entry i, 0 if there
+// is none. Writers of compressed grains append, so that it bounds grain i. Where
+// it is smaller than entry i's, it says nothing.
+func following(table []byte, i int) int64 {
+	for i++; 4*i < len(table); i++ {
+		if e := binary.LittleEndian.Uint32(table[4*i:]); e > zeroGrain {
+			return int64(e)
+		}
+	}
+	return 0
+}
+
+// codedBound is the most bytes that a grain of size bytes takes in the file, its
+// marker and sector padding included. It is zlib's deflateBound for any window
+// and memory setting: nine bits for each byte where nothing compresses.
+func codedBound(size int64) int64 {
+	return sectors(markerBytes+size+(size+7)/8+(size+63)/64+11) * sector
+}

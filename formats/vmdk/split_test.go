@@ -1,0 +1,294 @@
+package vmdk_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"glanced/formats"
+	"glanced/formats/formattest"
+	"glanced/formats/vmdk"
+)
+
+// beside opens extents by their plain names in the folder of a descriptor.
+func beside(t *testing.T, path string) formats.Resolver {
+	return func(_ context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+		if ref.Kind != formats.RefExtent || ref.Name != filepath.Base(ref.Name) {
+			return nil, nil, fmt.Errorf("asked for %+v", ref)
+		}
+		return nil, formattest.OpenFile(t, filepath.Join(filepath.Dir(path), ref.Name)), nil
+	}
+}
+
+func TestReadsTheSplitDisksOfQemu(t *testing.T) {
+	var vs []formattest.Variant
+	for _, options := range []string{
+		"subformat=twoGbMaxExtentSparse",
+		"subformat=twoGbMaxExtentSparse,zeroed_grain=on",
+		"subformat=twoGbMaxExtentSparse,adapter_type=lsilogic,hwversion=7",
+	} {
+		vs = append(vs, formattest.Variant{Options: options, Resolver: beside})
+	}
+	for _, options := range []string{
+		"subformat=twoGbMaxExtentFlat", "subformat=monolithicFlat", "subformat=monolithicFlat,adapter_type=buslogic,compat6",
+	} {
+		// All of a flat disk is data, and would be compared byte for byte.
+		vs = append(vs, formattest.Variant{Options: options, Resolver: beside, Largest: 1 << 30})
+	}
+	formattest.Golden(t, vmdk.Driver(), "vmdk", vs)
+}
+
+// Flat disks of several files, by places: at the ends of the extents, and where
+// there is content.
+func TestReadsLargeFlatDisksOfQemu(t *testing.T) {
+	formattest.Need(t, "qemu-io", "qemu-utils")
+	const size = 9<<30 + 512
+	for subformat, files := range map[string]int{"monolithicFlat": 1, "twoGbMaxExtentFlat": 5} {
+		path := filepath.Join(t.TempDir(), "disk.vmdk")
+		formattest.Run(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat="+subformat, path, fmt.Sprint(int64(size)))
+		places := []int64{0, 2<<30 - 1024, 2 << 30, 4<<30 - 512, 4 << 30, 5<<30 + 100<<10, 8<<30 - 512, 8 << 30, size - 1024}
+		args := []string{"-f", "vmdk", path}
+		for i, at := range places {
+			args = append(args, "-c", fmt.Sprintf("write -P %d %d 512", i+1, at))
+		}
+		formattest.Run(t, "qemu-io", args...)
+		d := openResolved(t, formattest.OpenFile(t, path), beside(t, path))
+		if d.Size() != size {
+			t.Errorf("%s: %d bytes, want %d", subformat, d.Size(), size)
+		}
+		var all []formats.Extent
+		if err := d.Extents(t.Context(), 0, size, func(x formats.Extent) bool { all = append(all, x); return true }); err != nil {
+			t.Fatal(err)
+		}
+		if len(all) != files {
+			t.Errorf("%s: the map is %+v", subformat, all)
+		}
+		for i, at := range places {
+			got := make([]byte, 1024)
+			if err := d.ReadAt(t.Context(), got, at); err != nil {
+				t.Fatal(err)
+			}
+			want := append(bytes.Repeat([]byte{byte(i + 1)}, 512), make([]byte, 512)...)
+			if i+1 < len(places) && places[i+1] == at+512 {
+				copy(want[512:], bytes.Repeat([]byte{byte(i + 2)}, 512))
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: what is at %d differs", subformat, at)
+			}
+		}
+	}
+}
+
+// files are the extents of a hand-made disk by their names, and what became of them.
+type files struct {
+	content map[string][]byte
+	given   []*formattest.Mem
+	asked   []string
+	failAt  int // the n-th request fails; 0 = none
+	parent  *formats.Disk
+}
+
+var errNotGiven = errors.New("not given")
+
+func (f *files) resolve(_ context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+	f.asked = append(f.asked, ref.Name)
+	if len(f.asked) == f.failAt {
+		return nil, nil, errNotGiven
+	}
+	if ref.Kind == formats.RefParent && f.parent != nil {
+		return f.parent, nil, nil
+	}
+	b, ok := f.content[ref.Name]
+	if ref.Kind != formats.RefExtent || !ok {
+		return nil, nil, fmt.Errorf("asked for %+v", ref)
+	}
+	src := formattest.Memory(b)
+	f.given = append(f.given, src)
+	return nil, src, nil
+}
+
+// closed is how many of the sources given are closed.
+func (f *files) closed(t *testing.T) (n int) {
+	t.Helper()
+	for _, src := range f.given {
+		if errors.Is(src.ReadAt(context.Background(), nil, 0), formats.ErrClosed) {
+			n++
+		}
+	}
+	return n
+}
+
+// splitText is a descriptor file of these extent lines.
+func splitText(createType string, lines ...string) []byte {
+	return []byte("# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"" + createType + "\"\n\n" +
+		strings.Join(lines, "\n") + "\n\nddb.adapterType = \"ide\"\n")
+}
+
+// pieceOf is a hosted sparse extent without a descriptor; room leaves the place of
+// one, as qemu does.
+func pieceOf(guest []byte, b builder, room bool) []byte {
+	f := b.sparse(guest)
+	clear(f[sector : sector*(1+b.descSectors)])
+	if !room {
+		clear(f[28:44])
+	}
+	return f
+}
+
+// splitDisk is a sparse disk in three files and a hole, and what it holds.
+func splitDisk() (text []byte, f *files, guest []byte) {
+	guest = guestOf(400 * sector)
+	f = &files{content: map[string][]byte{
+		"d-s001.vmdk": pieceOf(guest[:100*sector], builder{version: 1, grainSize: 8, tableLen: 3}, true),
+		"d-s002.vmdk": pieceOf(guest[100*sector:101*sector], builder{version: 1, grainSize: 16}, false),
+		"d-s004.vmdk": pieceOf(guest[301*sector:], builder{version: 2, grainSize: 8, zeroGrains: true}, false),
+	}}
+	clear(guest[101*sector : 301*sector])
+	text = splitText("twoGbMaxExtentSparse", `RW 100 SPARSE "d-s001.vmdk"`, `RDONLY 1 SPARSE "d-s002.vmdk"`, `RW 200 ZERO`, `RW 99 SPARSE "d-s004.vmdk"`)
+	return text, f, guest
+}
+
+// flatDisk is a flat disk in two files, of which the second holds two pieces.
+func flatDisk() (text []byte, f *files, guest []byte) {
+	guest = guestOf(50 * sector)
+	second := slices.Concat(make([]byte, 3*sector), guest[40*sector:], guest[10*sector:20*sector])
+	f = &files{content: map[string][]byte{"a": guest[:10*sector], "b b": second}}
+	clear(guest[20*sector : 40*sector])
+	text = splitText("twoGbMaxExtentFlat", `RW 10 FLAT "a" 0`, `RW 10 FLAT "b b" 13`, `RDONLY 20 ZERO`, `RW 10 FLAT "b b" 3`)
+	return text, f, guest
+}
+
+func openResolved(t testing.TB, src formats.Source, r formats.Resolver) *formats.Disk {
+	t.Helper()
+	e := formats.NewEngine(formats.EngineOptions{CacheBytes: 1 << 20, TableBytes: 1 << 20})
+	t.Cleanup(func() { e.Close() })
+	d, err := e.Open(t.Context(), vmdk.Driver(), []formats.Source{src}, r, formats.Options{})
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func TestReadsSplitDisksOfEveryExtentType(t *testing.T) {
+	for name, make3 := range map[string]func() ([]byte, *files, []byte){"sparse": splitDisk, "flat": flatDisk} {
+		t.Run(name, func(t *testing.T) {
+			text, f, guest := make3()
+			d := openResolved(t, formattest.Memory(text), f.resolve)
+			if info := d.Info(); info.Refused != nil || info.Identity != "12345678" || info.VirtualSize != int64(len(guest)) {
+				t.Errorf("%+v, refused %v", info, info.Refused)
+			}
+			got := make([]byte, len(guest))
+			rnd := rand.New(rand.NewPCG(1, 2))
+			for i := range 500 {
+				off, n := 0, len(guest) // all of it first, and then parts
+				if i > 0 {
+					off = rnd.IntN(len(guest))
+					n = rnd.IntN(len(guest) - off)
+				}
+				if err := d.ReadAt(t.Context(), got[:n], int64(off)); err != nil {
+					t.Fatal(err)
+				}
+				if i := firstDifference(got[:n], guest[off:off+n]); i >= 0 {
+					t.Fatalf("of %d bytes at %d, byte %d differs", n, off, i)
+				}
+			}
+			if n := f.closed(t); n != 0 {
+				t.Errorf("%d sources were closed while the disk is open", n)
+			}
+			d.Close()
+			if n := f.closed(t); n != len(f.given) || n < 2 {
+				t.Errorf("%d of %d sources are closed after the disk", n, len(f.given))
+			}
+		})
+	}
+}
+
+// The layout alone: what it leaves to its user, and that a hole is none of the parent's.
+func TestSplitMapCountsItsSources(t *testing.T) {
+	text, f, guest := flatDisk()
+	l, err := vmdk.Driver().Open(t.Context(), []formats.Source{formattest.Memory(text)}, f.resolve, formats.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []formats.Extent{
+		{Off: 0, Len: 10 * sector, Kind: formats.Data, Src: 1, N: 10 * sector},
+		{Off: 10 * sector, Len: 10 * sector, Kind: formats.Data, Src: 2, Pos: 13 * sector, N: 10 * sector},
+		{Off: 20 * sector, Len: 20 * sector, Kind: formats.Zero},
+		{Off: 40 * sector, Len: 10 * sector, Kind: formats.Data, Src: 3, Pos: 3 * sector, N: 10 * sector},
+	}
+	if got := mapOf(t, l); !slices.Equal(got, want) {
+		t.Errorf("the map is\n%+v, want\n%+v", got, want)
+	}
+	if l.Size() != int64(len(guest)) || len(l.(formats.Sourcer).Sources()) != 3 {
+		t.Errorf("%d bytes from %d sources", l.Size(), len(l.(formats.Sourcer).Sources()))
+	}
+	if l.Close(); f.closed(t) != 0 {
+		t.Error("the layout closed sources that are its user's")
+	}
+}
+
+func TestAFailedOpenClosesTheExtentsItWasGiven(t *testing.T) {
+	for _, n := range []int{1, 2, 3} {
+		text, f, _ := splitDisk()
+		f.failAt = n
+		_, err := vmdk.Driver().Open(t.Context(), []formats.Source{formattest.Memory(text)}, f.resolve, formats.Options{})
+		if !errors.Is(err, errNotGiven) || len(f.given) != n-1 || f.closed(t) != n-1 {
+			t.Errorf("with extent %d missing: %v, %d of %d are closed", n, err, f.closed(t), len(f.given))
+		}
+	}
+}
+
+func TestReadsASplitDeltaThroughItsParent(t *testing.T) {
+	text, f, guest := splitDisk()
+	parent := openResolved(t, formattest.Memory(text), f.resolve)
+	above := make([]byte, len(guest))
+	copy(above[96*sector:], bytes.Repeat([]byte("delta!!!"), 64*8))
+	delta := &files{parent: parent, content: map[string][]byte{
+		"x1": pieceOf(above[:104*sector], builder{version: 1, grainSize: 8}, false),
+		"x2": pieceOf(above[104*sector:399*sector], builder{version: 1, grainSize: 8}, false),
+	}}
+	want := slices.Clone(guest)
+	copy(want[96*sector:104*sector], above[96*sector:])
+	clear(want[399*sector:]) // a hole hides the parent
+	over := func(cid string) []byte {
+		text := splitText("twoGbMaxExtentSparse", `RW 104 SPARSE "x1"`, `RW 295 SPARSE "x2"`, `RW 1 ZERO`)
+		return bytes.Replace(text, []byte("parentCID=ffffffff"), []byte("parentCID="+cid+"\nparentFileNameHint=\"base.vmdk\""), 1)
+	}
+	d := openResolved(t, formattest.Memory(over("12345678")), delta.resolve)
+	got := make([]byte, d.Size())
+	if err := d.ReadAt(t.Context(), got, 0); err != nil {
+		t.Fatal(err)
+	}
+	if i := firstDifference(got, want); i >= 0 {
+		t.Errorf("byte %d differs", i)
+	}
+
+	delta.given, delta.asked = nil, nil
+	_, err := vmdk.Driver().Open(t.Context(), []formats.Source{formattest.Memory(over("12345679"))}, delta.resolve, formats.Options{})
+	if !errors.Is(err, formats.ErrReference) || !strings.Contains(err.Error(), "12345679") || delta.closed(t) != 2 {
+		t.Errorf("upon another parent: %v, %d extents closed", err, delta.closed(t))
+	}
+}
+
+// A parent that was written after the delta was made has a new CID.
+func TestRefusesADeltaOfAnotherParent(t *testing.T) {
+	parent := openDisk(t, formattest.Memory((&builder{}).stream(guestOf(64<<10))))
+	for cid, want := range map[string]error{"3a1f0c2e": nil, "3A1F0C2E": nil, "3a1f0c2f": formats.ErrReference, "0": formats.ErrReference} {
+		image := edited("parentCID=ffffffff", "parentCID="+cid)
+		f := files{parent: parent}
+		l, err := vmdk.Driver().Open(t.Context(), []formats.Source{formattest.Memory(image)}, f.resolve, formats.Options{})
+		if !errors.Is(err, want) {
+			t.Errorf("a delta of CID %s: %v, want %v", cid, err, want)
+		}
+		if err == nil {
+			l.Close()
+		}
+	}
+}
