@@ -23,6 +23,9 @@ func TestReadsWhatQemuWrites(t *testing.T) {
 		{Options: "subformat=streamOptimized,adapter_type=lsilogic,hwversion=10"},
 		{Options: "subformat=streamOptimized,adapter_type=legacyESX,toolsversion=1", Largest: 1 << 30},
 		{Options: "subformat=monolithicSparse,adapter_type=buslogic,compat6", Largest: 1 << 30},
+		{Options: "subformat=monolithicSparse,adapter_type=ide,hwversion=4,toolsversion=2147483647", Largest: 1 << 30},
+		{Options: "subformat=streamOptimized,zeroed_grain=on"},
+		{Options: "subformat=streamOptimized,compat6", Args: []string{"-S", "0"}, Largest: 1 << 30},
 	}
 	formattest.Golden(t, vmdk.Driver(), "vmdk", variants)
 }

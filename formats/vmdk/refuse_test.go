@@ -357,12 +357,3 @@ func TestRefusesTheDescriptorsOfQemu(t *testing.T) {
 		t.Errorf("delta: %+v, refused %v, %v", info, info.Refused, err)
 	}
 }
-
-func FuzzOpen(f *testing.F) {
-	small := builder{grainSize: 8, tableLen: 4}
-	front := builder{grainSize: 8, frontGD: true, zeroGrains: true}
-	plain := builder{grainSize: 8, tableLen: 2}
-	guest := guestOf(64 * sector)
-	formattest.FuzzOpen(f, vmdk.Driver(), small.stream(guest), front.stream(guest), plain.sparse(guest),
-		[]byte(flatText), edited("parentCID=ffffffff", "parentCID=1"))
-}
