@@ -1,0 +1,243 @@
+// Package spool keeps disk images that were decompressed, as sparse files in one
+// folder: one file a key, filled once however many ask for it, there after a
+// restart, and bounded in bytes.
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glanced/formats"
+	"glanced/formats/container"
+	"glanced/formats/localfile"
+)
+
+// How the files are called. Others in the folder are left alone, and do not count.
+const (
+	suffix  = ".disk"
+	partial = ".partial-" // begins the name of a file that is being filled
+)
+
+var safeKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
+
+// errAbandoned ends a fill that nobody waits for any more.
+var errAbandoned = errors.New("nobody waits for the decompressed image any more")
+
+// Dir is a folder of decompressed images. Safe for concurrent use; one Dir at a
+// time may use a folder, the caller sees to it.
+type Dir struct {
+	dir string
+	max int64
+
+	mu    sync.Mutex
+	files map[string]*file
+	fills map[string]*filling
+	used  int64 // allocated bytes: of files, of fills under way, and of removed files still open
+}
+
+// file is a filled file.
+type file struct {
+	key     string
+	bytes   int64 // allocated
+	used    time.Time
+	open    int
+	removed bool
+}
+
+// New opens the folder dir, which is made if it is missing, and removes what
+// fills left there that were cut off by a crash. maxBytes bounds the allocated
+// bytes of all files; where there are more, those least recently used go now.
+func New(dir string, maxBytes int64) (*Dir, error) {
+	if maxBytes <= 0 {
+		return nil, fmt.Errorf("spool %s: a limit of %d bytes leaves no room: set a positive one", dir, maxBytes)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the spool: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the spool: %w", err)
+	}
+	d := &Dir{dir: dir, max: maxBytes, files: map[string]*file{}, fills: map[string]*filling{}}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if strings.HasPrefix(e.Name(), partial) {
+			if err := os.Remove(path); err != nil {
+				return nil, fmt.Errorf("remove what a crash left in the spool: %w", err)
+			}
+			continue
+		}
+		key, ours := strings.CutSuffix(e.Name(), suffix)
+		if !ours || !safeKey.MatchString(key) || !e.Type().IsRegular() {
+			continue
+		}
+		st, err := e.Info()
+		if err != nil {
+			return nil, fmt.Errorf("read the spool: %w", err)
+		}
+		d.add(&file{key: key, bytes: allocated(st), used: st.ModTime()})
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.evict(0)
+	return d, nil
+}
+
+func allocated(st os.FileInfo) int64 {
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		return sys.Blocks * 512
+	}
+	return st.Size()
+}
+
+func (d *Dir) path(key string) string { return filepath.Join(d.dir, key+suffix) }
+
+// add counts a file in.
+func (d *Dir) add(f *file) {
+	d.files[f.key] = f
+	d.used += f.bytes
+}
+
+// For is a Spool whose one content is kept under key: letters, digits, '.', '_'
+// and '-', at most 200, beginning with a letter or digit. A Spool of another key
+// fails. All who ask for a key at a time share one fill; it stops when all have
+// left. Beyond the folder's limit, files that are not open make room, and then a
+// fill fails with formats.ErrLimit.
+func (d *Dir) For(key string) container.Spool {
+	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (formats.Source, error) {
+		if !safeKey.MatchString(key) {
+			return nil, fmt.Errorf("spool: %q cannot be a file's name", key)
+		}
+		return d.get(ctx, key, fill)
+	}
+}
+
+// get opens the file of key, made by fill where there is none.
+func (d *Dir) get(ctx context.Context, key string, fill func(context.Context, io.Writer) error) (formats.Source, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		d.mu.Lock()
+		if f := d.files[key]; f != nil {
+			src, err := d.open(f)
+			d.mu.Unlock()
+			if errors.Is(err, os.ErrNotExist) { // removed behind our back
+				d.Remove(key)
+				continue
+			}
+			return src, err
+		}
+		under := d.fills[key]
+		if under == nil {
+			under = d.begin(ctx, key)
+			d.mu.Unlock()
+			src, err := d.run(ctx, key, under, fill)
+			if err != nil && ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return src, err
+		}
+		joined := !under.over
+		if joined {
+			under.waiting++
+		}
+		d.mu.Unlock()
+		if err := d.wait(ctx, under, joined); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// open opens a filled file. d.mu is held.
+func (d *Dir) open(f *file) (formats.Source, error) {
+	h, err := os.OpenFile(d.path(f.key), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open a spooled image: %w", err)
+	}
+	src, err := localfile.New(h)
+	if err != nil {
+		return nil, err
+	}
+	f.used = time.Now()
+	// So that it is known after a restart which were used last; only an order of
+	// eviction hangs on it.
+	_ = os.Chtimes(h.Name(), time.Time{}, f.used)
+	f.open++
+	return &opened{Source: src, close: sync.OnceValue(func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if f.open--; f.open == 0 && f.removed {
+			d.used -= f.bytes
+		}
+		return src.Close()
+	})}, nil
+}
+
+// opened is a spooled file that is in use.
+type opened struct {
+	*localfile.Source
+	close func() error
+}
+
+// Close implements formats.Source.
+func (o *opened) Close() error { return o.close() }
+
+// Remove forgets the file of key, if there is one; who has it open reads on. A
+// fill under way is ended, and fails with formats.ErrClosed.
+func (d *Dir) Remove(key string) error {
+	if !safeKey.MatchString(key) {
+		return fmt.Errorf("spool: %q cannot be a file's name", key)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if under := d.fills[key]; under != nil {
+		under.over = true
+		under.cancel(fmt.Errorf("%w: the image was removed while it was decompressed", formats.ErrClosed))
+	}
+	if f := d.files[key]; f != nil {
+		return d.remove(f)
+	}
+	return nil
+}
+
+// remove forgets f. d.mu is held.
+func (d *Dir) remove(f *file) error {
+	if err := os.Remove(d.path(f.key)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove a spooled image: %w", err)
+	}
+	delete(d.files, f.key)
+	f.removed = true
+	if f.open == 0 {
+		d.used -= f.bytes
+	}
+	return nil
+}
+
+// evict removes files that are not open, the least recently used first, until n
+// more bytes have room; it reports whether they have. d.mu is held.
+func (d *Dir) evict(n int64) bool {
+	for d.used > d.max-n {
+		var oldest *file
+		for _, f := range d.files {
+			if f.open == 0 && (oldest == nil || f.used.Before(oldest.used)) {
+				oldest = f
+			}
+		}
+		if oldest == nil || d.remove(oldest) != nil {
+			return false
+		}
+	}
+	return true
+}
