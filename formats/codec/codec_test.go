@@ -216,25 +216,31 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// BenchmarkDecode decodes 64 KiB clusters of the Go tree's own programs.
-func BenchmarkDecode(b *testing.B) {
-	const cluster = 64 << 10
+// programs is the Go tree's own programs.
+func programs(b *testing.B) []byte {
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
 		b.Skip("no Go tree to take clusters from: ", err)
 	}
-	programs, _ := filepath.Glob(filepath.Join(strings.TrimSpace(string(root)), "bin", "*"))
-	if len(programs) == 0 {
+	names, _ := filepath.Glob(filepath.Join(strings.TrimSpace(string(root)), "bin", "*"))
+	if len(names) == 0 {
 		b.Skip("no Go tree to take clusters from")
 	}
 	var plain []byte
-	for _, p := range programs {
-		data, err := os.ReadFile(p)
+	for _, name := range names {
+		data, err := os.ReadFile(name)
 		if err != nil {
 			b.Fatal(err)
 		}
 		plain = append(plain, data...)
 	}
+	return plain
+}
+
+// BenchmarkDecode decodes 64 KiB clusters of the Go tree's own programs.
+func BenchmarkDecode(b *testing.B) {
+	const cluster = 64 << 10
+	plain := programs(b)
 	for _, c := range codecs {
 		var coded [][]byte
 		for i := 0; i+cluster <= min(len(plain), 16<<20); i += cluster {
