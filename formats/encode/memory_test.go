@@ -28,11 +28,10 @@ func TestQCOW2MemoryIsBounded(t *testing.T) {
 		disk *patternDisk
 		most int64 // bytes
 	}{
-		"1 TiB, sparse":                    {every(1<<40, 1<<33, 1<<20), 4 * MiB},
-		"1 TiB, full":                      {every(1<<40, 1<<40, 1<<40), 1 * MiB},
-		"1 TiB, every second cluster":      {every(1<<40, 128<<10, 64<<10), 8 * MiB},
-		"64 TiB, scattered":                {every(64<<40, 1<<30, 1), 64 * MiB},
-		"1 TiB, one byte a cluster of two": {every(1<<40, 128<<10, 1), 8 * MiB},
+		"1 TiB, sparse":               {every(1<<40, 1<<33, 1<<20), 4 * MiB},
+		"1 TiB, full":                 {every(1<<40, 1<<40, 1<<40), 1 * MiB},
+		"1 TiB, every second cluster": {every(1<<40, 128<<10, 64<<10), 8 * MiB},
+		"64 TiB, scattered":           {every(64<<40, 1<<30, 1), 64 * MiB},
 	} {
 		t.Run(name, func(t *testing.T) {
 			heapBefore, before := heap(), allocated()
