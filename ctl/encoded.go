@@ -1,0 +1,60 @@
+package ctl
+
+import (
+	"net/http"
+	"time"
+
+	"glanced/catalog"
+	"glanced/formats/encode"
+)
+
+// encodings are the disk formats that a guest disk can be downloaded in.
+var encodings = []string{"raw", "qcow2", "vmdk"}
+
+// sendAs answers with h's guest disk in one of encodings, made as it is sent. raw
+// and qcow2 have a length and ranges; vmdk is streamOptimized, and compressed as it
+// goes out. None has the checksum of the stored bytes.
+func (s *Server) sendAs(w http.ResponseWriter, r *http.Request, h *catalog.Handle, format, snapshot string) error {
+	if format == "vmdk" {
+		return s.sendVMDK(w, r, h)
+	}
+	tag := ""
+	if snapshot == "" { // a snapshot's name can be any text, and a tag not
+		tag = entityTag(h.Image(), "-"+format)
+	}
+	if format == "raw" {
+		return s.send(w, r, h, tag)
+	}
+	img, err := encode.QCOW2(r.Context(), h)
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, img, tag)
+}
+
+func (s *Server) sendVMDK(w http.ResponseWriter, r *http.Request, h *catalog.Handle) error {
+	out := &paced{w: w, rc: http.NewResponseController(w), stall: s.stall}
+	err := encode.VMDK(r.Context(), h, out)
+	if err != nil && out.begun {
+		s.breakOff(w.Header(), r, err)
+	}
+	return err
+}
+
+// paced writes an answer of unknown length, to a client that takes it in time.
+type paced struct {
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	stall time.Duration
+	begun bool // the header is out
+}
+
+func (p *paced) Write(b []byte) (int, error) {
+	if !p.begun {
+		p.begun = true
+		p.w.Header().Set("Content-Type", "application/octet-stream")
+		p.w.WriteHeader(http.StatusOK)
+	}
+	p.rc.SetWriteDeadline(time.Now().Add(p.stall))
+	return p.w.Write(b)
+}

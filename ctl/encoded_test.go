@@ -1,0 +1,141 @@
+package ctl_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// qemuImg runs qemu-img, and is its output.
+func qemuImg(t *testing.T, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath("qemu-img"); err != nil {
+		if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
+			t.Fatal("qemu-img is missing: install qemu-utils")
+		}
+		t.Skip("qemu-img is missing: install qemu-utils")
+	}
+	out, err := exec.Command("qemu-img", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("qemu-img %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// guest is a disk with text, noise and holes in it, that ends within a cluster.
+func guest() []byte {
+	disk := make([]byte, 9<<20+3*512)
+	copy(disk, randomBytes(1<<20+777))
+	copy(disk[3<<20:], bytes.Repeat([]byte("云计算平台的虚拟磁盘 đĩa ảo\n"), 30_000))
+	copy(disk[len(disk)-512:], randomBytes(512))
+	return disk
+}
+
+// uploadedQcow2 uploads disk as a compressed qcow2.
+func (w *world) uploadedQcow2(disk []byte) (id, raw string) {
+	w.t.Helper()
+	dir := w.t.TempDir()
+	raw, image := filepath.Join(dir, "raw"), filepath.Join(dir, "qcow2")
+	if err := os.WriteFile(raw, disk, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	qemuImg(w.t, "convert", "-c", "-f", "raw", "-O", "qcow2", raw, image)
+	data, err := os.ReadFile(image)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	id = w.create(map[string]any{"disk_format": "qcow2"})
+	w.upload(id, data)
+	return id, raw
+}
+
+func TestADiskIsDownloadedInAnotherFormat(t *testing.T) {
+	w := newWorld(t, options{})
+	id, raw := w.uploadedQcow2(guest())
+	for _, format := range []string{"raw", "qcow2", "vmdk"} {
+		t.Run(format, func(t *testing.T) {
+			a := w.do("GET", "/v2/images/"+id+"/file?disk_format="+format, nil)
+			if a.StatusCode != 200 || a.Header.Get("Content-MD5") != "" || a.Header.Get("Content-Type") != "application/octet-stream" {
+				t.Fatalf("%d, %v", a.StatusCode, a.Header)
+			}
+			if sized := format != "vmdk"; sized != (a.ContentLength == int64(len(a.body))) {
+				t.Errorf("Content-Length %d of %d bytes", a.ContentLength, len(a.body))
+			}
+			path := filepath.Join(t.TempDir(), format)
+			if err := os.WriteFile(path, a.body, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out := qemuImg(t, "compare", "-f", "raw", "-F", format, raw, path); !strings.Contains(out, "identical") {
+				t.Error(out)
+			}
+			if format != "raw" {
+				qemuImg(t, "check", "-f", format, path)
+			}
+			if format == "vmdk" {
+				return
+			}
+			tag := a.Header.Get("ETag")
+			if tag == "" {
+				t.Fatal("no ETag")
+			}
+			rnd := rand.New(rand.NewPCG(5, 6))
+			for range 30 {
+				from := rnd.IntN(len(a.body))
+				to := from + rnd.IntN(len(a.body)-from)
+				part := w.do("GET", "/v2/images/"+id+"/file?disk_format="+format, nil, "Range", fmt.Sprintf("bytes=%d-%d", from, to), "If-Range", tag)
+				if part.StatusCode != 206 || !bytes.Equal(part.body, a.body[from:to+1]) {
+					t.Fatalf("bytes %d-%d: %d, %d bytes", from, to, part.StatusCode, len(part.body))
+				}
+			}
+		})
+	}
+	stored := w.do("GET", "/v2/images/"+id+"/file", nil).Header.Get("ETag")
+	if a := w.do("GET", "/v2/images/"+id+"/file?disk_format=raw", nil, "Range", "bytes=0-1", "If-Range", stored); a.StatusCode == 206 {
+		t.Error("the tag of the stored bytes is good for those of the disk")
+	}
+}
+
+func TestADiskThatCannotBeDownloadedInAFormatSaysWhy(t *testing.T) {
+	w := newWorld(t, options{})
+	raw := w.create(nil)
+	w.upload(raw, []byte("disk"))
+	w.refused(w.do("GET", "/v2/images/"+raw+"/file?disk_format=vhdx", nil), 400, "raw, qcow2, vmdk", "vhdx")
+	w.refused(w.do("GET", "/v2/images/"+raw+"/file?disk_format=qcow2&snapshot=x", nil), 404, "no such snapshot")
+	w.refused(w.do("GET", "/v2/images/"+raw+"/file?disk_format=raw", nil, "Range", "bytes=9-"), 416)
+	docker := w.create(map[string]any{"container_format": "docker"})
+	w.upload(docker, []byte("layers"))
+	w.refused(w.do("GET", "/v2/images/"+docker+"/file?disk_format=qcow2", nil), 409, "container")
+	w.refused(w.do("GET", "/v2/images/"+docker+"/file?disk_format=qcow2", nil, "X-Auth-Token", "alt-token"), 404)
+}
+
+// What is sent of a huge disk must not be held.
+func TestAHugeSparseDiskIsEncodedInLittleMemory(t *testing.T) {
+	w := newWorld(t, options{})
+	path := filepath.Join(t.TempDir(), "huge")
+	qemuImg(t, "create", "-q", "-f", "qcow2", path, "1T")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := w.create(map[string]any{"disk_format": "qcow2"})
+	w.upload(id, data)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for _, format := range []string{"qcow2", "vmdk"} {
+		a := w.do("GET", "/v2/images/"+id+"/file?disk_format="+format, nil)
+		if a.StatusCode != 200 || len(a.body) > 16<<20 {
+			t.Errorf("%s: %d, %d bytes", format, a.StatusCode, len(a.body))
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 128<<20 {
+		t.Errorf("%d bytes were allocated on the way", grown)
+	}
+}
