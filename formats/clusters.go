@@ -26,6 +26,8 @@ type flight struct {
 	fetch *fetch
 
 	// Guarded by the shard's lock.
+	upto     int64 // how many of the cluster's first bytes it brings
+	sealed   bool  // upto grows no more
 	waiters  int
 	finished bool          // no longer among the flights
 	done     chan struct{} // made by the first who waits
@@ -65,32 +67,68 @@ func (c *clusters) shard(k cacheKey) *clusterShard {
 	return &c.shards[shardOf(k, len(c.shards))]
 }
 
-// claim says how the caller comes by cluster k. Exactly one of the results is
-// not nil: the decoded cluster, to be released; a flight to wait for; or a flight
-// that the caller now leads, as part of lead, and must finish. known: a led
-// cluster was wanted before, not long ago. use: see segment.get.
-func (c *clusters) claim(k cacheKey, lead *fetch, use bool) (hit *buffer, join, led *flight, known bool) {
+// claimed says how a cluster is come by; exactly one of hit, join and led is not nil.
+type claimed struct {
+	hit  *buffer // the decoded cluster, to be released
+	join *flight // to wait for, which may bring less than is wanted
+	led  *flight // led by the caller from now on, as part of its fetch, who must finish it
+	// Of led. known: the cluster was wanted before, not long ago. part: only some of
+	// its first bytes are wanted, and the cluster will not be kept; see seal.
+	known, part bool
+}
+
+// claim is asked for the first want bytes of cluster k. use: see segment.get.
+func (c *clusters) claim(k cacheKey, lead *fetch, want int64, use bool) claimed {
+	full := k.place.full
 	sh := c.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if b, ok := sh.cache.get(k, use); ok {
 		b.retain(1)
-		return b, nil, nil, false
+		return claimed{hit: b}
 	}
+	kept := sh.keeps(full)
 	if f := sh.flights[k]; f != nil {
 		f.waiters++
 		f.fetch.wanted.Add(1)
 		if f.done == nil {
 			f.done = make(chan struct{})
 		}
-		return nil, f, nil, false
+		if kept { // two want it at once: it is worth keeping
+			want = full
+		}
+		if !f.sealed {
+			f.upto = max(f.upto, want)
+		}
+		return claimed{join: f}
 	}
-	f := &flight{fetch: lead}
+	f := &flight{fetch: lead, upto: full}
 	sh.flights[k] = f
-	return nil, nil, f, sh.cache.remembered(k)
+	known, idle := false, false
+	if kept && use {
+		known, idle = sh.cache.newcomer(k, bufferSize(full))
+	} else if kept {
+		known = sh.cache.remembered(k)
+	}
+	part := want < full && (idle || !kept)
+	if part {
+		f.upto = want
+	}
+	return claimed{led: f, known: known, part: part}
 }
 
-// wait returns what a joined flight brings, to be released. A flight that was
+// seal says how many of its cluster's first bytes a led flight is to bring, as
+// others may have joined who want more. Who comes later does not change it.
+func (c *clusters) seal(k cacheKey, f *flight) int64 {
+	sh := c.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	f.sealed = true
+	return f.upto
+}
+
+// wait returns what a joined flight brings, to be released: the cluster, or some
+// of its first bytes, perhaps fewer than were wanted of claim. A flight that was
 // stopped because all others had left fails with context.Canceled.
 func (c *clusters) wait(ctx context.Context, k cacheKey, f *flight) (*buffer, error) {
 	select {
@@ -129,7 +167,7 @@ func (c *clusters) lead(k cacheKey, lead *fetch) *flight {
 	if _, ok := sh.cache.get(k, false); ok || sh.flights[k] != nil {
 		return nil
 	}
-	f := &flight{fetch: lead}
+	f := &flight{fetch: lead, upto: k.place.full}
 	sh.flights[k] = f
 	return f
 }
@@ -142,17 +180,20 @@ func (c *clusters) budget() int64 {
 // finish ends a led flight. b, when not nil, is the decoded cluster, which the
 // caller goes on holding; it is kept and handed to the waiters. plain is the
 // cluster where it was decoded without a buffer of ours: it is copied if anyone
-// waits, and otherwise only remembered.
+// waits, and otherwise only remembered. So it is where only a part was decoded.
 func (c *clusters) finish(k cacheKey, f *flight, b *buffer, plain []byte, err error) {
+	full := k.place.full
 	sh := c.shard(k)
 	sh.mu.Lock()
 	delete(sh.flights, k)
 	f.finished = true
 	waiters, done := f.waiters, f.done
-	if err == nil && b != nil {
+	switch {
+	case err != nil || !sh.keeps(full):
+	case b != nil && int64(len(b.bytes)) == full:
 		sh.keep(k, b)
-	} else if err == nil && sh.cache.budget > 0 {
-		sh.cache.remember(k)
+	default:
+		sh.cache.remember(k, bufferSize(full))
 	}
 	sh.mu.Unlock()
 	if done == nil {
@@ -172,14 +213,13 @@ func (c *clusters) finish(k cacheKey, f *flight, b *buffer, plain []byte, err er
 	close(done)
 }
 
+// keeps reports whether the budget has room for a cluster of full bytes.
+func (sh *clusterShard) keeps(full int64) bool { return bufferSize(full) <= sh.cache.budget }
+
 // keep puts b in the cache, under the shard's lock.
 func (sh *clusterShard) keep(k cacheKey, b *buffer) {
-	size := int64(cap(b.bytes))
-	if size > sh.cache.budget {
-		return
-	}
 	b.retain(1)
-	if !sh.cache.put(k, b, size) {
+	if !sh.cache.put(k, b, int64(cap(b.bytes))) {
 		b.release()
 	}
 }

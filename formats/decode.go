@@ -88,6 +88,9 @@ func (j *job) fail(err error) {
 func (x *ledCluster) decode(d *codec.Decoder, coded []byte) {
 	e := x.s.e
 	coded = coded[:x.N]
+	if x.part && x.decodePart(d, coded) {
+		return
+	}
 	if x.direct {
 		x.err = decode(d, &x.Extent, x.dst, coded)
 		e.clusters.finish(x.key(), x.flight, nil, x.dst, x.err)
@@ -100,4 +103,30 @@ func (x *ledCluster) decode(d *codec.Decoder, coded []byte) {
 		copy(x.dst, b.bytes[x.Skip:])
 	}
 	b.release()
+}
+
+// decodePart is decode for the first bytes of the cluster alone: as many as this
+// request and those that have joined it want. How the cluster goes on is not
+// checked. false: nothing was done, all of it has to be decoded.
+func (x *ledCluster) decodePart(d *codec.Decoder, coded []byte) bool {
+	e := x.s.e
+	upto := e.clusters.seal(x.key(), x.flight)
+	if upto == x.Full {
+		return false
+	}
+	if x.Skip == 0 && x.Len == upto {
+		if d.DeflatePrefix(x.dst, coded) != nil {
+			return false
+		}
+		e.clusters.finish(x.key(), x.flight, nil, x.dst, nil)
+		return true
+	}
+	b := e.buffers.get(upto)
+	defer b.release()
+	if d.DeflatePrefix(b.bytes, coded) != nil {
+		return false
+	}
+	e.clusters.finish(x.key(), x.flight, b, nil, nil)
+	copy(x.dst, b.bytes[x.Skip:])
+	return true
 }

@@ -35,6 +35,7 @@ type ledCluster struct {
 	dst    []byte // where the piece goes; nil: nowhere, it is read ahead
 	flight *flight
 	direct bool // dst is all of the cluster: decode into it
+	part   bool // only its first bytes are wanted, see clusters.seal
 	err    error
 }
 
@@ -185,32 +186,47 @@ func (r *request) moveCoded(ctx context.Context, p []byte, off int64, use bool) 
 
 // claim copies a cached cluster, or has it led or joined.
 func (r *request) claim(f *fetch, x *piece, dst []byte, use bool) {
-	hit, join, led, known := x.s.e.clusters.claim(x.key(), f, use)
+	c := x.s.e.clusters.claim(x.key(), f, x.want(), use)
 	switch {
-	case hit != nil:
-		copy(dst, hit.bytes[x.Skip:])
-		hit.release()
-	case join != nil:
-		r.joined = append(r.joined, joinedCluster{*x, dst, join})
+	case c.hit != nil:
+		copy(dst, c.hit.bytes[x.Skip:])
+		c.hit.release()
+	case c.join != nil:
+		r.joined = append(r.joined, joinedCluster{*x, dst, c.join})
 	default:
 		// A cluster that is wanted whole, for the first time in a while, needs no
 		// copy of ours.
-		direct := x.Len == x.Full && !known
-		r.led = append(r.led, ledCluster{piece: *x, dst: dst, flight: led, direct: direct})
+		direct := x.Len == x.Full && !c.known
+		r.led = append(r.led, ledCluster{piece: *x, dst: dst, flight: c.led, direct: direct, part: c.part})
 	}
 }
 
-// await waits for a joined cluster. Where its leader gave up, this request leads.
+// want is how many of the cluster's first bytes have to be decoded for the piece.
+// Of the codecs, Zlib and VMDKGrain have a checksum, which is of the whole, and of
+// zstd a cluster is one block, or few: decoding less would save little.
+func (x *piece) want() int64 {
+	if x.Codec == Deflate {
+		return x.Skip + x.Len
+	}
+	return x.Full
+}
+
+// await waits for a joined cluster. Where its leader gave up, or decoded less of it
+// than this request needs, this request leads.
 func (r *request) await(ctx context.Context, j *joinedCluster) error {
 	x, dst := j.piece, j.dst
 	for {
 		b, err := j.s.e.clusters.wait(ctx, j.key(), j.flight)
 		if err == nil {
-			copy(dst, b.bytes[x.Skip:])
+			enough := int64(len(b.bytes)) >= x.Skip+x.Len
+			if enough {
+				copy(dst, b.bytes[x.Skip:])
+			}
 			b.release()
-			return nil
-		}
-		if ctx.Err() != nil || !errors.Is(err, context.Canceled) {
+			if enough {
+				return nil
+			}
+		} else if ctx.Err() != nil || !errors.Is(err, context.Canceled) {
 			return err
 		}
 		one := request{pieces: []piece{x}}

@@ -31,6 +31,10 @@ type segment[V any] struct {
 	ghosts    map[cacheKey]struct{} // pushed out lately
 	ghostRing []cacheKey
 	ghostNext int
+
+	// worth says whether newcomers are worth their room: each costs one, and one
+	// that is wanted again before it is forgotten earns two. See newcomer.
+	worth int
 }
 
 type entry[V any] struct {
@@ -43,9 +47,12 @@ type entry[V any] struct {
 }
 
 const (
-	maxUses   = 3
-	maxGhosts = 2048
-	shortPart = 10 // the short queue's part of the budget: a tenth
+	maxUses = 3
+	// As many are remembered as the budget has room for, within these bounds: what
+	// was gone for longer would not have been kept anyway.
+	minGhosts, maxGhosts = 16, 2048
+	shortPart            = 10 // the short queue's part of the budget: a tenth
+	maxWorth             = 64
 )
 
 func newSegment[V any](budget int64, dropped func(V)) segment[V] {
@@ -62,10 +69,25 @@ func (s *segment[V]) get(k cacheKey, use bool) (v V, ok bool) {
 	if e == nil {
 		return v, false
 	}
+	if use && e.uses == 0 && !e.inLong {
+		s.worth = min(s.worth+2, maxWorth)
+	}
 	if use && e.uses < maxUses {
 		e.uses++
 	}
 	return e.v, true
+}
+
+// newcomer is told of a k that is wanted and not there. It reports whether k was
+// here lately, and otherwise whether keeping k, size bytes large, would push out
+// something although newcomers are seldom wanted again these days.
+func (s *segment[V]) newcomer(k cacheKey, size int64) (known, idle bool) {
+	if s.remembered(k) {
+		s.worth = min(s.worth+2, maxWorth)
+		return true, false
+	}
+	s.worth = max(s.worth-1, -maxWorth)
+	return false, s.worth < 0 && s.used+size > s.budget
 }
 
 // remembered reports whether k was here lately.
@@ -74,17 +96,17 @@ func (s *segment[V]) remembered(k cacheKey) bool {
 	return ok
 }
 
-// remember has k treated as if it had been here lately.
-func (s *segment[V]) remember(k cacheKey) {
+// remember has k, size bytes large, treated as if it had been here lately.
+func (s *segment[V]) remember(k cacheKey, size int64) {
 	if s.remembered(k) {
 		return
 	}
-	if len(s.ghostRing) < maxGhosts {
+	if int64(len(s.ghostRing)) < min(max(s.budget/size, minGhosts), maxGhosts) {
 		s.ghostRing = append(s.ghostRing, k)
 	} else {
 		delete(s.ghosts, s.ghostRing[s.ghostNext])
 		s.ghostRing[s.ghostNext] = k
-		s.ghostNext = (s.ghostNext + 1) % maxGhosts
+		s.ghostNext = (s.ghostNext + 1) % len(s.ghostRing)
 	}
 	s.ghosts[k] = struct{}{}
 }
@@ -122,7 +144,7 @@ func (s *segment[V]) evict(keep *entry[V]) bool {
 			s.long.push(short)
 			return true
 		}
-		s.remember(short.key)
+		s.remember(short.key, short.size)
 		s.remove(short)
 	case long.uses > 0:
 		long.uses--

@@ -12,11 +12,11 @@ import (
 
 // deflateStreams are raw deflate streams of several shapes, by name.
 func deflateStreams(t testing.TB) map[string][]byte {
-	noise := make([]byte, 20<<10)
+	noise := make([]byte, 10<<10)
 	rand.New(rand.NewSource(1)).Read(noise)
 	plains := map[string][]byte{
-		"text": text(1, 20<<10), "zeros": make([]byte, 20<<10), "noise": noise, "period 3": bytes.Repeat([]byte("abc"), 5000),
-		"mixed": append(append(append(text(2, 6000), noise[:6000]...), make([]byte, 6000)...), text(3, 2000)...),
+		"text": text(1, 10<<10), "zeros": make([]byte, 10<<10), "noise": noise, "period 3": bytes.Repeat([]byte("abc"), 3000),
+		"mixed": append(append(append(text(2, 3000), noise[:3000]...), make([]byte, 3000)...), text(3, 1000)...),
 		"one":   {7}, "two": {7, 8},
 	}
 	streams := make(map[string][]byte)
@@ -67,7 +67,7 @@ func fenced(room []byte, n int) []byte { return room[len(room)-n:] }
 
 // DeflatePrefix may leave a prefix to Deflate, but not many, and gives no other bytes.
 func TestEveryPrefixIsThatOfTheWhole(t *testing.T) {
-	const most = 20 << 10
+	const most = 10 << 10
 	dst, src := guarded(t, most+1), guarded(t, 2*most)
 	left, tried := 0, 0
 	var d Decoder
@@ -99,7 +99,7 @@ func TestEveryPrefixIsThatOfTheWhole(t *testing.T) {
 
 // A stream that is cut off gives what comes before the cut, or an error.
 func TestAPrefixOfACutStreamIsRightOrAnError(t *testing.T) {
-	const most = 20 << 10
+	const most = 10 << 10
 	dst, src := guarded(t, most), guarded(t, 2*most)
 	var d Decoder
 	defer d.Close()
@@ -127,7 +127,7 @@ func TestAPrefixOfACutStreamIsRightOrAnError(t *testing.T) {
 // Streams with bytes changed decode to anything or fail; memory next to the
 // buffers is not touched, and what both ways decode is the same.
 func TestAPrefixOfGarbageStaysInsideItsBuffers(t *testing.T) {
-	const most = 20 << 10
+	const most = 10 << 10
 	dst, src, whole := guarded(t, most), guarded(t, 2*most), guarded(t, most)
 	var d Decoder
 	defer d.Close()
