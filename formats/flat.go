@@ -12,13 +12,19 @@ import (
 // (Extenter), they are told as Zero; it is asked once, here. It fails with
 // ErrCorrupt where src is shorter than the disk, and with src's own errors.
 func NewFlat(ctx context.Context, src Source, info Info) (Layout, error) {
+	return NewFlatPiece(ctx, src, info, 1)
+}
+
+// NewFlatPiece is NewFlat for one of several sources that hold a disk together:
+// each remembers its share of the holes that one disk may.
+func NewFlatPiece(ctx context.Context, src Source, info Info, pieces int) (Layout, error) {
 	if info.VirtualSize < 0 || info.VirtualSize > src.Size() {
 		return nil, fmt.Errorf("%w: a disk of %d bytes in a file of %d; it is cut off", ErrCorrupt, info.VirtualSize, src.Size())
 	}
 	l := &flat{info: info}
 	if x, ok := src.(Extenter); ok && info.VirtualSize > 0 {
 		var err error
-		if l.holes, err = findHoles(ctx, x, info.VirtualSize, maxRuns); err != nil {
+		if l.holes, err = findHoles(ctx, x, info.VirtualSize, maxRuns/pieces); err != nil {
 			return nil, err
 		}
 	}
