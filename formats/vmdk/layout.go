@@ -18,11 +18,12 @@ type layout struct {
 
 // piece is what one extent holds of the guest disk.
 type piece struct {
-	begin, end int64        // guest range, bytes
-	kind       formats.Kind // Zero; Data (flat); Absent: as sparse says
-	src        int          // where its bytes are
-	pos        int64        // Data: host offset of the first byte
-	sparse     *sparse
+	begin, end int64 // guest range, bytes
+	// Where its bytes are; neither of the last two is set where there are none.
+	src    int
+	sparse *sparse
+	flat   formats.Layout // the whole file, of which the piece …
+	pos    int64          // … is from this byte on
 }
 
 func (l *layout) Size() int64           { return l.info.VirtualSize }
@@ -52,15 +53,36 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 	for ; off < run.End() && !run.Stopped(); i++ {
 		p := &l.pieces[i]
 		end := min(p.end, run.End())
-		if p.sparse != nil {
-			if err := p.sparse.mapRange(ctx, &run, off-p.begin, end-p.begin, p.begin, p.src); err != nil {
-				return err
-			}
-		} else {
-			run.Add(formats.Extent{Off: p.begin, Len: p.end - p.begin, Kind: p.kind, Src: p.src, Pos: p.pos})
+		if err := p.mapRange(ctx, &run, off, end); err != nil {
+			return err
 		}
 		off = end
 	}
 	run.Flush()
 	return nil
+}
+
+// mapRange adds guest range [off, end), which lies in the piece.
+func (p *piece) mapRange(ctx context.Context, run *formats.Run, off, end int64) error {
+	switch {
+	case p.sparse != nil:
+		return p.sparse.mapRange(ctx, run, off-p.begin, end-p.begin, p.begin, p.src)
+	case p.flat != nil:
+		return p.flat.Map(ctx, off-p.begin+p.pos, end-off, func(x formats.Extent) bool {
+			run.Add(moved(x, p.begin-p.pos, p.src))
+			return !run.Stopped()
+		})
+	}
+	run.Add(formats.Extent{Off: off, Len: end - off, Kind: formats.Zero})
+	return nil
+}
+
+// moved is an extent of a piece as one of the disk: by so many bytes further on,
+// and in source src where it has bytes.
+func moved(x formats.Extent, by int64, src int) formats.Extent {
+	x.Off += by
+	if x.Kind == formats.Data || x.Kind == formats.Compressed {
+		x.Src = src
+	}
+	return x
 }

@@ -27,10 +27,6 @@ type sparse struct {
 // mapRange adds guest range [off, end) of the extent to run, the guest offset
 // base further on, and as bytes of source src.
 func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base int64, src int) error {
-	add := func(x formats.Extent) {
-		x.Off, x.Src = x.Off+base, src
-		run.Add(x)
-	}
 	for off < end && !run.Stopped() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -38,7 +34,7 @@ func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base 
 		t := off / s.h.tableSpan()
 		tableEnd := min((t+1)*s.h.tableSpan(), end)
 		if s.dir.tables[t] == 0 {
-			add(formats.Extent{Off: off, Len: tableEnd - off, Kind: formats.Absent})
+			run.Add(formats.Extent{Off: base + off, Len: tableEnd - off, Kind: formats.Absent})
 			off = tableEnd
 			continue
 		}
@@ -52,7 +48,7 @@ func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base 
 				return err
 			}
 			off = x.End()
-			add(x)
+			run.Add(moved(x, base, src))
 		}
 	}
 	return nil

@@ -65,10 +65,16 @@ func (d *descriptor) checkSplit() error {
 	if kind == "FLAT" && d.isDelta() {
 		return fmt.Errorf("%w: a vmdk delta with flat extents, which hide all of a parent", formats.ErrCorrupt)
 	}
+	seen := map[string]bool{}
 	for i := range d.extents {
-		if err := d.extents[i].check(kind, d.is("monolithicFlat")); err != nil {
+		x := &d.extents[i]
+		if err := x.check(kind, d.is("monolithicFlat")); err != nil {
 			return err
 		}
+		if x.kind == "SPARSE" && seen[x.name] {
+			return fmt.Errorf("%w: the vmdk descriptor lists %s twice", formats.ErrCorrupt, quote(x.name))
+		}
+		seen[x.name] = true
 	}
 	return nil
 }
@@ -120,15 +126,19 @@ func (d *descriptor) checkNames() error {
 	return nil
 }
 
-// resolve asks r for the extents of a descriptor file, in their order, and makes
-// the map's pieces of them. What it was given is in l.given, also when it fails.
+// resolve asks r for the files of a descriptor file, in their order and once for
+// each, and makes the map's pieces of them. What it was given is in l.given, also
+// when it fails.
 func (l *layout) resolve(ctx context.Context, d *descriptor, r formats.Resolver, tables *formats.Tables) error {
+	known := map[string]piece{} // flat files that were given, by their names
 	ends := d.flatEnds()
 	begin, entries := int64(0), int64(0)
-	for _, x := range d.extents {
-		p := piece{begin: begin, end: begin + x.sectors*sector, kind: formats.Zero}
+	for i := range d.extents {
+		x := &d.extents[i]
+		p := known[x.name]
+		p.begin, p.end, p.pos = begin, begin+x.sectors*sector, x.offset*sector
 		begin = p.end
-		if x.kind != "ZERO" {
+		if x.kind != "ZERO" && p.src == 0 {
 			src, err := r.Source(ctx, x.ref())
 			if err != nil {
 				return err
@@ -136,10 +146,9 @@ func (l *layout) resolve(ctx context.Context, d *descriptor, r formats.Resolver,
 			l.given = append(l.given, src)
 			p.src = len(l.given)
 			if x.kind == "FLAT" {
-				p.kind, p.pos = formats.Data, x.offset*sector
-				err = checkFlat(src, ends[x.name])
+				p.flat, err = openFlat(ctx, src, ends[x.name], len(ends))
+				known[x.name] = p
 			} else {
-				p.kind = formats.Absent
 				p.sparse, err = readPiece(ctx, src, x.sectors)
 			}
 			if err != nil {
@@ -169,12 +178,14 @@ func (d *descriptor) flatEnds() map[string]int64 {
 	return ends
 }
 
-// checkFlat demands a file of just these sectors: another size is another file.
-func checkFlat(src formats.Source, sectors int64) error {
-	if src.Size() != sectors*sector {
-		return fmt.Errorf("%w: a file of %d bytes, where the vmdk descriptor says %d", formats.ErrCorrupt, src.Size(), sectors*sector)
+// openFlat maps one of so many flat files. It must be of just these sectors:
+// another size is another file.
+func openFlat(ctx context.Context, src formats.Source, sectors int64, files int) (formats.Layout, error) {
+	size := sectors * sector
+	if src.Size() != size {
+		return nil, fmt.Errorf("%w: a file of %d bytes, where the vmdk descriptor says %d", formats.ErrCorrupt, src.Size(), size)
 	}
-	return nil
+	return formats.NewFlatPiece(ctx, src, formats.Info{VirtualSize: size}, files)
 }
 
 // readPiece reads one hosted sparse extent of a split disk, of so many sectors.

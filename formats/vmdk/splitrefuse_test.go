@@ -3,6 +3,7 @@ package vmdk_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -62,6 +63,7 @@ func TestRefusesHostileSplitDisks(t *testing.T) {
 		{"a negative offset", flat(`RW 10 FLAT "flat" -1`), nil, formats.ErrCorrupt},
 		{"an offset that overflows", flat(`RW 10 FLAT "flat" 9223372036854775807`), nil, formats.ErrCorrupt},
 		{"an offset and more", flat(`RW 10 FLAT "flat" 0 7`), nil, formats.ErrCorrupt},
+		{"a sparse extent twice", sparse(line, line), piece, formats.ErrCorrupt},
 		{"a sparse extent with an offset", sparse(line + " 0"), piece, formats.ErrCorrupt},
 
 		{"a flat file that is too short", flat(`RW 11 FLAT "flat" 0`), nil, formats.ErrCorrupt},
@@ -124,14 +126,18 @@ func TestRefusesSplitDisksWithDirectoriesOverTheLimit(t *testing.T) {
 	le.PutUint64(empty[12:], sectors)
 	clear(empty[28:44])
 	le.PutUint64(empty[56:], 1)
-	f := &files{content: map[string][]byte{"piece": empty}}
-	line := `RW 3145728 SPARSE "piece"`
-	if err := openAndMap(t, splitText("twoGbMaxExtentSparse", line, line), f); err != nil {
-		t.Errorf("two pieces: %v", err)
+	f := &files{content: map[string][]byte{}}
+	var lines []string
+	for i := range 12 {
+		name := fmt.Sprintf("piece %d", i)
+		f.content[name] = empty
+		lines = append(lines, fmt.Sprintf(`RW %d SPARSE "%s"`, sectors, name))
+	}
+	if err := openAndMap(t, splitText("twoGbMaxExtentSparse", lines[:10]...), f); err != nil {
+		t.Errorf("ten pieces: %v", err)
 	}
 	f.given = nil
-	text := splitText("twoGbMaxExtentSparse", strings.Split(strings.Repeat(line+"\n", 12), "\n")...)
-	if err := openAndMap(t, text, f); !errors.Is(err, formats.ErrLimit) || f.closed(t) != 11 {
+	if err := openAndMap(t, splitText("twoGbMaxExtentSparse", lines...), f); !errors.Is(err, formats.ErrLimit) || f.closed(t) != 11 {
 		t.Errorf("twelve pieces: %v, %d closed", err, f.closed(t))
 	}
 }
