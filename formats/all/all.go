@@ -1,8 +1,11 @@
-// Package all lists the disk formats that are built in.
+// Package all lists the disk formats, and the containers for them, that are built in.
 package all
 
 import (
 	"glanced/formats"
+	"glanced/formats/container"
+	"glanced/formats/container/compressed"
+	"glanced/formats/container/ova"
 	"glanced/formats/iso"
 	"glanced/formats/parallels"
 	"glanced/formats/qcow2"
@@ -26,4 +29,12 @@ func Drivers() []formats.Driver {
 		iso.Driver(),
 		qed.Driver(),
 	}, raw.Drivers()...)
+}
+
+// Containers lists every kind of container that a disk is looked for in.
+func Containers() []container.Container {
+	return []container.Container{
+		ova.Container(),
+		compressed.Container(),
+	}
 }
