@@ -3,6 +3,7 @@ package encode_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
@@ -67,6 +68,7 @@ func TestAnyRangeOfQCOW2(t *testing.T) {
 			if err := img.ReadAt(t.Context(), whole, 0); err != nil {
 				t.Fatal(err)
 			}
+			checkRefcounts(t, whole)
 			again := mustQCOW2(t, d)
 			rnd := rand.New(rand.NewPCG(1, 2))
 			buf := make([]byte, 300_000)
@@ -93,6 +95,32 @@ func TestAnyRangeOfQCOW2(t *testing.T) {
 				t.Errorf("nothing at the end: %v", err)
 			}
 		})
+	}
+}
+
+// checkRefcounts reads the refcounts as the format defines them: 1 for each cluster
+// of the image, 0 beyond it (which qemu-img check does not look at).
+func checkRefcounts(t *testing.T, image []byte) {
+	t.Helper()
+	const cluster = 64 << 10
+	be := binary.BigEndian
+	table := image[be.Uint64(image[48:]):][:be.Uint32(image[56:])*cluster]
+	n := 0
+	for ; len(table) > 0; table = table[8:] {
+		at := be.Uint64(table)
+		for i := 0; at != 0 && i < cluster; i += 2 {
+			want := uint16(0)
+			if n < len(image)/cluster {
+				want = 1
+			}
+			if got := be.Uint16(image[at+uint64(i):]); got != want {
+				t.Fatalf("cluster %d of %d has the refcount %d", n, len(image)/cluster, got)
+			}
+			n++
+		}
+	}
+	if n < len(image)/cluster {
+		t.Errorf("%d of %d clusters have a refcount", n, len(image)/cluster)
 	}
 }
 

@@ -98,7 +98,7 @@ func (p *page) ones(i int64) int64 {
 	from := i - p.start()
 	for at := from; at < pageLen; {
 		n := int64(bits.TrailingZeros64(^(p.bits[at/64] >> (at % 64))))
-		if at += n; n == 0 || at%64 != 0 {
+		if at += n; n == 0 {
 			return at - from
 		}
 	}
