@@ -53,7 +53,7 @@ func (c *Catalog) openGuest(ctx context.Context, img Image, l Location, parent k
 				return content.Beside(ctx, ref)
 			}
 		}
-		return nil, nil, fmt.Errorf("%w: %s %q is not part of the image", formats.ErrReference, ref.Kind, ref.Name)
+		return nil, nil, fmt.Errorf("%w, which is not part of the upload: convert the disk to one file (qemu-img convert)", formats.ErrReference)
 	}
 	result.Disk, err = c.engine.Open(ctx, driver, []formats.Source{content.Image}, resolve, o)
 	if err != nil {

@@ -105,7 +105,7 @@ func TestRealImagesThatAreNotSafeAreRefusedWithAReason(t *testing.T) {
 	}{
 		{"a backing file", "qcow2", read("backed"), catalog.ErrUnsafe, []string{"refers to another file", "backing file", rawDisk}},
 		{"an external data file", "qcow2", read("external"), catalog.ErrUnsafe, []string{"refers to another file", "data file", "kho dữ liệu"}},
-		{"a descriptor that names its extent", "vmdk", read("flat"), catalog.ErrUnsafe, []string{"refers to another file", "monolithicFlat", "extents are other files"}},
+		{"a descriptor that names its extent", "vmdk", read("flat"), catalog.ErrUnsafe, []string{"refers to another file", "extent", "flat-flat", "not part of the upload"}},
 		{"the magic number alone", "qcow2", plain[:4], catalog.ErrFormat, []string{"declared qcow2"}},
 		{"half a header", "qcow2", plain[:60], catalog.ErrFormat, []string{"declared qcow2"}},
 		{"the header alone", "qcow2", plain[:65536], catalog.ErrUnsafe, []string{"corrupt"}},

@@ -29,6 +29,7 @@ type config struct {
 	Memory  memoryConfig  `toml:"memory"`
 	Log     logConfig     `toml:"log"`
 	Staging stagingConfig `toml:"staging"`
+	Spool   spoolConfig   `toml:"spool"`
 	Quota   quotaConfig   `toml:"quota"`
 	Auth    authConfig    `toml:"auth"`
 	Catalog catalogConfig `toml:"catalog"`
@@ -70,6 +71,11 @@ type logConfig struct {
 
 type stagingConfig struct {
 	Path string `toml:"path"` // made at start; uploads go straight into a store and leave it empty
+}
+
+type spoolConfig struct {
+	Path  string   `toml:"path"`
+	Limit byteSize `toml:"limit"` // what the files may take, allocated
 }
 
 type quotaConfig struct {
@@ -191,7 +197,7 @@ func (c *config) finish(origin string) error {
 		return fmt.Errorf("%s: data_dir: %w", origin, err)
 	}
 	c.DataDir = dir
-	for _, p := range []*string{&c.Control.Socket, &c.FUSE.Mountpoint, &c.Log.File, &c.Staging.Path} {
+	for _, p := range []*string{&c.Control.Socket, &c.FUSE.Mountpoint, &c.Log.File, &c.Staging.Path, &c.Spool.Path} {
 		*p = c.below(*p)
 	}
 	for i := range c.Auth.Tokens {
@@ -245,6 +251,9 @@ func (c *config) check() error {
 	}
 	if c.Memory.Budget < 32<<20 {
 		bad("memory.budget is %d bytes: at least 32MiB is needed", int64(c.Memory.Budget))
+	}
+	if c.Spool.Path == "" || c.Spool.Limit == 0 {
+		bad("spool: path and limit are needed: a folder for what compressed containers decompress to, and how much it may take, such as 64GiB")
 	}
 	if c.Quota.ImageCountTotal < 0 || c.Quota.ImageSizeTotal < 0 {
 		bad("quota: limits cannot be negative; 0 means no limit")

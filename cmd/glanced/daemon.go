@@ -24,6 +24,7 @@ import (
 	"glanced/ctl"
 	"glanced/formats"
 	formatsall "glanced/formats/all"
+	"glanced/formats/container/spool"
 	"glanced/fs"
 	"glanced/nbd"
 )
@@ -117,8 +118,13 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 		return fmt.Errorf("catalog %s: %w", d.cfg.Catalog.URL, err)
 	}
 	d.below = append(d.below, rec)
+	decompressed, err := spool.New(d.cfg.Spool.Path, int64(d.cfg.Spool.Limit))
+	if err != nil {
+		return fmt.Errorf("spool.path: %w", err)
+	}
 	d.catalog, err = catalog.New(ctx, catalog.Config{
 		Records: rec, Stores: stores, Drivers: formatsall.Drivers(), Engine: d.engine, Node: d.node,
+		Containers: formatsall.Containers(), Spool: decompressed,
 		FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Log: d.log.With("subsystem", "catalog"),
 	})
 	return err
