@@ -10,9 +10,9 @@ import (
 	"glanced/formats/container"
 )
 
-// Spool is where container images are kept decompressed: one file an image.
+// Spool is where what containers decompress to is kept: one file an image.
 type Spool interface {
-	// For is the place for key, which is an image's id.
+	// For is the place for key: letters, digits, '-' and '.'.
 	For(key string) container.Spool
 	// Remove forgets what For(key) keeps; nothing there is no error.
 	Remove(key string) error
@@ -77,7 +77,7 @@ func (c *Catalog) unwrap(ctx context.Context, img Image, l Location) (container.
 	}
 	o := container.Options{MaxBytes: c.sizeCap}
 	if c.spool != nil {
-		o.Spool = c.spool.For(img.ID)
+		o.Spool = c.spool.For(spoolKey(img))
 	}
 	content, err := kind.Open(ctx, src, o)
 	if err != nil {
@@ -85,6 +85,29 @@ func (c *Catalog) unwrap(ctx context.Context, img Image, l Location) (container.
 		return container.Opened{}, fmt.Errorf("container %s: %w", kind.Name, err)
 	}
 	return content, nil
+}
+
+// spoolKey names what an image decompresses to. The hash is part of it, for a crash
+// may leave what an earlier upload of the same image decompressed to.
+func spoolKey(img Image) string {
+	key := img.ID
+	if img.HashValue != nil {
+		key += "." + (*img.HashValue)[:min(32, len(*img.HashValue))]
+	}
+	return key
+}
+
+// unspool forgets what an image decompresses to.
+func (c *Catalog) unspool(img Image) {
+	if c.spool == nil || img.ContainerFormat == nil {
+		return
+	}
+	if _, ok := container.Find(c.containers, *img.ContainerFormat); !ok {
+		return
+	}
+	if err := c.spool.Remove(spoolKey(img)); err != nil {
+		c.log.Warn("what a container decompressed to is still in the spool", "image", img.ID, "error", err)
+	}
 }
 
 // openParent opens the guest disk below an image; who gets it releases it. It is

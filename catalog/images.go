@@ -161,23 +161,13 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 	}
 	c.disks.revoke(id, true, c.disks.now())
 	c.cancelUpload(id)
-	c.unspool(id)
+	c.unspool(img)
 	ctx, cancel := cleanupContext(ctx)
 	defer cancel()
 	if err := c.removeLocations(ctx, img); err != nil {
 		c.log.Warn("a deleted image's data is still in its store; it will be removed at the next start", "image", id, "error", err)
 	}
 	return nil
-}
-
-// unspool forgets what an image decompresses to.
-func (c *Catalog) unspool(id string) {
-	if c.spool == nil {
-		return
-	}
-	if err := c.spool.Remove(id); err != nil {
-		c.log.Warn("what a container decompressed to is still in the spool", "image", id, "error", err)
-	}
 }
 
 // cleanupTime is how long work goes on for a caller that has hung up.

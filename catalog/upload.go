@@ -196,6 +196,7 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 	}
 	sums := in.sums()
 	u.letGo() // all it had to say is stored
+	u.img.HashValue = &sums.sha512
 	verdict, err := u.c.inspect(ctx, u.img, Location{Store: loc.Store, URL: loc.URL}, in.n)
 	if err != nil {
 		return err
@@ -221,7 +222,7 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 func (u *upload) fail(ctx context.Context, cause error) error {
 	ctx, cancel := cleanupContext(ctx)
 	defer cancel()
-	u.c.unspool(u.id)
+	u.c.unspool(u.img)
 	left := u.left // what cannot be removed now is remembered for later
 	if u.stored != nil {
 		locs := []Location{{Store: u.stored.Store, URL: u.stored.URL}}
