@@ -120,9 +120,8 @@ func (b builder) sparse(guest []byte, has func(sector int) bool) *built {
 		be.PutUint32(l[4:], 1)
 		be.PutUint32(l[8:], uint32(len(text)))
 		be.PutUint64(l[16:], uint64(len(f)))
-		f = append(f, make([]byte, 2*sector)...)
+		f = append(append(f, text...), make([]byte, -len(text)&(sector-1))...)
 		h = f[b.headerAt:]
-		copy(f[len(f)-2*sector:], text)
 		i++
 	}
 	for i := range blocks {

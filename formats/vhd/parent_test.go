@@ -126,6 +126,7 @@ func TestTheParentsNameComesFromWhereThereIsOne(t *testing.T) {
 		{"absolute", "", map[uint32]string{absolute: w2(`C:\a.vhd`), macX: "file:///a.vhd"}, `C:\a.vhd`},
 		{"URL", "", map[uint32]string{macX: "file:///a.vhd\x00rest"}, "file:///a.vhd"},
 		{"URL that is no text", "", map[uint32]string{macX: "a\xff.vhd"}, "a\uFFFD.vhd"},
+		{"longer than a name can be", "", map[uint32]string{macX: strings.Repeat("a", 5000)}, strings.Repeat("a", 2048)},
 		{"unknown platform", "", map[uint32]string{0x12345678: "a.vhd"}, idOf('p')},
 		{"none", "", nil, idOf('p')},
 	} {

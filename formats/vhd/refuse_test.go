@@ -73,7 +73,7 @@ func TestRefusesHostileFooters(t *testing.T) {
 		{"header past the end", func(f []byte) { be.PutUint64(f[16:], 1<<40) }, formats.ErrCorrupt},
 		{"header's place overflows", func(f []byte) { be.PutUint64(f[16:], 1<<63) }, formats.ErrCorrupt},
 	} {
-		t.Run(c.name, func(t *testing.T) { formattest.Refuse(t, vhd.Driver(), small().footers(c.edit), c.want) })
+		t.Run(c.name, func(t *testing.T) { refuseAtOnce(t, small().footers(c.edit), c.want) })
 	}
 }
 
@@ -81,6 +81,16 @@ func TestSavedAndTemporaryDisksAreRead(t *testing.T) {
 	x := small()
 	d := openDisk(t, formattest.Memory(x.footers(func(f []byte) { f[11], f[84] = 3, 1 })), nil)
 	mustRead(t, d, overlay(guestOf(160*sector-sector), nil, func(s int) bool { return s/32 != 1 && s%3 > 0 }))
+}
+
+// refuseAtOnce checks that image is refused before any table of it is read.
+func refuseAtOnce(t *testing.T, image []byte, want error) {
+	t.Helper()
+	formattest.Refuse(t, vhd.Driver(), image, want)
+	info, err := vhd.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(image)})
+	if err != nil || !errors.Is(info.Refused, want) {
+		t.Errorf("Inspect says refused: %v (%v)", info.Refused, err)
+	}
 }
 
 func TestRefusesHostileHeaders(t *testing.T) {
@@ -110,7 +120,7 @@ func TestRefusesHostileHeaders(t *testing.T) {
 		{"BAT's place overflows", put64(16, 1<<63), formats.ErrCorrupt},
 		{"BAT's end overflows", put64(16, 1<<64-4), formats.ErrCorrupt},
 	} {
-		t.Run(c.name, func(t *testing.T) { formattest.Refuse(t, vhd.Driver(), small().headers(c.edit), c.want) })
+		t.Run(c.name, func(t *testing.T) { refuseAtOnce(t, small().headers(c.edit), c.want) })
 	}
 	t.Run("checksum", func(t *testing.T) {
 		x := small()
@@ -119,28 +129,49 @@ func TestRefusesHostileHeaders(t *testing.T) {
 	})
 	t.Run("BAT runs into the footer", func(t *testing.T) {
 		x := small()
-		formattest.Refuse(t, vhd.Driver(), x.headers(put64(16, uint64(x.end-4))), formats.ErrCorrupt)
+		refuseAtOnce(t, x.headers(put64(16, uint64(x.end-4))), formats.ErrCorrupt)
+	})
+	t.Run("in the footer's reserved bytes", func(t *testing.T) {
+		x := builder{headerAt: 128}.sparse(make([]byte, sector), func(int) bool { return false })
+		refuseAtOnce(t, x.footers(func(f []byte) { copy(f[128:], x.image[128:sector]) }), formats.ErrCorrupt)
 	})
 }
 
 func TestRefusesHostileEntries(t *testing.T) {
 	blockSectors := small().blockLen / sector
-	for name, entry := range map[string]func(x *built) int{
-		"the copy of the footer":   func(x *built) int { return 0 },
-		"the header":               func(x *built) int { return x.header / sector },
-		"the BAT":                  func(x *built) int { return x.bat / sector },
-		"the footer":               func(x *built) int { return x.end / sector },
-		"runs into the footer":     func(x *built) int { return x.end/sector - blockSectors + 1 },
-		"past the end":             func(x *built) int { return len(x.image) / sector },
-		"far past the end":         func(x *built) int { return 1<<32 - 2 },
-		"another block":            func(x *built) int { return x.blocks[3] },
-		"the end of another block": func(x *built) int { return x.blocks[0] + 1 },
+	for _, c := range []struct {
+		name  string
+		alone bool // no other block is in the file
+		entry func(x *built) int
+	}{
+		{"the copy of the footer", true, func(x *built) int { return 0 }},
+		{"the header", true, func(x *built) int { return x.header / sector }},
+		{"the BAT", true, func(x *built) int { return x.bat / sector }},
+		{"the footer", true, func(x *built) int { return x.end / sector }},
+		{"runs into the footer", true, func(x *built) int { return x.end/sector - blockSectors + 1 }},
+		{"past the end", true, func(x *built) int { return len(x.image) / sector }},
+		{"far past the end", true, func(x *built) int { return 1<<32 - 2 }},
+		{"another block", false, func(x *built) int { return x.blocks[3] }},
+		{"the end of another block", false, func(x *built) int { return x.blocks[0] + 1 }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			x := small()
-			formattest.Refuse(t, vhd.Driver(), x.entry(2, entry(x)), formats.ErrCorrupt)
+			for i := range x.blocks {
+				if c.alone {
+					x.entry(i, 1<<32-1)
+				}
+			}
+			formattest.Refuse(t, vhd.Driver(), x.entry(2, c.entry(x)), formats.ErrCorrupt)
 		})
 	}
+	t.Run("runs into the BAT", func(t *testing.T) {
+		x := builder{}.sparse(guestOf(32*sector), all)
+		far := x.end // the BAT moves behind the block, which then ends one sector in it
+		x.image = append(append(x.image[:far:far], x.image[x.bat:x.bat+sector]...), x.image[far:]...)
+		x.bat, x.end = far, far+sector
+		x.headers(func(h []byte) { be.PutUint64(h[16:], uint64(far)) })
+		formattest.Refuse(t, vhd.Driver(), x.entry(0, x.blocks[0]+1), formats.ErrCorrupt)
+	})
 }
 
 // A block named twice by entries that are never read at once is found all the
@@ -155,13 +186,19 @@ func TestRefusesABlockUsedTwiceFarApart(t *testing.T) {
 	formattest.Refuse(t, vhd.Driver(), x.image, formats.ErrCorrupt)
 	d := openDisk(t, src, nil)
 	p := make([]byte, 4*block)
+	said := ""
 	for range 3 {
 		if err := d.ReadAt(t.Context(), p, 0); err != nil || !bytes.Equal(p, guest[:len(p)]) {
 			t.Errorf("the sound part: %v", err)
 		}
-		if err := d.ReadAt(t.Context(), p, 2080*block); !errors.Is(err, formats.ErrCorrupt) {
-			t.Errorf("the part with the block used twice: %v", err)
+		err := d.ReadAt(t.Context(), p, 2080*block)
+		if !errors.Is(err, formats.ErrCorrupt) {
+			t.Fatalf("the part with the block used twice: %v", err)
 		}
+		if said != "" && err.Error() != said {
+			t.Errorf("it said %q, and then %q", said, err)
+		}
+		said = err.Error()
 	}
 }
 

@@ -145,6 +145,33 @@ func TestTheSectorBitmapDecides(t *testing.T) {
 	}
 }
 
+// What the padding of a sector bitmap says is of no sector.
+func TestThePaddingOfABitmapSaysNothing(t *testing.T) {
+	guest := guestOf(96 * sector)
+	for _, has := range []func(int) bool{all, mixture(4), func(s int) bool { return s%32 < 20 }} {
+		for _, padding := range []byte{0xff, 0xf0, 0x0f, 0xaa} {
+			x := builder{}.sparse(guest, has)
+			for _, b := range x.blocks {
+				for i := 4; b != 0 && i < sector; i++ {
+					x.image[b*sector+i] = padding
+				}
+			}
+			mustRead(t, openDisk(t, formattest.Memory(x.image), nil), overlay(guest, nil, has))
+		}
+	}
+}
+
+// The last block need not be longer than the disk.
+func TestTheLastBlockMayEndWithTheDisk(t *testing.T) {
+	guest := guestOf(70 * sector)
+	x := builder{}.sparse(guest, all)
+	beyond := (96 - 70) * sector
+	image := append(x.image[:x.end-beyond:x.end-beyond], x.image[x.end:]...)
+	mustRead(t, openDisk(t, formattest.Memory(image), nil), guest)
+	image = append(x.image[:x.end-beyond-sector:x.end-beyond-sector], x.image[x.end:]...)
+	formattest.Refuse(t, vhd.Driver(), image, formats.ErrCorrupt)
+}
+
 func TestSizeIsByCreator(t *testing.T) {
 	const current = 4 << 20
 	small, none, most := [3]int{100, 4, 17}, [3]int{0, 0, 0}, [3]int{65535, 16, 255}
