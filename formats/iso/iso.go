@@ -58,7 +58,7 @@ func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
 
 func open(ctx context.Context, srcs []formats.Source, _ formats.Resolver, o formats.Options) (formats.Layout, error) {
 	if o.Snapshot != "" {
-		return nil, fmt.Errorf("%w: iso images have no snapshots (asked for %q)", formats.ErrUnsupported, o.Snapshot)
+		return nil, fmt.Errorf("%w: iso images have no snapshots (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
 	info, err := inspect(ctx, srcs)
 	if err != nil {
