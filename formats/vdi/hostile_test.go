@@ -59,6 +59,12 @@ var hostile = []struct {
 		le.PutUint32(f[384:], 1<<20)
 		return f
 	}, formats.ErrCorrupt},
+	{"a block map longer than the file, for no disk", func(f []byte) []byte {
+		le.PutUint32(f[344:], 1<<31)
+		le.PutUint64(f[368:], 0)
+		le.PutUint32(f[384:], 1<<20)
+		return f
+	}, formats.ErrCorrupt},
 	{"the most blocks", set32(384, 0xffffffff), formats.ErrLimit},
 	{"a disk of the most blocks", func(f []byte) []byte {
 		le.PutUint32(f[384:], 1<<30-1)
@@ -67,6 +73,12 @@ var hostile = []struct {
 	}, formats.ErrCorrupt},
 
 	{"the block map over the header", set32(340, 0), formats.ErrCorrupt},
+	{"no block map, over the header", func(f []byte) []byte {
+		le.PutUint32(f[340:], 0)
+		le.PutUint64(f[368:], 0)
+		le.PutUint32(f[384:], 0)
+		return f
+	}, formats.ErrCorrupt},
 	{"an unaligned block map", set32(340, 513), formats.ErrUnsupported},
 	{"a block map past the end", set32(340, 0xfffffe00), formats.ErrCorrupt},
 	{"unaligned data", set32(344, 1025), formats.ErrUnsupported},
@@ -75,6 +87,10 @@ var hostile = []struct {
 	{"data past the end", set32(344, 0xfffffe00), formats.ErrCorrupt},
 
 	{"a block number past the last", set32(512, 4), formats.ErrCorrupt},
+	{"a block number past the last, with a block there", func(f []byte) []byte {
+		le.PutUint32(f[512:], 4)
+		return append(f, make([]byte, 4*hostileBlock)...)
+	}, formats.ErrCorrupt},
 	{"the largest block number", set32(512, 0xfffffffd), formats.ErrCorrupt},
 	{"a block past the end", set32(512, 3), formats.ErrCorrupt},
 	{"the last block cut off", shortened(1), formats.ErrCorrupt},
@@ -113,6 +129,13 @@ func TestRefusesHostileImages(t *testing.T) {
 		t.Run(h.name, func(t *testing.T) {
 			formattest.Refuse(t, vdi.Driver(), h.edit(victim()), h.want)
 		})
+	}
+}
+
+// The extra bytes are where the header says, and are still refused.
+func TestRefusesExtraBytesThatAreNoPowerOfTwoOfSectors(t *testing.T) {
+	for _, extra := range []int{8, 1536, 256 << 10} {
+		formattest.Refuse(t, vdi.Driver(), (&builder{blockExtra: extra}).build(guestOf(2*hostileBlock)), formats.ErrCorrupt)
 	}
 }
 

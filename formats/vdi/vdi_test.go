@@ -212,6 +212,33 @@ func TestADifferencingImageShowsItsParent(t *testing.T) {
 	}
 }
 
+// 40,000 blocks have a map of three slices.
+func TestFindsBlocksInEverySliceOfTheMap(t *testing.T) {
+	const block, blocks = 128 << 10, 40_000
+	b := builder{more: blocks - 3}
+	image := b.build(bytes.Repeat([]byte("abc"), block))
+	table := image[512:][:4*blocks]
+	for n, i := range []int{16_383, 16_384, 39_999} {
+		copy(table[4*i:], table[4*n:][:4])
+		copy(table[4*n:], "\xff\xff\xff\xff")
+	}
+	le.PutUint64(image[368:], block*blocks)
+	var got []formats.Extent
+	for _, x := range mapOf(t, image) {
+		if x.Kind == formats.Data {
+			got = append(got, x)
+		}
+	}
+	at := int64(b.dataAt)
+	want := []formats.Extent{
+		{Off: 16_383 * block, Len: 2 * block, Kind: formats.Data, Pos: at, N: 2 * block},
+		{Off: 39_999 * block, Len: block, Kind: formats.Data, Pos: at + 2*block, N: block},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the data is\n%+v, want\n%+v", got, want)
+	}
+}
+
 // A disk of 2 TiB has a block map of 8 MiB, of which opening reads nothing, and a
 // guest read one slice.
 func TestOpeningALargeDiskReadsLittle(t *testing.T) {
