@@ -21,6 +21,15 @@ func set64(at int, v uint64) edit {
 	return func(f []byte) []byte { le.PutUint64(f[at:], v); return f }
 }
 
+// clustersOf makes the disk of a v1 victim one short cluster, of this many sectors.
+func clustersOf(sectors uint32) edit {
+	return func(f []byte) []byte {
+		le.PutUint32(f[28:], sectors)
+		le.PutUint64(f[36:], 8)
+		return f
+	}
+}
+
 // bothHostile lists what malicious or damaged images of either version do, each
 // as a change of a valid one, with the kind of error that must come of it.
 var bothHostile = []struct {
@@ -75,6 +84,7 @@ var ownHostile = []struct {
 	{"v1 cluster between two", false, set32(64, 161*8+1), formats.ErrCorrupt},
 	{"v1 cluster past the end", false, set32(64, 200*8), formats.ErrCorrupt},
 	{"v1 cluster partly past the end", false, set32(64, 163*8), formats.ErrCorrupt},
+	{"v1 clusters too large by a sector", false, clustersOf(4186128), formats.ErrCorrupt},
 	{"v2 cluster in the BAT", true, set32(64, 1), formats.ErrCorrupt},
 	{"v2 cluster before the data", true, set32(64, 160), formats.ErrCorrupt},
 	{"v2 cluster past the end", true, set32(64, 200), formats.ErrCorrupt},
@@ -144,6 +154,7 @@ func TestRefusesHostileExtensions(t *testing.T) {
 func TestReadsOddImages(t *testing.T) {
 	for name, edit := range map[string]edit{
 		"aliased clusters": set32(64+4, 161*8),
+		"largest clusters": clustersOf(4186127),
 		"no disk":          set64(36, 0),
 		"a longer file":    func(f []byte) []byte { return append(f, make([]byte, 1000)...) },
 		"no data":          func(f []byte) []byte { clear(f[64:80]); return f[:64+4*1204] },
