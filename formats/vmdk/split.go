@@ -141,7 +141,7 @@ func (l *layout) resolve(ctx context.Context, d *descriptor, r formats.Resolver,
 		if x.kind != "ZERO" && p.src == 0 {
 			src, err := r.Source(ctx, x.ref())
 			if err != nil {
-				return err
+				return fmt.Errorf("a vmdk descriptor file (createType %s), whose %d extents are other files: %w", d.variant(), len(d.extents), err)
 			}
 			l.given = append(l.given, src)
 			p.src = len(l.given)
