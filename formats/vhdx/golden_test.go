@@ -15,7 +15,7 @@ func TestReadsWhatQemuWrites(t *testing.T) {
 		{},
 		{Options: "subformat=dynamic,block_size=1M"},
 		{Options: "subformat=dynamic,block_size=2M,log_size=3M", Args: []string{"-S", "0"}, Largest: small},
-		{Options: "subformat=dynamic,block_size=256M"},
+		{Options: "subformat=dynamic,block_size=256M", Largest: small},
 		{Options: "subformat=dynamic,block_size=16M,log_size=17M", Largest: small},
 		{Options: "subformat=dynamic,block_state_zero=on", Largest: small},
 		{Options: "subformat=dynamic,block_state_zero=off,block_size=1M", Args: []string{"-S", "0"}, Largest: small},
