@@ -228,6 +228,11 @@ func TestRefusesHostileDifferencingDisks(t *testing.T) {
 			}
 		})
 	}
+	t.Run("second identity of another shape", func(t *testing.T) {
+		b := small()
+		b.locator = append(b.locator, [2]string{"parent_linkage2", "none"})
+		formattest.Refuse(t, vhdx.Driver(), b.image(), formats.ErrCorrupt)
+	})
 	t.Run("path of 60 KiB", func(t *testing.T) {
 		b := small()
 		b.locator[1][1] = strings.Repeat("long", 7500)

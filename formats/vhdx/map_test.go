@@ -35,6 +35,22 @@ func TestContract(t *testing.T) {
 	}.Run(t)
 }
 
+// A disk whose BAT is in the log alone keeps the contract too.
+func TestContractWithALog(t *testing.T) {
+	dirty, _ := dirtyImage(replays()["past the end of the ring"].put)
+	formattest.Suite{
+		Driver:       vhdx.Driver(),
+		Image:        func(*testing.T) []byte { return dirty },
+		NoReferences: "the log has nothing to do with them: see TestContract",
+	}.Run(t)
+}
+
+func TestReadsADiskOfNoLength(t *testing.T) {
+	if got := extentsOf(t, (&builder{}).image(), nil); len(got) != 0 {
+		t.Errorf("the map says %+v", got)
+	}
+}
+
 // The tests' own writer stands in for Windows; that qemu reads the same from what
 // it writes shows that it is no format of our own.
 func TestReadsAnyGeometry(t *testing.T) {
