@@ -32,7 +32,7 @@ func TestReadsWhatQemuWroteOutOfOrder(t *testing.T) {
 		t.Run(options, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk.vhdx")
 			formattest.Run(t, "qemu-img", "create", "-f", "vhdx", "-o", options, path, "100M")
-			args := []string{"-f", "vhdx", path}
+			args := []string{"-t", "unsafe", "-f", "vhdx", path}
 			for i, k := range []int{97, 7, 44, 8, 3, 31, 32, 0, 43} { // MiB
 				args = append(args, "-c", fmt.Sprintf("write -P %d %dk 300k", i+1, k<<10+i))
 			}

@@ -155,7 +155,7 @@ func replayedByQemu(t *testing.T, image []byte) []byte {
 	if err := os.WriteFile(path, image, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	formattest.Run(t, "qemu-io", "-f", "vhdx", path, "-c", "read 0 512")
+	formattest.Run(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", path, "-c", "read 0 512")
 	raw := path + ".raw"
 	formattest.Run(t, "qemu-img", "convert", "-f", "vhdx", "-O", "raw", path, raw)
 	b, err := os.ReadFile(raw)
