@@ -5,10 +5,10 @@ GO ?= go
 DIR ?= ./var
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 
-.PHONY: help deps test-deps build run test race test-full fuzz lint demo bench install clean
+.PHONY: help deps test-deps build run test race test-full fuzz lint demo bench bench-formats install clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 deps: ## install what building and running need (Debian packages)
 	@contrib/packages.sh build
@@ -42,6 +42,9 @@ demo: test-deps build ## a real disk in, and out over NBD, FUSE and HTTP (DEMO_F
 
 bench: test-deps build ## ours and qemu-nbd side by side; figures land in contrib/bench
 	$(GO) run ./contrib/bench $(BENCH_FLAGS)
+
+bench-formats: test-deps build ## glancectl and qemu-img read a disk in every format; what small reads cost (BENCH_FLAGS=--small for a quick one)
+	$(GO) run ./contrib/bench formats $(BENCH_FLAGS)
 
 install: build ## into PREFIX (default /usr/local), with the systemd unit and a sample configuration
 	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin bin/glanced bin/glancectl

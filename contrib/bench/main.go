@@ -1,6 +1,9 @@
-// Command bench measures glanced and qemu-nbd side by side: the same disk in
-// several formats, the same clients, in turns within one run. It prints medians
-// and ratios and writes them to a Markdown file. It only measures; it judges nothing.
+// Command bench measures ours and qemu's tools side by side: the same disk in
+// several formats, in turns within one run. It prints medians and ratios and
+// writes them to a Markdown file. It only measures; it judges nothing.
+//
+//	bench [FLAGS]           glanced and qemu-nbd serve a disk to the same NBD clients
+//	bench formats [FLAGS]   glancectl and qemu-img read a disk, and what small reads cost
 package main
 
 import (
@@ -9,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -39,17 +43,26 @@ var formats = []format{
 type key struct{ format, workload, peer string }
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	measure := benchServing
+	if len(os.Args) > 1 && os.Args[1] == "formats" {
+		measure = benchFormats
+		os.Args = slices.Delete(os.Args, 1, 2)
+	}
+	if err := measure(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func benchServing(ctx context.Context) error {
 	disk := flag.String("disk", "", "raw `FILE` to serve; none: one is made")
 	rounds := flag.Int("rounds", 5, "alternating rounds")
 	only := flag.String("formats", "", "comma-separated `NAMES`; none: all")
 	out := flag.String("out", "", "Markdown `FILE` to write; none: contrib/bench/results/DATE.md")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *disk, *rounds, *only, *out); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	return run(ctx, *disk, *rounds, *only, *out)
 }
 
 func run(ctx context.Context, disk string, rounds int, only, out string) (err error) {
@@ -129,15 +142,20 @@ func run(ctx context.Context, disk string, rounds int, only, out string) (err er
 	if out == "" {
 		out = filepath.Join("contrib/bench/results", time.Now().UTC().Format("2006-01-02")+".md")
 	}
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+	return writeReport(out, func(w io.Writer) { report(w, chosen, results, data, rounds) })
+}
+
+// writeReport has a report written to file and to standard output.
+func writeReport(file string, report func(io.Writer)) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	f, err := os.Create(out)
+	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	report(io.MultiWriter(os.Stdout, f), chosen, results, data, rounds)
+	report(io.MultiWriter(os.Stdout, f))
 	return f.Sync()
 }
 
@@ -159,9 +177,12 @@ func report(w io.Writer, chosen []format, results map[key][]sample, data int64, 
 	}
 }
 
-// median takes each figure's own median.
+// median takes each figure's own median; of nothing it is NaN.
 func median(s []sample) sample {
 	pick := func(get func(sample) float64) float64 {
+		if len(s) == 0 {
+			return math.NaN()
+		}
 		v := make([]float64, len(s))
 		for i := range s {
 			v[i] = get(s[i])

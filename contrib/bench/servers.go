@@ -14,10 +14,12 @@ import (
 
 // peer is one server with the disk open to clients.
 type peer struct {
-	name string
-	uri  string
-	pid  int
+	name         string
+	sock, export string
+	pid          int
 }
+
+func (p peer) uri() string { return "nbd+unix:///" + p.export + "?socket=" + p.sock }
 
 // cpuSeconds is the user and system time of the server so far; see proc(5), stat.
 func (p peer) cpuSeconds() (float64, error) {
@@ -58,7 +60,7 @@ func (q *qemuNBD) start(ctx context.Context, dir string, f format, file string) 
 }
 
 func (q *qemuNBD) peer() peer {
-	return peer{name: "qemu-nbd", uri: "nbd+unix:///disk?socket=" + q.sock, pid: q.cmd.Process.Pid}
+	return peer{name: "qemu-nbd", sock: q.sock, export: "disk", pid: q.cmd.Process.Pid}
 }
 
 func (q *qemuNBD) stop() error {
@@ -116,8 +118,7 @@ func (g *glanced) upload(ctx context.Context, f format, file string) (peer, erro
 	if err != nil {
 		return peer{}, fmt.Errorf("upload %s: %w", file, err)
 	}
-	uri := fmt.Sprintf("nbd+unix:///%s?socket=%s", strings.TrimSpace(string(id)), filepath.Join(g.dir, "nbd.sock"))
-	return peer{name: g.label, uri: uri, pid: g.cmd.Process.Pid}, nil
+	return peer{name: g.label, sock: filepath.Join(g.dir, "nbd.sock"), export: strings.TrimSpace(string(id)), pid: g.cmd.Process.Pid}, nil
 }
 
 func (g *glanced) stop() {

@@ -34,7 +34,7 @@ func copyAll(ctx context.Context, p peer, data int64, _ int) (sample, error) {
 	copies := 0.0
 	began := time.Now()
 	for time.Since(began) < leastCopying {
-		cmd := exec.CommandContext(ctx, "nbdcopy", p.uri, "null:")
+		cmd := exec.CommandContext(ctx, "nbdcopy", p.uri(), "null:")
 		cmd.Stderr = os.Stderr
 		if err := cmd.Run(); err != nil {
 			return sample{}, fmt.Errorf("nbdcopy: %w", err)
@@ -62,7 +62,7 @@ func readRandom(ctx context.Context, p peer, _ int64, round int) (sample, error)
 	if err != nil {
 		return sample{}, err
 	}
-	cmd := exec.CommandContext(ctx, "fio", "--name=random", "--ioengine=nbd", "--uri="+p.uri, "--rw=randread", "--bs=4k",
+	cmd := exec.CommandContext(ctx, "fio", "--name=random", "--ioengine=nbd", "--uri="+p.uri(), "--rw=randread", "--bs=4k",
 		"--iodepth=32", "--norandommap", "--randseed="+strconv.Itoa(1000+round), "--number_ios="+strconv.Itoa(randomReads), "--output-format=json")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()

@@ -4,6 +4,7 @@
 #
 #   make-disk.sh OUT.raw [SIZE_MIB]           Debian (minbase and systemd); root; default 1024 MiB
 #   make-disk.sh --small OUT.raw [SIZE_MIB]   files of this machine instead, no download, no root; default 320 MiB
+#   make-disk.sh --usr OUT.raw [SIZE_MIB]     as much of this machine's /usr as fills 9/20 of the disk; default 4096 MiB
 #
 # SUITE=bookworm says which Debian. The mirror, its keys and the way to it (a
 # proxy) are this machine's apt configuration; none of it stays on the disk.
@@ -19,15 +20,15 @@ fail() { echo "make-disk.sh: $*" >&2; exit 1; }
 
 need() { command -v "$1" >/dev/null || fail "$1 is missing: apt-get install $2"; }
 
-# small_tree DIR MIB copies files of this machine into DIR, at most MIB MiB: the
-# first ones by name below each folder, a share for each.
+# small_tree DIR MIB FOLDER... copies files of this machine into DIR, at most MIB MiB: the
+# first ones by name below each FOLDER, a share for each.
 small_tree() {
 	local dir=$1 most=$(($2 << 20)) folder size path share total=0
-	local folders=(/usr/share/doc /usr/bin /usr/lib/python3 /usr/lib/"$(uname -m)"-linux-gnu /usr/share/perl /usr/share/locale)
-	for folder in "${folders[@]}"; do
+	shift 2
+	for folder in "$@"; do
 		[ -d "$folder" ] || continue
 		# What one folder leaves of its share the later ones may take.
-		share=$((total + (most - total) / 2))
+		share=$((total + (most - total) / ($# > 1 ? 2 : 1)))
 		while IFS=' ' read -r -d '' size path; do
 			((total + size <= share)) || continue
 			total=$((total + size))
@@ -89,17 +90,20 @@ debootstrap_proxy() {
 	[ -z "$https" ] || [ "$https" = DIRECT ] || export https_proxy=$https
 }
 
-small=
-if [ "${1:-}" = --small ]; then
-	small=yes
+variant=debian
+case ${1:-} in
+--small | --usr)
+	variant=${1#--}
 	shift
-fi
+	;;
+esac
 if (($# < 1 || $# > 2)) || [[ $1 == -* ]]; then
 	sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2
 	exit 2
 fi
 out=$1
-size=${2:-$([ -n "$small" ] && echo 320 || echo 1024)}
+declare -A sizes=([debian]=1024 [small]=320 [usr]=4096)
+size=${2:-${sizes[$variant]}}
 [[ $size =~ ^[0-9]+$ ]] && ((size >= 64)) || fail "SIZE_MIB is '$size'; it must be a number, 64 or more"
 PATH=$PATH:/usr/sbin:/sbin
 need mke2fs e2fsprogs
@@ -111,11 +115,11 @@ trap 'exit 130' INT TERM
 mkdir -m 755 "$work/tree"
 chmod 711 "$work" # mmdebstrap's apt drops to the user _apt
 
-if [ -n "$small" ]; then
-	small_tree "$work/tree" $((size * 5 / 8))
-else
-	debian_tree "$work/tree"
-fi
+case $variant in
+small) small_tree "$work/tree" $((size * 5 / 8)) /usr/share/doc /usr/bin /usr/lib/python3 /usr/lib/"$(uname -m)"-linux-gnu /usr/share/perl /usr/share/locale ;;
+usr) small_tree "$work/tree" $((size * 9 / 20)) /usr ;;
+debian) debian_tree "$work/tree" ;;
+esac
 
 # Times later than SOURCE_DATE_EPOCH are this run's.
 find "$work/tree" -newermt "@$SOURCE_DATE_EPOCH" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
