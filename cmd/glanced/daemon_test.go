@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,7 +54,8 @@ type process struct {
 	notified chan string
 }
 
-// startDaemon starts glanced --dir dir and waits until it says READY=1.
+// startDaemon starts glanced --dir dir, or, where args name a --config, that with
+// its data in dir, and waits until it says READY=1.
 func startDaemon(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
 	path, err := binary()
@@ -76,7 +78,10 @@ func startDaemon(t *testing.T, dir string, args ...string) *process {
 			p.notified <- string(buf[:n])
 		}
 	}()
-	p.cmd = exec.Command(path, append([]string{"--dir", dir, "--http", p.http, "--nbd", p.nbd}, args...)...)
+	if !slices.Contains(args, "--config") {
+		args = append([]string{"--dir", dir}, args...)
+	}
+	p.cmd = exec.Command(path, append([]string{"--http", p.http, "--nbd", p.nbd}, args...)...)
 	p.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
