@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -93,7 +94,7 @@ func (d *dataFile) extent(ctx context.Context, r *record) (size, allocated int64
 			return 0, 0, err
 		}
 	}
-	isDisk := d.view == catalog.View{} || d.view.Stored && r.img.DiskFormat != nil && *r.img.DiskFormat == "raw"
+	isDisk := d.view == catalog.View{} || d.view.Stored && r.storedIsDisk()
 	if isDisk && r.img.Allocated != nil {
 		return size, min(size, *r.img.Allocated), nil
 	}
@@ -163,11 +164,14 @@ var (
 	_ gofuse.FilePassthroughFder = (*openFile)(nil)
 )
 
+// flat are the formats whose images are the disk itself, byte for byte.
+var flat = []string{"raw", "iso", "ami", "ari", "aki"}
+
 // backing is the local file that is, from its first byte to its last, what this
-// file reads as. A raw layout maps its one source byte for byte, so where one
+// file reads as. A flat layout maps its one source byte for byte, so where one
 // piece lies tells where all do; its holes are the local file's own.
 func (o *openFile) backing(ctx context.Context) (fd int, ok bool) {
-	if o.h.Info().Format != "raw" {
+	if !slices.Contains(flat, o.h.Info().Format) {
 		return 0, false
 	}
 	var piece formats.Extent

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"container/list"
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"glanced/catalog"
@@ -59,6 +60,13 @@ func (r *record) hasData() bool {
 
 // hasDisk tells whether it has a guest disk.
 func (r *record) hasDisk() bool { return r.hasData() && r.img.DiskError == "" }
+
+// storedIsDisk tells whether the stored bytes are the guest disk, and not decoded or
+// taken out of a container to become it.
+func (r *record) storedIsDisk() bool {
+	return r.hasDisk() && r.img.DiskFormat != nil && slices.Contains(flat, *r.img.DiskFormat) &&
+		r.img.Size != nil && r.img.VirtualSize != nil && *r.img.Size == *r.img.VirtualSize
+}
 
 // snapshots are the disks inside the image that can be opened.
 func (r *record) snapshots() []catalog.Snapshot {

@@ -256,7 +256,9 @@ func (s Suite) refusesUnknownSnapshot(t *testing.T) {
 	l, err := s.Driver.Open(t.Context(), []formats.Source{src}, nil, formats.Options{Snapshot: "no such snapshot"})
 	if err == nil {
 		l.Close()
-		t.Error("Open of a snapshot that does not exist succeeds")
+	}
+	if !errors.Is(err, formats.ErrSnapshot) {
+		t.Errorf("Open of a snapshot that does not exist: %v, want ErrSnapshot", err)
 	}
 }
 

@@ -59,7 +59,7 @@ func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
 
 func open(ctx context.Context, srcs []formats.Source, _ formats.Resolver, o formats.Options) (formats.Layout, error) {
 	if o.Snapshot != "" {
-		return nil, fmt.Errorf("%w: a ploop image has no internal snapshots (asked for %q)", formats.ErrUnsupported, o.Snapshot)
+		return nil, fmt.Errorf("%w: a ploop image has no internal snapshots (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
 	img, err := read(ctx, srcs)
 	if err != nil {

@@ -54,7 +54,7 @@ func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
 
 func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o formats.Options) (formats.Layout, error) {
 	if o.Snapshot != "" {
-		return nil, fmt.Errorf("%w: a vdi file has no internal snapshots (asked for %q)", formats.ErrUnsupported, o.Snapshot)
+		return nil, fmt.Errorf("%w: a vdi file has no internal snapshots (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
 	img, err := read(ctx, srcs)
 	if err != nil {
