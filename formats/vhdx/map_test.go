@@ -135,7 +135,7 @@ func differencing(sectorSize int64) (parent, child *builder, islands map[int64][
 	last := mib / sectorSize // sectors of a block
 	islands = map[int64][]byte{
 		0: above, mib: below, 2 * mib: make([]byte, mib),
-		3 * mib:     mixed(3*mib, 0, 1, 3, 4, 8, 8, 17, 40, 100, 16, last-1, 1),
+		3 * mib:     mixed(3*mib, 0, 1, 3, 4, 8, 8, 17, 40, 100, 16, 200, 16, 240, 1, last-1, 1),
 		chunk:       mixed(chunk, 1, last-2),
 		chunk + mib: mixed(chunk+mib, 0, 9, last-9, 9),
 	}
