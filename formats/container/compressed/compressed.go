@@ -21,7 +21,7 @@ const (
 )
 
 // piece is how much is decompressed at once, bytes.
-const piece = 1 << 20
+const piece = 256 << 10
 
 // Container is the compressed kind. It has no Verify: what compressed content's
 // own checksums say is only known by decompressing it, which Open does.

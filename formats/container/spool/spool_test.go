@@ -353,6 +353,7 @@ func TestOpenFilesStayAndAFillWithoutRoomFails(t *testing.T) {
 	if !bytes.Equal(content(t, a), data(mib)) {
 		t.Error("other content")
 	}
+	mustGet(t, d.For("a"), notFilled(t)).Close()
 	// What is removed while open takes room until it is closed.
 	if err := d.Remove("a"); err != nil {
 		t.Fatal(err)
