@@ -94,32 +94,9 @@ func TestReadsTheDisksThatQemuWrites(t *testing.T) {
 	raw := filepath.Join(t.TempDir(), "raw")
 	part := strings.Repeat("guest bytes\n", 20000)
 	writeFile(t, raw, part+strings.Repeat("\x00", 3<<20-len(part))+strings.Repeat("end.", 256<<8))
-	t.Run("streamOptimized", func(t *testing.T) {
-		guest(t, packVMDK(t, raw, t.TempDir(), "streamOptimized"), raw)
-	})
-	// Disks in several files: what the descriptor refers to is beside it, byte for byte.
-	for _, format := range []string{"monolithicFlat", "twoGbMaxExtentFlat", "twoGbMaxExtentSparse"} {
-		t.Run(format, func(t *testing.T) {
-			dir := t.TempDir()
-			o, err := open(t, packVMDK(t, raw, dir, format))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer o.Image.Close()
-			extents := filesIn(t, dir, "vm.ovf")
-			if len(extents) < 2 {
-				t.Fatalf("qemu-img made only %q", extents)
-			}
-			for _, name := range extents {
-				want, err := os.ReadFile(filepath.Join(dir, name))
-				if err != nil {
-					t.Fatal(err)
-				}
-				_, got, err := o.Beside(t.Context(), formats.Ref{Kind: formats.RefExtent, Name: name})
-				if err != nil || content(t, got) != string(want) {
-					t.Errorf("%s has other content, or: %v", name, err)
-				}
-			}
+	for _, kind := range []string{"streamOptimized", "monolithicFlat", "twoGbMaxExtentFlat", "twoGbMaxExtentSparse"} {
+		t.Run(kind, func(t *testing.T) {
+			guest(t, packVMDK(t, raw, t.TempDir(), kind), raw)
 		})
 	}
 	t.Run("qcow2", func(t *testing.T) {
