@@ -70,7 +70,7 @@ func reportCPU(b *testing.B, since time.Duration) {
 // BenchmarkReadRandom4K reads 4 KiB at random places from many goroutines.
 func BenchmarkReadRandom4K(b *testing.B) {
 	for _, codec := range []Codec{NoCodec, Deflate, Zstd} {
-		for _, cache := range []int64{0, 64 << 20} {
+		for _, cache := range []int64{0, 2 << 20, 64 << 20} {
 			b.Run(fmt.Sprintf("codec=%v/cache=%dMiB", codec, cache>>20), func(b *testing.B) {
 				d := benchDisk(b, codec, cache)
 				var seed atomic.Int64
@@ -98,7 +98,7 @@ func BenchmarkReadRandom4K(b *testing.B) {
 func BenchmarkReadSequential(b *testing.B) {
 	for _, codec := range []Codec{NoCodec, Deflate, Zstd} {
 		for _, size := range []int64{4 << 10, 64 << 10, 1 << 20} {
-			for _, cache := range []int64{0, 64 << 20} {
+			for _, cache := range []int64{0, 2 << 20, 64 << 20} {
 				if codec == NoCodec && cache > 0 {
 					continue
 				}
