@@ -152,7 +152,7 @@ func object(r record) json.RawMessage {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.WriteString(encode(f.name) + ":" + encode(f.value))
+		b.WriteString(jsonText(f.name) + ":" + jsonText(f.value))
 	}
 	b.WriteByte('}')
 	return json.RawMessage(b.String())
@@ -165,8 +165,8 @@ func (p *printer) json(v any) error {
 	return e.Encode(v)
 }
 
-// encode is v as JSON; our values are what JSON was decoded to, so it cannot fail.
-func encode(v any) string {
+// jsonText is v as JSON; our values are what JSON was decoded to, so it cannot fail.
+func jsonText(v any) string {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -200,7 +200,7 @@ func plain(v any) string {
 	case []string:
 		return printable(strings.Join(v, ", "))
 	case map[string]any:
-		return printable(encode(v))
+		return printable(jsonText(v))
 	}
 	return printable(fmt.Sprint(v))
 }

@@ -78,7 +78,7 @@ func TestDownloadThatIsNotWhatWasStoredLeavesNothing(t *testing.T) {
 		"md5 only": {func(g *server, id string) {
 			img := g.find(id)
 			img["os_hash_algo"], img["os_hash_value"], img["checksum"] = nil, nil, strings.Repeat("0", 32)
-			g.instead("/v2/images", []byte(encode(map[string]any{"images": []any{img}})))
+			g.instead("/v2/images", []byte(jsonText(map[string]any{"images": []any{img}})))
 		}, "md5"},
 		"cut short": {func(g *server, id string) { g.instead("/file", data[:len(data)-5]) }, "got 3145846 bytes of 3145851"},
 		"broken off": {func(g *server, id string) {
