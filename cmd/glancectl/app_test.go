@@ -23,7 +23,9 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"GLANCED_SOCKET", "GLANCED_URL", "GLANCED_TOKEN", "OS_TOKEN", "OS_IMAGE_URL"} {
 		os.Unsetenv(name)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	os.RemoveAll(variants.dir)
+	os.Exit(code)
 }
 
 // result is what a run of the program left.

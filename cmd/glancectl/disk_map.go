@@ -17,33 +17,43 @@ func diskMapCommand(s streams) *cli.Command {
 			"   start, length  the run on the guest disk, bytes\n" +
 			"   depth          how far down the chain of images it was found, 0 = this file\n" +
 			"   kind           data, compressed, zero (hides what is below) or absent (reads as zeros)\n" +
-			"   offset         where it begins in the file; of compressed runs, where the cluster that holds it does\n" +
+			"   source         which of the image's files holds it: 0 = itself, then its data file or extents, in order\n" +
+			"   offset         where it begins in that file; of compressed runs, where the cluster that holds it does\n" +
 			"   stored         bytes that it, or its cluster, takes there" + examples(
 			"glancectl disk map debian-12.qcow2",
 			"glancectl disk map debian-12.qcow2 -f json | jq 'map(select(.data)) | length'"),
-		Flags:  []cli.Flag{formatFlag()},
+		Flags:  diskFlags(),
 		Action: diskAction(s, diskMap),
 	}
 }
 
+// maxTableRuns bounds a map that is collected before it is printed.
+const maxTableRuns = 100_000
+
 func diskMap(c *cli.Context, p *printer, d *disk) error {
-	g, err := d.guest(c)
+	g, err := d.guest(c.Context)
 	if err != nil {
 		return err
 	}
 	defer g.Close()
 	if p.format == "json" && len(p.pick) == 0 {
-		return mapJSON(c, g, p.out)
+		if err := mapJSON(c, g, p.out); err != nil {
+			return fmt.Errorf("%s: %w", d.name(), err)
+		}
+		return nil
 	}
 	var records []record
 	err = g.Extents(c.Context, 0, g.Size(), func(x formats.Extent) bool {
 		records = append(records, extentRecord(x))
-		return true
+		return len(records) <= maxTableRuns
 	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.path, err)
+	if len(records) > maxTableRuns {
+		return &advised{fmt.Errorf("%s: its map has more than %d runs", d.name(), maxTableRuns), "A map of any length is written with -f json, without -c."}
 	}
-	return p.list([]string{"start", "length", "depth", "kind", "offset", "stored"}, records)
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.name(), err)
+	}
+	return p.list([]string{"start", "length", "depth", "kind", "source", "offset", "stored"}, records)
 }
 
 // extentRecord names a run's properties as `qemu-img map` does where it has the same ones.
@@ -59,7 +69,7 @@ func extentRecord(x formats.Extent) record {
 		{name: "compressed", value: x.Kind == formats.Compressed},
 	}
 	if inFile {
-		r = append(r, field{name: "offset", value: x.Pos}, field{name: "stored", value: x.N})
+		r = append(r, field{name: "source", value: x.Src}, field{name: "offset", value: x.Pos}, field{name: "stored", value: x.N})
 	}
 	return r
 }

@@ -6,14 +6,20 @@ import (
 	"glanced/formats/localfile"
 )
 
-// openSource opens the file at path, which is a name that the user gave.
-func openSource(path string) (*localfile.Source, error) {
+// openSource opens the file at path, which is a name that the user gave. info
+// tells whether two of them are one file.
+func openSource(path string) (src *localfile.Source, info os.FileInfo, err error) {
 	if err := regularOrDevice(path); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return localfile.New(f)
+	if info, err = f.Stat(); err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	src, err = localfile.New(f)
+	return src, info, err
 }
