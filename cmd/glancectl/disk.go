@@ -15,7 +15,7 @@ import (
 
 func diskCommand(s streams) *cli.Command {
 	return &cli.Command{
-		Name: "disk", Usage: "look into disk images, check and convert them, without a daemon",
+		Name: "disk", Usage: "look into disk images, check, convert and time them, without a daemon",
 		Description: "Works on local files with the daemon's own format drivers, and as strictly: a name found\n" +
 			"inside an image is shown, and never opened. What an image refers to is read from the file that\n" +
 			"--ref names for it, and from no other." + examples(
@@ -24,7 +24,7 @@ func diskCommand(s streams) *cli.Command {
 			"glancectl disk convert debian-12.vmdk debian-12.raw",
 			"glancectl disk map child.qcow2 --ref base.qcow2=/srv/base.qcow2"),
 		Subcommands: []*cli.Command{
-			diskInfoCommand(s), diskMapCommand(s), diskConvertCommand(s), diskCheckCommand(s),
+			diskInfoCommand(s), diskMapCommand(s), diskConvertCommand(s), diskCheckCommand(s), diskBenchCommand(s),
 		},
 	}
 }
