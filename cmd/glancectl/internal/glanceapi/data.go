@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 )
@@ -75,10 +76,16 @@ func (s *source) failure() error {
 	return s.err
 }
 
-// Download opens the image's data as it is stored. Size is -1 where the server
-// does not say; ok is false where the image has no data yet (204). The caller closes body.
-func (c *Client) Download(ctx context.Context, id string) (body io.ReadCloser, size int64, ok bool, err error) {
-	resp, err := c.send(ctx, request{method: http.MethodGet, path: imagePath(id) + "/file"})
+// Download opens the image's data as it is stored, or, where format is not "", its
+// guest disk written in that format (a disk_format word). Size is -1 where the
+// server does not say; ok is false where the image has no data yet (204). The
+// caller closes body.
+func (c *Client) Download(ctx context.Context, id, format string) (body io.ReadCloser, size int64, ok bool, err error) {
+	r := request{method: http.MethodGet, path: imagePath(id) + "/file"}
+	if format != "" {
+		r.query = url.Values{"disk_format": {format}}
+	}
+	resp, err := c.send(ctx, r)
 	if err != nil {
 		return nil, 0, false, err
 	}
