@@ -119,6 +119,16 @@ func TestAParentShowsThroughItsChild(t *testing.T) {
 		}
 		w.wantGuest(t, third.ID, want)
 	})
+	t.Run("of a format that qemu has another word for", func(t *testing.T) {
+		formattest.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", o.path("base.raw"), o.path("base.vhd"))
+		vhd := w.active(t, "vhd", "bare", o.read("base.vhd"))
+		want := o.over("over-vhd", "base.vhd", "vpc", vhd.ID, 0, 11)
+		img, err := w.child(t, o.read("over-vhd"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wantGuest(t, img.ID, want)
+	})
 	t.Run("that is raw", func(t *testing.T) {
 		want := o.over("over-raw", "base.raw", "raw", raw.ID, 0, 10)
 		img, err := w.child(t, o.read("over-raw"), nil)

@@ -168,9 +168,6 @@ func (l *link) recognise(ctx context.Context, said string) error {
 			return err
 		}
 	}
-	if said == "vpc" { // qemu's word, which qcow2 images hold
-		said = "vhd"
-	}
 	driver, ok := formats.Find(drivers, said)
 	if !ok {
 		return fmt.Errorf("%w: the image that refers to it says that it is %q", formats.ErrUnsupported, said)

@@ -19,6 +19,17 @@ const (
 	extBitmaps       = 0x23852875
 )
 
+// diskFormat is QEMU's word for a format as Glance has it.
+func diskFormat(word string) string {
+	switch word {
+	case "vpc":
+		return "vhd"
+	case "parallels":
+		return "ploop"
+	}
+	return word
+}
+
 const (
 	maxExtensions    = 64 << 10 // bytes of all extensions together; QEMU writes under 1 KiB
 	maxBackingFormat = 15       // bytes; QEMU's own limit
@@ -60,7 +71,7 @@ func (h *header) extensions(ctx context.Context, src formats.Source) error {
 				return corruptf("a backing format name of %d bytes, at most %d", n, maxBackingFormat)
 			}
 			if len(h.refs) > 0 {
-				h.refs[0].Format = text(content)
+				h.refs[0].Format = diskFormat(text(content))
 			}
 		case extFeatureNames:
 			h.nameFeatures(content)

@@ -99,7 +99,7 @@ func (d *Dir) grow(under *filling, n int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.evict(n) {
-		return fmt.Errorf("%w: the spool of decompressed images is full: of its %d bytes, %d are in use; raise its max_bytes, or upload the image decompressed", formats.ErrLimit, d.max, d.used)
+		return fmt.Errorf("%w: the spool of decompressed images is full: of its %d bytes, %d are in use; raise its limit, or upload the image decompressed", formats.ErrLimit, d.max, d.used)
 	}
 	d.used += n
 	under.bytes += n

@@ -347,7 +347,7 @@ func TestOpenFilesStayAndAFillWithoutRoomFails(t *testing.T) {
 	d := newDir(t, dir, 2*mib)
 	a := mustGet(t, d.For("a"), writes(data(mib), 65536))
 	mustGet(t, d.For("b"), writes(data(mib/2), 65536)).Close()
-	if _, err := d.For("c")(t.Context(), writes(data(3*mib/2), 65536)); !errors.Is(err, formats.ErrLimit) || !strings.Contains(err.Error(), "max_bytes") {
+	if _, err := d.For("c")(t.Context(), writes(data(3*mib/2), 65536)); !errors.Is(err, formats.ErrLimit) || !strings.Contains(err.Error(), "its limit") {
 		t.Errorf("got %v", err)
 	}
 	if !bytes.Equal(content(t, a), data(mib)) {
