@@ -41,7 +41,9 @@ func walkMap(ctx context.Context, d *formats.Disk, visit func([]formats.Extent) 
 				return err
 			}
 			at = batch[len(batch)-1].End()
-			span = min(size, span*2)
+			if span *= 2; span <= 0 || span > size {
+				span = size
+			}
 		case n <= unit-at%unit:
 			if err := bad(at, n, err); err != nil {
 				return err
