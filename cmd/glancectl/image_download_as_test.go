@@ -93,3 +93,20 @@ func TestDownloadAsThatIsCutShortOrNotConvertedLeavesNothing(t *testing.T) {
 	g.refuseWith("GET", "/file", 400, "This image cannot be sent as vmdk.")
 	g.do("image", "download", "img", "--as", "vmdk").fails(exitFailed, "cannot be sent as vmdk")
 }
+
+func TestTheServersConversionsAreTheDisk(t *testing.T) {
+	guest := guestDisk(t)
+	stored := filepath.Join(t.TempDir(), "disk.qcow2")
+	qemuImg(t, "convert", "-c", "-f", "raw", "-O", "qcow2", guest, stored)
+	data, err := os.ReadFile(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newServer(t)
+	g.add("img", data, map[string]any{"disk_format": "qcow2"})
+	for _, as := range []string{"raw", "qcow2", "vmdk"} {
+		out := filepath.Join(t.TempDir(), "out")
+		g.do("image", "download", "img", "--as", as, "--file", out).ok()
+		qemuImg(t, "compare", "-f", as, "-F", "raw", out, guest)
+	}
+}
