@@ -86,11 +86,12 @@ func benchFormats(ctx context.Context) (err error) {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
+	if *small && *out == "" { // no figures to keep
+		b.report(os.Stdout)
+		return nil
+	}
 	if *out == "" {
 		*out = filepath.Join("contrib/bench/results", "formats-"+time.Now().UTC().Format("2006-01-02")+".md")
-		if *small { // no figures to keep
-			*out = os.DevNull
-		}
 	}
 	return writeReport(*out, b.report)
 }
