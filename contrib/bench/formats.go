@@ -190,8 +190,15 @@ func (b *formatsBench) small(ctx context.Context, dir string, f format, file str
 		around = append(around, b.blocks[i])
 	}
 	rand.New(rand.NewSource(1)).Shuffle(len(around), func(i, j int) { around[i], around[j] = around[j], around[i] })
+	var clients []*client
 	for _, p := range peers {
-		if err := readBlocks(p, around); err != nil {
+		c, err := dial(p)
+		if err != nil {
+			return err
+		}
+		defer c.conn.Close()
+		clients = append(clients, c)
+		if err := c.readBlocks(around); err != nil {
 			return err
 		}
 	}
@@ -201,24 +208,24 @@ func (b *formatsBench) small(ctx context.Context, dir string, f format, file str
 		for i := range offsets {
 			offsets[i] = b.blocks[r.Intn(len(b.blocks))]
 		}
-		for _, p := range peers {
-			before, err := p.cpuSeconds()
+		for _, c := range clients {
+			before, err := c.cpuSeconds()
 			if err != nil {
 				return err
 			}
 			began := time.Now()
-			if err := readBlocks(p, offsets); err != nil {
+			if err := c.readBlocks(offsets); err != nil {
 				return err
 			}
 			wall := time.Since(began).Seconds()
-			after, err := p.cpuSeconds()
+			after, err := c.cpuSeconds()
 			if err != nil {
 				return err
 			}
 			if round < 0 {
 				continue
 			}
-			k := key{f.name, "", p.name}
+			k := key{f.name, "", c.name}
 			b.random[k] = append(b.random[k], sample{rate: float64(b.reads) / wall, cpu: (after - before) / float64(b.reads) * 1e6})
 		}
 	}

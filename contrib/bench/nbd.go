@@ -21,18 +21,32 @@ const (
 	nbdExportName              = 1
 )
 
-// readBlocks reads the blocks at offsets over one connection, 32 at a time. It is
-// a client of its own because fio cannot be told to read where there is data.
-func readBlocks(p peer, offsets []int64) error {
-	c, err := net.Dial("unix", p.sock)
+// client is one connection to an export. It is a client of its own because fio
+// cannot be told to read where there is data, and because a daemon may close an
+// image, and forget its clusters, when the last client of it leaves.
+type client struct {
+	peer
+	conn net.Conn
+	r    *bufio.Reader
+	w    *bufio.Writer
+}
+
+func dial(p peer) (*client, error) {
+	conn, err := net.Dial("unix", p.sock)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer c.Close()
-	r, w := bufio.NewReaderSize(c, 256<<10), bufio.NewWriter(c)
-	if err := openExport(r, w, p.export); err != nil {
-		return fmt.Errorf("open export %s of %s: %w", p.export, p.name, err)
+	c := &client{peer: p, conn: conn, r: bufio.NewReaderSize(conn, 256<<10), w: bufio.NewWriter(conn)}
+	if err := openExport(c.r, c.w, p.export); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("open export %s of %s: %w", p.export, p.name, err)
 	}
+	return c, nil
+}
+
+// readBlocks reads the blocks at offsets, 32 at a time.
+func (c *client) readBlocks(offsets []int64) error {
+	r, w := c.r, c.w
 	sent := 0
 	send := func() {
 		var q [28]byte
@@ -57,7 +71,7 @@ func readBlocks(p peer, offsets []int64) error {
 			return err
 		}
 		if code := binary.BigEndian.Uint32(reply[4:]); binary.BigEndian.Uint32(reply[:]) != nbdSimpleReply || code != 0 {
-			return fmt.Errorf("%s answers a read with error %d", p.name, code)
+			return fmt.Errorf("%s answers a read with error %d", c.name, code)
 		}
 		if _, err := io.ReadFull(r, reply[16:]); err != nil {
 			return err
