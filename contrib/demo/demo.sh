@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real disk goes in, in four formats and through three clients, and comes out
-# decoded over NBD, FUSE and HTTP; qemu-img, nbdinfo and cmp are the judges.
+# A real disk goes in, in every format and container and through three clients, and
+# comes out decoded over NBD, FUSE and HTTP; qemu-img, nbdinfo and cmp are the judges.
 #
 #   demo.sh [--small]     --small: a disk of a few host folders instead of a Debian root
 set -euo pipefail
@@ -34,6 +34,17 @@ qemu-img convert -O qcow2 "$work/base.raw" "$work/plain.qcow2"
 qemu-img convert -O vmdk -o subformat=streamOptimized "$work/base.raw" "$work/stream.vmdk"
 ls -lh "$work"
 
+step 'and in those of desktops and appliances'
+qemu-img convert -O vpc -o force_size=on "$work/base.raw" "$work/disk.vhd"
+qemu-img convert -O vhdx "$work/base.raw" "$work/disk.vhdx"
+qemu-img convert -O vdi "$work/base.raw" "$work/disk.vdi"
+qemu-img convert -O parallels "$work/base.raw" "$work/disk.hdd"
+contrib/demo/make-ova.sh "$work/stream.vmdk" "$work/appliance.ova"
+zstd -q -1 "$work/base.raw" -o "$work/base.raw.zst"
+qemu-img create -q -f qcow2 -b "$work/plain.qcow2" -F qcow2 "$work/overlay.qcow2"
+qemu-io -f qcow2 -c 'write -q -P 7 1M 1M' "$work/overlay.qcow2"
+qemu-img convert -O raw "$work/overlay.qcow2" "$work/overlay.raw"
+
 step 'the daemon'
 http=$(free_port) nbd=$(free_port)
 bin/glanced --dir "$work/var" --http "127.0.0.1:$http" --nbd "127.0.0.1:$nbd" 2>"$work/log" &
@@ -51,9 +62,9 @@ openstack=(openstack --os-auth-type admin_token --os-endpoint "http://127.0.0.1:
 
 step 'registered with glancectl, glance and openstack'
 declare -A id file
-create() { # name format file
-	id[$1]=$("${ctl[@]}" image create --name "$1" --disk-format "$2" --container-format bare \
-		--visibility public --file "$3" --property made_by=demo --tag demo -f value -c id)
+create() { # name disk-format file [container-format [property]]
+	id[$1]=$("${ctl[@]}" image create --name "$1" --disk-format "$2" --container-format "${4:-bare}" \
+		--visibility public --file "$3" --property "${5:-made_by=demo}" --tag demo -f value -c id)
 	file[$1]=$3
 }
 create zlib qcow2 "$work/zlib.qcow2"
@@ -65,6 +76,13 @@ file[glance]=$work/plain.qcow2
 id[openstack]=$("${openstack[@]}" image create --disk-format raw --container-format bare --public \
 	--file "$work/base.raw" openstack -f value -c id)
 file[openstack]=$work/base.raw
+create vhd vhd "$work/disk.vhd"
+create vhdx vhdx "$work/disk.vhdx"
+create vdi vdi "$work/disk.vdi"
+create ploop ploop "$work/disk.hdd"
+create ova vmdk "$work/appliance.ova" ova
+create compressed raw "$work/base.raw.zst" compressed
+create overlay qcow2 "$work/overlay.qcow2" bare "backing_image=${id[glance]}"
 "${ctl[@]}" image list
 "${openstack[@]}" image list
 
@@ -74,9 +92,11 @@ for name in "${!id[@]}"; do
 	i=${id[$name]}
 	[ -n "$i" ] || die "image $name has no id"
 	echo "-- $name $i"
-	qemu-img compare -f raw -F raw "nbd+unix:///$i?socket=$work/var/nbd.sock" "$work/base.raw"
-	qemu-img compare -f raw -F raw "nbd://127.0.0.1:$nbd/$i" "$work/base.raw"
-	qemu-img compare -f raw -F raw "$work/var/mnt/images/$i/disk" "$work/base.raw"
+	truth=$work/base.raw
+	if [ "$name" = overlay ]; then truth=$work/overlay.raw; fi
+	qemu-img compare -f raw -F raw "nbd+unix:///$i?socket=$work/var/nbd.sock" "$truth"
+	qemu-img compare -f raw -F raw "nbd://127.0.0.1:$nbd/$i" "$truth"
+	qemu-img compare -f raw -F raw "$work/var/mnt/images/$i/disk" "$truth"
 	nbdinfo --map "nbd+unix:///$i?socket=$work/var/nbd.sock" | tee "$work/map" | head -5
 	grep -q 'hole,zero' "$work/map" || die "the map of $name shows no holes"
 	curl -sSf -H "X-Auth-Token: $token" "http://127.0.0.1:$http/v2/images/$i/file" | cmp - "${file[$name]}"
@@ -91,7 +111,17 @@ cmp "$work/out.vmdk" "$work/stream.vmdk"
 bin/glancectl disk convert "$work/zstd.qcow2" "$work/out.raw"
 cmp "$work/out.raw" "$work/base.raw"
 
+step 'downloaded in another format'
+for format in qcow2 vmdk; do
+	"${ctl[@]}" image download "${id[vhdx]}" --as "$format" --file "$work/as.$format"
+	qemu-img check -f "$format" "$work/as.$format"
+	qemu-img compare -f "$format" -F raw "$work/as.$format" "$work/base.raw"
+	rm "$work/as.$format"
+done
+bin/glancectl disk check "$work/appliance.ova"
+
 step 'retired: gone from every door'
+if "${ctl[@]}" image delete "${id[glance]}"; then die 'an image that another one stands on was deleted'; fi
 "${ctl[@]}" image delete "${id[zstd]}"
 [ ! -e "$work/var/mnt/images/${id[zstd]}" ] || die 'a deleted image is still in the tree'
 if nbdinfo --size "nbd+unix:///${id[zstd]}?socket=$work/var/nbd.sock" 2>/dev/null; then die 'a deleted image is still exported'; fi
