@@ -154,6 +154,9 @@ func (h *header) read(ctx context.Context, b []byte, src formats.Source) error {
 	if err := h.l1(b, src.Size()); err != nil {
 		return err
 	}
+	if err := h.checkUnshared(ctx, src, h.disk); err != nil {
+		return err
+	}
 	if err := h.readSnapshots(ctx, src); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
 	"testing"
 
@@ -79,6 +80,7 @@ var hostile = []struct {
 	{"an L2 table past the end", func(i *image) { i.set(l1At, 1<<40) }, formats.ErrCorrupt},
 	{"an L2 table cut off by the end", func(i *image) { i.set(l1At, 6*cluster); i.b = append(i.b, make([]byte, 100)...) }, formats.ErrCorrupt},
 	{"an L2 table used again and again", aliasedTables, formats.ErrCorrupt},
+	{"an L2 table used twice", func(i *image) { i.set(l1At+8, l2At) }, formats.ErrCorrupt},
 
 	{"an L2 entry with reserved bits", func(i *image) { i.set(l2At, dataAt|copied|2) }, formats.ErrCorrupt},
 	{"an L2 entry with high reserved bits", func(i *image) { i.set(l2At, dataAt|1<<56) }, formats.ErrCorrupt},
@@ -140,6 +142,33 @@ func aliasedTables(i *image) {
 	i.b = append(i.b, make([]byte, entries*8)...)
 	for ; at < len(i.b); at += 8 {
 		binary.BigEndian.PutUint64(i.b[at:], l2At)
+	}
+}
+
+// A walk in parts never sees two uses of a table at once, so that Open must.
+func TestASharedL2TableIsRefusedBeforeAnyWalk(t *testing.T) {
+	active, snapshot := newImage(t), newImage(t)
+	active.set(l1At+8, l2At)
+	// Of the snapshot alone: its own L1 table, at the end.
+	snapshot.snapshotTable("one")
+	own := (len(snapshot.b) + cluster - 1) / cluster * cluster
+	snapshot.set(own, l2At)
+	snapshot.set(own+8, l2At|copied)
+	snapshot.set(int(snapshot.snapshotsOff), uint64(own))
+	for name, c := range map[string]struct {
+		img      *image
+		snapshot string
+		want     error
+	}{
+		"active": {active, "", formats.ErrCorrupt}, "snapshot": {snapshot, "1", formats.ErrCorrupt}, "beside a bad snapshot": {snapshot, "", nil},
+	} {
+		l, err := qcow2.Driver().Open(t.Context(), []formats.Source{formattest.Memory(c.img.bytes())}, nil, formats.Options{Snapshot: c.snapshot})
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		if err == nil {
+			l.Close()
+		}
 	}
 }
 

@@ -56,15 +56,14 @@ func (l *layout) clusters() (formats.Source, int) {
 }
 
 // Map yields where guest range [off, off+n) lies, neighbours that continue each
-// other merged. Each L2 table that an image holds is visited once at most: one
-// call looks at no more entries than the image has room for.
+// other merged. No L2 table is used twice (checkUnshared), so that one call looks at
+// no more entries than the image has room for.
 func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
 	r, err := formats.NewRun(l.disk.size, off, n, yield)
 	if err != nil {
 		return err
 	}
 	perTable := l.bytesPerTable()
-	room := l.image.Size() / l.clusterSize() // how many L2 tables the image can hold
 	for at := off; at < r.End() && !r.Stopped(); {
 		index := at / perTable
 		next := min((index+1)*perTable, l.disk.size)
@@ -76,9 +75,6 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 			r.Add(formats.Extent{Off: at, Len: next - at, Kind: formats.Absent})
 			at = next
 			continue
-		}
-		if room--; room < 0 {
-			return corruptf("L1 entries point to more L2 tables than the image can hold: some are used twice")
 		}
 		if err := l.mapTable(ctx, &r, l2, index*perTable, at); err != nil {
 			return err

@@ -92,6 +92,9 @@ func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o form
 		if err := h.checkL1(s.disk, srcs[0].Size()); err != nil {
 			return nil, fmt.Errorf("snapshot %s (%s): %w", quote(s.id), quote(s.name), err)
 		}
+		if err := h.checkUnshared(ctx, srcs[0], s.disk); err != nil {
+			return nil, fmt.Errorf("snapshot %s (%s): %w", quote(s.id), quote(s.name), err)
+		}
 		l.disk, l.opened.VirtualSize = s.disk, s.disk.size
 	}
 	if err := l.resolve(ctx, r); err != nil {

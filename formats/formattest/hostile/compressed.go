@@ -92,8 +92,8 @@ func compressedImages() []Image {
 	m.add(Names, "a file name in gzip", formats.ErrReference, Open, gzipNamed("../../../../etc/passwd", qcow2Backing(qcow2(), "/etc/passwd")))
 	m.add(Chain, "its own backing file, inside", formats.ErrReference, Open, gzipped(qcow2Backing(qcow2(), "hostile.img")))
 	m.add(Entries, "a cluster past the end, inside", corrupt, Map, gzipped(qcow2Past()))
-	m.add(Polyglot, "a vmdk inside that is declared a qcow2", format, Open, gzipped(vmdkPlain()))
-	m.add(Archive, "an archive inside", format, Open, gzipped(pack(member{name: "disk.qcow2", content: string(qcow2())})))
+	m.add(Disguise, "a vmdk inside that is declared a qcow2", format, Open, gzipped(vmdkPlain()))
+	m.add(Disguise, "an archive inside", format, Open, gzipped(pack(member{name: "disk.qcow2", content: string(qcow2())})))
 	return m.images
 }
 

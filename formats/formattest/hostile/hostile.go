@@ -29,11 +29,12 @@ const (
 	Log           Class = "a log to play back"
 	Archive       Class = "archives"
 	Polyglot      Class = "two formats at once"
+	Disguise      Class = "another format than the declared one"
 	Time          Class = "walks without end"
 )
 
 // Classes is every class.
-var Classes = []Class{Names, Chain, Sizes, Clusters, Entries, Aliasing, Streams, Amplification, Log, Archive, Polyglot, Time}
+var Classes = []Class{Names, Chain, Sizes, Clusters, Entries, Aliasing, Streams, Amplification, Log, Archive, Polyglot, Disguise, Time}
 
 // Step is what sees first that something is wrong.
 type Step uint8

@@ -7,17 +7,22 @@ import (
 	"glanced/formats"
 )
 
-// polyglots are files that two programs take for two different disks.
+// polyglots are files that two programs take for two different disks, and files
+// that are not what they are declared to be.
 func polyglots() []Image {
 	var all []Image
-	add := func(format, container, name string, want error, step Step, b []byte) {
+	as := func(class Class, format, container, name string, want error, step Step, b []byte) {
 		m := &maker{format: format, container: container}
-		m.add(Polyglot, name, want, step, b)
+		m.add(class, name, want, step, b)
 		all = append(all, m.images...)
 	}
-	for format, b := range map[string][]byte{
+	add := func(format, container, name string, want error, step Step, b []byte) {
+		as(Polyglot, format, container, name, want, step, b)
+	}
+	bases := map[string][]byte{
 		"qcow2": qcow2(), "vmdk": vmdkPlain(), "vhdx": vhdx(nil, nil), "vdi": vdi(), "ploop": parallels(false), "qed": qed(),
-	} {
+	}
+	for format, b := range bases {
 		add(format, "bare", "a disc as well", formats.ErrFormat, Open, disc(b))
 		add("iso", "bare", "a "+format+" image as well", formats.ErrFormat, Open, disc(b))
 		add("vhd", "bare", "a fixed disk whose guest wrote a "+format+" image into it", formats.ErrFormat, Open, fixedVHD(b))
@@ -28,9 +33,15 @@ func polyglots() []Image {
 	copy(both[64:], "\x7f\x10\xda\xbe\x01\x00\x01\x00") // vdi's signature, in the place of the snapshots
 	add("qcow2", "bare", "a vdi image as well", formats.ErrFormat, Open, both)
 	add("vdi", "bare", "a qcow2 image as well", formats.ErrFormat, Open, both)
-	add("qcow2", "bare", "a vmdk, and no qcow2 at all", formats.ErrFormat, Open, vmdkPlain())
-	add("vhd", "bare", "a vhdx, and no vhd at all", formats.ErrFormat, Open, vhdx(nil, nil))
-	add("vmdk", "bare", "an archive", formats.ErrFormat, Open, pack(member{name: "disk.vmdk", content: string(vmdkPlain())}))
+	other := map[string]string{"qcow2": "vmdk", "vmdk": "vhdx", "vhdx": "vdi", "vdi": "ploop", "ploop": "qed", "qed": "qcow2"}
+	for format, b := range bases {
+		as(Disguise, other[format], "bare", "it is "+format, formats.ErrFormat, Open, b)
+		as(Disguise, "iso", "bare", "it is "+format, formats.ErrFormat, Open, b)
+		as(Disguise, "vhd", "bare", "it is "+format, formats.ErrFormat, Open, b)
+		as(Disguise, format, "ova", "it is bare", formats.ErrFormat, Open, b)
+		as(Disguise, format, "compressed", "it is bare", formats.ErrFormat, Open, b)
+	}
+	as(Disguise, "vmdk", "bare", "it is an archive", formats.ErrFormat, Open, pack(member{name: "disk.vmdk", content: string(vmdkPlain())}))
 
 	// An archive whose first member's name is the header of a qcow2 image.
 	tar := pack(member{name: "disk.vmdk", content: string(vmdkPlain())})
