@@ -1,6 +1,7 @@
 package formattest
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -70,4 +71,35 @@ func Golden(t *testing.T, d formats.Driver, qemuFormat string, variants []Varian
 			}
 		})
 	}
+}
+
+// QemuSeeds are small images that qemu-img makes of a format (qemu's name for it)
+// with each of options, of a disk of size bytes with a little data in it, for fuzz
+// targets. Those over 256 KiB are left out; one at least is not.
+func QemuSeeds(tb testing.TB, qemuFormat string, size int, options ...string) [][]byte {
+	tb.Helper()
+	Need(tb, "qemu-img", "qemu-utils")
+	disk := make([]byte, size)
+	copy(disk, "data at the beginning")
+	copy(disk[size-512:], "and at the end")
+	raw := filepath.Join(tb.TempDir(), "raw")
+	if err := os.WriteFile(raw, disk, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	var seeds [][]byte
+	for _, o := range options {
+		path := filepath.Join(tb.TempDir(), "seed")
+		Run(tb, "qemu-img", "convert", "-f", "raw", "-O", qemuFormat, "-o", o, raw, path)
+		image, err := os.ReadFile(path)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if len(image) <= 256<<10 {
+			seeds = append(seeds, image)
+		}
+	}
+	if len(seeds) == 0 {
+		tb.Fatalf("none of qemu-img's %s images is small", qemuFormat)
+	}
+	return seeds
 }

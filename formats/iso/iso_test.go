@@ -10,6 +10,7 @@ import (
 
 	"glanced/formats"
 	"glanced/formats/formattest"
+	"glanced/formats/formattest/hostile"
 	"glanced/formats/iso"
 )
 
@@ -120,5 +121,5 @@ func TestWhatIsRecognised(t *testing.T) {
 }
 
 func FuzzOpenISO(f *testing.F) {
-	formattest.FuzzOpen(f, iso.Driver(), disc(), hybrid(), discOf(descriptor(0, "BEA01", 1)))
+	formattest.FuzzOpen(f, iso.Driver(), append(hostile.Seeds("iso"), disc(), hybrid(), discOf(descriptor(0, "BEA01", 1)))...)
 }

@@ -8,6 +8,7 @@ import (
 
 	"glanced/formats"
 	"glanced/formats/formattest"
+	"glanced/formats/formattest/hostile"
 	"glanced/formats/parallels"
 )
 
@@ -198,7 +199,7 @@ func FuzzOpenParallels(f *testing.F) {
 	for _, options := range []string{"cluster_size=512", "cluster_size=32256"} {
 		seeds = append(seeds, qemuImage(f, options))
 	}
-	formattest.FuzzOpen(f, parallels.Driver(), seeds...)
+	formattest.FuzzOpen(f, parallels.Driver(), append(seeds, hostile.Seeds("ploop")...)...)
 }
 
 // qemuImage is a small image by qemu, with a little data in it.

@@ -6,6 +6,7 @@ import (
 
 	"glanced/formats"
 	"glanced/formats/formattest"
+	"glanced/formats/formattest/hostile"
 	"glanced/formats/qcow2"
 )
 
@@ -18,7 +19,7 @@ func seeds(f *testing.F) [][]byte {
 		}
 	}
 	add(newImage(f).bytes())
-	for _, h := range hostile {
+	for _, h := range hostileEdits {
 		img := newImage(f)
 		h.edit(img)
 		add(img.bytes())
@@ -31,6 +32,10 @@ func seeds(f *testing.F) [][]byte {
 	add(img.bytes())
 	img.l1Table(img.b[img.snapshotsOff:], l2At)
 	add(img.bytes())
+	for _, b := range append(hostile.Seeds("qcow2"), formattest.QemuSeeds(f, "qcow2", 64<<10,
+		"cluster_size=512", "cluster_size=512,compat=0.10", "cluster_size=16k,extended_l2=on", "cluster_size=4k,compression_type=zstd")...) {
+		add(b)
+	}
 	return all
 }
 

@@ -11,9 +11,9 @@ import (
 	"glanced/formats/qcow2"
 )
 
-// hostile lists what malicious or damaged images do, each as a change of a valid
+// hostileEdits lists what malicious or damaged images do, each as a change of a valid
 // one, with the kind of error that must come of it.
-var hostile = []struct {
+var hostileEdits = []struct {
 	name string
 	edit func(*image)
 	want error
@@ -173,7 +173,7 @@ func TestASharedL2TableIsRefusedBeforeAnyWalk(t *testing.T) {
 }
 
 func TestHostileImagesAreRefused(t *testing.T) {
-	for _, h := range hostile {
+	for _, h := range hostileEdits {
 		t.Run(h.name, func(t *testing.T) {
 			img := newImage(t)
 			h.edit(img)

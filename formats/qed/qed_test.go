@@ -11,6 +11,7 @@ import (
 
 	"glanced/formats"
 	"glanced/formats/formattest"
+	"glanced/formats/formattest/hostile"
 	"glanced/formats/qed"
 )
 
@@ -72,5 +73,5 @@ func TestAHostileHeaderIsRefusedAllTheSame(t *testing.T) {
 }
 
 func FuzzOpenQED(f *testing.F) {
-	formattest.FuzzOpen(f, qed.Driver(), []byte("QED\x00"), append([]byte("QED\x00"), bytes.Repeat([]byte{1}, 100)...))
+	formattest.FuzzOpen(f, qed.Driver(), append(hostile.Seeds("qed"), []byte("QED\x00"), append([]byte("QED\x00"), bytes.Repeat([]byte{1}, 100)...))...)
 }

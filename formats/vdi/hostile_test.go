@@ -6,12 +6,13 @@ import (
 
 	"glanced/formats"
 	"glanced/formats/formattest"
+	"glanced/formats/formattest/hostile"
 	"glanced/formats/vdi"
 )
 
-// hostile lists what malicious or damaged images do, each as a change of a valid
+// hostileEdits lists what malicious or damaged images do, each as a change of a valid
 // one, with the kind of error that must come of it.
-var hostile = []struct {
+var hostileEdits = []struct {
 	name string
 	edit func(f []byte) []byte
 	want error
@@ -125,7 +126,7 @@ func set64(at int, v uint64) func(f []byte) []byte {
 }
 
 func TestRefusesHostileImages(t *testing.T) {
-	for _, h := range hostile {
+	for _, h := range hostileEdits {
 		t.Run(h.name, func(t *testing.T) {
 			formattest.Refuse(t, vdi.Driver(), h.edit(victim()), h.want)
 		})
@@ -179,8 +180,8 @@ func FuzzOpenVDI(f *testing.F) {
 		qemuImage(f, "static=off"),
 		qemuImage(f, "static=on"),
 	}
-	for _, h := range hostile {
+	for _, h := range hostileEdits {
 		seeds = append(seeds, h.edit(bytes.Clone(seeds[0])))
 	}
-	formattest.FuzzOpen(f, vdi.Driver(), seeds...)
+	formattest.FuzzOpen(f, vdi.Driver(), append(seeds, hostile.Seeds("vdi")...)...)
 }

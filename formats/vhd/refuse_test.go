@@ -8,6 +8,7 @@ import (
 
 	"glanced/formats"
 	"glanced/formats/formattest"
+	"glanced/formats/formattest/hostile"
 	"glanced/formats/vhd"
 )
 
@@ -244,11 +245,14 @@ func sealed(ctx context.Context, srcs []formats.Source) []formats.Source {
 }
 
 func FuzzOpenVHD(f *testing.F) {
-	formattest.FuzzOpen(f, vhd.Driver(), small().image, child().image, builder{}.fixed(guestOf(8*sector)), builder{old: true}.fixed(guestOf(sector)))
+	seeds := [][]byte{small().image, child().image, builder{}.fixed(guestOf(8 * sector)), builder{old: true}.fixed(guestOf(sector))}
+	seeds = append(seeds, hostile.Seeds("vhd")...)
+	seeds = append(seeds, formattest.QemuSeeds(f, "vpc", 64<<10, "subformat=dynamic", "subformat=fixed", "subformat=fixed,force_size=on")...)
+	formattest.FuzzOpen(f, vhd.Driver(), seeds...)
 }
 
 func FuzzOpenSealedVHD(f *testing.F) {
 	few := func(s int) bool { return s/32%2 == 0 }
-	formattest.FuzzOpen(f, sealing(vhd.Driver()), small().image, child().image,
-		builder{spare: 50, app: "vpc ", geometry: [3]int{1, 5, 17}}.sparse(guestOf(96*sector), few).image)
+	formattest.FuzzOpen(f, sealing(vhd.Driver()), append(hostile.Seeds("vhd"), small().image, child().image,
+		builder{spare: 50, app: "vpc ", geometry: [3]int{1, 5, 17}}.sparse(guestOf(96*sector), few).image)...)
 }

@@ -8,6 +8,7 @@ import (
 
 	"glanced/formats"
 	"glanced/formats/formattest"
+	"glanced/formats/formattest/hostile"
 	"glanced/formats/vmdk"
 )
 
@@ -18,8 +19,12 @@ func FuzzOpen(f *testing.F) {
 	guest := guestOf(64 * sector)
 	split, _, _ := splitDisk()
 	flat, _, _ := flatDisk()
-	formattest.FuzzOpen(f, vmdk.Driver(), small.stream(guest), front.stream(guest), plain.sparse(guest),
-		[]byte(flatText), edited("parentCID=ffffffff", "parentCID=1"), split, flat)
+	seeds := [][]byte{small.stream(guest), front.stream(guest), plain.sparse(guest),
+		[]byte(flatText), edited("parentCID=ffffffff", "parentCID=1"), split, flat}
+	seeds = append(seeds, hostile.Seeds("vmdk")...)
+	seeds = append(seeds, formattest.QemuSeeds(f, "vmdk", 64<<10,
+		"subformat=monolithicSparse", "subformat=monolithicFlat", "subformat=streamOptimized", "subformat=twoGbMaxExtentSparse")...)
+	formattest.FuzzOpen(f, vmdk.Driver(), seeds...)
 }
 
 // FuzzOpenSplit opens an arbitrary descriptor whose extents are two arbitrary

@@ -18,6 +18,7 @@ import (
 	"glanced/formats/container/compressed"
 	"glanced/formats/container/spool"
 	"glanced/formats/formattest"
+	"glanced/formats/formattest/hostile"
 )
 
 // disk is n bytes as a disk has them: noise, text and zeros.
@@ -353,6 +354,9 @@ func FuzzDecompress(f *testing.F) {
 	for _, w := range writers {
 		args := strings.Fields(w.command)
 		f.Add(compress(f, small, args[0], args[1:]...))
+	}
+	for _, b := range hostile.ContainerSeeds("compressed") {
+		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, coded []byte) {
 		const most = 16 << 20

@@ -12,6 +12,7 @@ import (
 	"glanced/formats/container"
 	"glanced/formats/container/ova"
 	"glanced/formats/formattest"
+	"glanced/formats/formattest/hostile"
 )
 
 var verified = []fileIn{oneDisk(), {"disk.img", strings.Repeat("the bytes of a disk\n", 40000)}, {"nvram", ""}}
@@ -142,6 +143,9 @@ func FuzzOpenOVA(f *testing.F) {
 	f.Add(pack(f, manifest("SHA256", verified[0]), verified[0], fileIn{"disk.img", "x"}))
 	f.Add(pack(f, fileIn{"disk.img", "x"}, fileIn{"vm.ovf", virtualBoxOVF("disk.img")}))
 	f.Add(pack(f, fileIn{strings.Repeat("long/", 60) + "x", "y"}, fileIn{"disk.img", "x"}, fileIn{"vm.ovf", virtualBoxOVF("disk.img")}))
+	for _, b := range hostile.ContainerSeeds("ova") {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		src := formattest.Memory(b)
 		o, opened := open(t, src)

@@ -152,3 +152,17 @@ var ovaPlaces = []place{
 		return pack(member{name: "vm.ovf", content: ovf("disk.qcow2", "")}, member{name: "disk.qcow2", content: string(qcow2Backing(qcow2(), name))})
 	}},
 }
+
+// ArchivesWithWrongManifests are OVAs whose manifest has another digest of the
+// disk than the disk has, by name. Their disks are good or bad.
+func ArchivesWithWrongManifests() map[string][]byte {
+	text := member{name: "vm.ovf", content: ovf("disk.vmdk", "")}
+	wrong := member{name: "vm.mf", content: "SHA256(disk.vmdk)= " + strings.Repeat("0", 64) + "\n"}
+	good := member{name: "disk.vmdk", content: string(vmdkPlain())}
+	bad := member{name: "disk.vmdk", content: vmdkText("monolithicFlat", `RW 64 FLAT "/etc/passwd" 0`, "")}
+	return map[string][]byte{
+		"a good disk":           pack(text, wrong, good),
+		"a manifest at the end": pack(text, good, wrong),
+		"a disk that names":     pack(text, wrong, bad),
+	}
+}

@@ -149,9 +149,6 @@ type file struct {
 	size  int64
 }
 
-// whole is a file of bytes without holes.
-func whole(b []byte) file { return file{map[int64][]byte{0: b}, int64(len(b))} }
-
 // holed is b with zeros behind it, size bytes in all.
 func holed(b []byte, size int64) file { return file{map[int64][]byte{0: b}, size} }
 

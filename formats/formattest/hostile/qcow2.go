@@ -147,7 +147,9 @@ func qcow2Images() []Image {
 
 	edit(Streams, "deflate of noise", corrupt, Read, func(b []byte) { qcow2Pack(b, bytes.Repeat([]byte("\xff\x00\xa5"), 300)) })
 	edit(Streams, "deflate that is too short", corrupt, Read, func(b []byte) { qcow2Pack(b, deflated([]byte("short"))) })
-	edit(Streams, "deflate that is cut off", corrupt, Read, func(b []byte) { qcow2Pack(b, []byte{0x00, 0xff, 0x0f, 0x00, 0xf0, 'x'}); b = b[:qPacked+6] })
+	cut := qcow2()
+	qcow2Pack(cut, []byte{0x00, 0xff, 0x0f, 0x00, 0xf0, 'x'}) // a stored block of 4095 bytes
+	m.add(Streams, "deflate that is cut off by the end of the file", corrupt, Read, cut[:qPacked+6])
 	edit(Streams, "deflate of 16 MiB for one cluster", corrupt, Read, func(b []byte) { qcow2Pack(b, deflated(make([]byte, 16<<20))[:4000]) })
 	edit(Streams, "deflate of nothing", corrupt, Read, func(b []byte) { qcow2Pack(b, nil) })
 	zstd := func(b []byte) { b[qFeatures+7], b[qCompression] = 1<<3, 1 }
