@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module, one after the other, for the given time each.
+# Runs the fuzz targets of the module, one after the other, for the given time
+# each: all of them, or those whose package and name (./formats/vhd FuzzOpenVHD)
+# match a regular expression. Says how many inputs each has run, and which are new.
+# FUZZPARALLEL is how many processes run one target (default: as many as there are CPUs).
 set -euo pipefail
 time=${1:?how long for each target, such as 60s}
+filter=${2:-.}
 
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 count=0
 while IFS=: read -r file target; do
 	package=./$(dirname "$file")
+	[[ "$package $target" =~ $filter ]] || continue
 	echo "== $package $target ($time)"
-	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$package"
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x \
+		${FUZZPARALLEL:+-parallel "$FUZZPARALLEL"} "$package" | tee "$log"
+	summary+=("$(printf '%-32s %-24s %s' "$package" "$target" "$(sed -nE 's/^fuzz: elapsed: [^,]*, (execs: [0-9]+).*(new interesting: [0-9]+).*/\1, \2/p' "$log" | tail -n 1)")")
 	count=$((count + 1))
 done < <(git ls-files '*_test.go' | xargs grep -oE '^func Fuzz[A-Za-z0-9_]+' /dev/null | sed 's/func //')
-[ "$count" -gt 0 ] || { echo 'no fuzz target found' >&2; exit 1; }
-echo "$count fuzz targets, no failure"
+[ "$count" -gt 0 ] || { echo "no fuzz target matches $filter" >&2; exit 1; }
+printf '%s\n' "${summary[@]}" "$count fuzz targets, no failure"
