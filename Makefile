@@ -28,9 +28,10 @@ test: test-deps build ## every test, with the race detector
 
 test-full: test lint fuzz demo ## all that takes long too: hundreds of kills, long fuzzing, a whole Debian disk
 	GLANCED_MUST_RUN=1 GLANCED_KILL_ROUNDS=300 $(GO) test -count=1 -timeout 30m -run Killed ./cmd/glanced
+	GLANCED_MUST_RUN=1 GLANCED_HOSTILE_ALL=1 $(GO) test -count=1 -timeout 30m -run 'Hostile|NoName' ./cmd/glancectl
 
-fuzz: ## each fuzz target for FUZZTIME (default 60s)
-	@contrib/fuzz.sh $(or $(FUZZTIME),60s)
+fuzz: ## each fuzz target for FUZZTIME (default 60s); those that match FUZZ, if it is set
+	@contrib/fuzz.sh $(or $(FUZZTIME),60s) $(FUZZ)
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'gofmt would change these'; exit 1; }

@@ -17,6 +17,9 @@ import (
 const asProgram = "GLANCECTL_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asMeter) != "" {
+		runMeter()
+	}
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
