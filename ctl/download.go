@@ -7,9 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"glanced/catalog"
@@ -29,14 +27,11 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, who Identity) 
 	if err != nil {
 		return err
 	}
-	v := catalog.View{Stored: true, Deactivated: allowAny(who, actDownloadBlocked) == nil}
-	format := r.URL.Query().Get("disk_format")
-	if format != "" {
-		if !slices.Contains(encodings, format) {
-			return fail(http.StatusBadRequest, "A disk can be downloaded as one of %s, not as %q.", strings.Join(encodings, ", "), format)
-		}
-		v.Stored, v.Snapshot = false, r.URL.Query().Get("snapshot")
+	format, snapshot, err := encodingAsked(r)
+	if err != nil {
+		return err
 	}
+	v := catalog.View{Stored: format == "", Snapshot: snapshot, Deactivated: allowAny(who, actDownloadBlocked) == nil}
 	h, err := s.catalog.Open(r.Context(), img.ID, v)
 	if errors.Is(err, catalog.ErrNotFound) {
 		return noImage(img.ID)

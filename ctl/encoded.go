@@ -2,6 +2,8 @@ package ctl
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"glanced/catalog"
@@ -10,6 +12,33 @@ import (
 
 // encodings are the disk formats that a guest disk can be downloaded in.
 var encodings = []string{"raw", "qcow2", "vmdk"}
+
+// encodingAsked is the format that r wants the guest disk in, or that of one of its
+// snapshots; "" for the bytes as stored. What cannot be read is refused: leaving it
+// out would answer with other bytes than were asked for.
+func encodingAsked(r *http.Request) (format, snapshot string, err error) {
+	params, err := readParams(r.URL.RawQuery)
+	if err != nil {
+		return "", "", err
+	}
+	for _, p := range params {
+		switch p.name {
+		case "disk_format":
+			format = p.value
+			if !slices.Contains(encodings, format) {
+				return "", "", fail(http.StatusBadRequest, "A disk can be downloaded as one of %s, not as '%s'.", strings.Join(encodings, ", "), shorten(format))
+			}
+		case "snapshot":
+			if snapshot = p.value; snapshot == "" {
+				return "", "", fail(http.StatusBadRequest, "The name of the snapshot is missing.")
+			}
+		}
+	}
+	if snapshot != "" && format == "" {
+		return "", "", fail(http.StatusBadRequest, "A snapshot can be downloaded as one of %s only: set disk_format.", strings.Join(encodings, ", "))
+	}
+	return format, snapshot, nil
+}
 
 // sendAs answers with h's guest disk in one of encodings, made as it is sent. raw
 // and qcow2 have a length and ranges; vmdk is streamOptimized, and compressed as it

@@ -114,6 +114,29 @@ func TestADiskThatCannotBeDownloadedInAFormatSaysWhy(t *testing.T) {
 	w.refused(w.do("GET", "/v2/images/"+docker+"/file?disk_format=qcow2", nil, "X-Auth-Token", "alt-token"), 404)
 }
 
+// Another disk than the one asked for is worse than none.
+func TestAQueryThatCannotBeReadGetsNoOtherDisk(t *testing.T) {
+	w := newWorld(t, options{})
+	path := filepath.Join(t.TempDir(), "kept")
+	qemuImg(t, "create", "-q", "-f", "qcow2", path, "1M")
+	qemuImg(t, "snapshot", "-c", "100%", path)
+	qemuImg(t, "snapshot", "-c", "a;b", path)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := w.create(map[string]any{"disk_format": "qcow2"})
+	w.upload(id, data)
+	for _, query := range []string{"disk_format=raw&snapshot=100%", "disk_format=raw&snapshot=", "disk_format=raw;", "disk_format=", "snapshot=a%3bb"} {
+		w.refused(w.do("GET", "/v2/images/"+id+"/file?"+query, nil), 400)
+	}
+	for _, query := range []string{"disk_format=raw&snapshot=100%25", "disk_format=raw&snapshot=a;b", "disk_format=raw&snapshot=a%3bb"} {
+		if a := w.do("GET", "/v2/images/"+id+"/file?"+query, nil); a.StatusCode != 200 || len(a.body) != 1<<20 || a.Header.Get("ETag") != "" {
+			t.Errorf("%s: %d, %d bytes, tag %q", query, a.StatusCode, len(a.body), a.Header.Get("ETag"))
+		}
+	}
+}
+
 // What is sent of a huge disk must not be held.
 func TestAHugeSparseDiskIsEncodedInLittleMemory(t *testing.T) {
 	w := newWorld(t, options{})
