@@ -21,7 +21,7 @@ import (
 // withContainers is a world that opens containers, spooling below its folder.
 func withContainers(t *testing.T, cfg *catalog.Config, dir string) {
 	t.Helper()
-	s, err := spool.New(filepath.Join(dir, "spool"), 1<<30)
+	s, err := spool.New(filepath.Join(dir, "spool"), 1<<30, 2)
 	if err != nil {
 		t.Fatal(err)
 	}

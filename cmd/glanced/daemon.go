@@ -24,6 +24,7 @@ import (
 	"glanced/ctl"
 	"glanced/formats"
 	formatsall "glanced/formats/all"
+	"glanced/formats/container"
 	"glanced/formats/container/spool"
 	"glanced/fs"
 	"glanced/nbd"
@@ -118,7 +119,9 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 		return fmt.Errorf("catalog %s: %w", d.cfg.Catalog.URL, err)
 	}
 	d.below = append(d.below, rec)
-	decompressed, err := spool.New(d.cfg.Spool.Path, int64(d.cfg.Spool.Limit))
+	// Half of the budget, though one at least.
+	fills := max(1, int(d.cfg.Memory.Budget/2/container.FillMemory))
+	decompressed, err := spool.New(d.cfg.Spool.Path, int64(d.cfg.Spool.Limit), fills)
 	if err != nil {
 		return fmt.Errorf("spool.path: %w", err)
 	}

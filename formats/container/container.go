@@ -29,6 +29,10 @@ var (
 // same container, who began outstays its own ctx for them.
 type Spool func(ctx context.Context, fill func(ctx context.Context, w io.Writer) error) (formats.Source, error)
 
+// FillMemory is how much memory a fill may need, bytes: what the compressed stream
+// asks for (a window of zstd, a dictionary of xz), however short it is.
+const FillMemory = 128 << 20
+
 // Options of Open.
 type Options struct {
 	Spool Spool // where compressed content goes; nil: formats.ErrUnsupported

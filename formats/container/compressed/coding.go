@@ -13,12 +13,13 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"glanced/formats"
+	"glanced/formats/container"
 )
 
 // maxMemory caps what a stream may ask for to be decompressed, bytes: zstd's
 // window, as `zstd -d` does by default, and xz's dictionary and all, where
 // `xz -9` asks for 65 MiB. gzip and bzip2 need little.
-const maxMemory = 128 << 20
+const maxMemory = container.FillMemory
 
 // coding is one way of compressing a stream.
 type coding struct {

@@ -57,6 +57,12 @@ func (d *Dir) run(ctx context.Context, key string, under *filling, fill func(con
 // fill makes the file of key, durable, and is how many bytes are allocated for
 // it. Until it is whole it has a name that nobody looks for.
 func (d *Dir) fill(under *filling, key string, fill func(context.Context, io.Writer) error) (_ int64, err error) {
+	select {
+	case d.slots <- struct{}{}:
+		defer func() { <-d.slots }()
+	case <-under.ctx.Done():
+		return 0, context.Cause(under.ctx)
+	}
 	f, err := os.CreateTemp(d.dir, partial+"*")
 	if err != nil {
 		return 0, fmt.Errorf("make a file in the spool: %w", err)

@@ -37,8 +37,9 @@ var errAbandoned = errors.New("nobody waits for the decompressed image any more"
 // Dir is a folder of decompressed images. Safe for concurrent use; one Dir at a
 // time may use a folder, the caller sees to it.
 type Dir struct {
-	dir string
-	max int64
+	dir   string
+	max   int64
+	slots chan struct{} // holds one for each fill that runs
 
 	mu    sync.Mutex
 	files map[string]*file
@@ -57,10 +58,14 @@ type file struct {
 
 // New opens the folder dir, which is made if it is missing, and removes what
 // fills left there that were cut off by a crash. maxBytes bounds the allocated
-// bytes of all files; where there are more, those least recently used go now.
-func New(dir string, maxBytes int64) (*Dir, error) {
+// bytes of all files; where there are more, those least recently used go now. At
+// most fills run at a time, others wait: each may need container.FillMemory.
+func New(dir string, maxBytes int64, fills int) (*Dir, error) {
 	if maxBytes <= 0 {
 		return nil, fmt.Errorf("spool %s: a limit of %d bytes leaves no room: set a positive one", dir, maxBytes)
+	}
+	if fills <= 0 {
+		return nil, fmt.Errorf("spool %s: %d fills at a time are none: set a positive number", dir, fills)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the spool: %w", err)
@@ -69,7 +74,7 @@ func New(dir string, maxBytes int64) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the spool: %w", err)
 	}
-	d := &Dir{dir: dir, max: maxBytes, files: map[string]*file{}, fills: map[string]*filling{}}
+	d := &Dir{dir: dir, max: maxBytes, slots: make(chan struct{}, fills), files: map[string]*file{}, fills: map[string]*filling{}}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if strings.HasPrefix(e.Name(), partial) {

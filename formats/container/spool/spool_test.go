@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"glanced/formats"
 	"glanced/formats/container"
@@ -23,7 +24,7 @@ const mib = 1 << 20
 
 func newDir(t *testing.T, dir string, max int64) *spool.Dir {
 	t.Helper()
-	d, err := spool.New(dir, max)
+	d, err := spool.New(dir, max, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,6 +271,53 @@ func TestTheFirstToAskMayLeaveWithoutEndingTheFill(t *testing.T) {
 		t.Errorf("the other got %v", err)
 	}
 	<-u.result
+}
+
+// Each needs much memory.
+func TestFewFillsRunAtATime(t *testing.T) {
+	d := newDir(t, t.TempDir(), 1<<30)
+	first, second := begin(t.Context(), d, "a"), begin(t.Context(), d, "b")
+	var running atomic.Bool
+	third := make(chan error, 1)
+	go func() {
+		src, err := d.For("c")(t.Context(), func(_ context.Context, w io.Writer) error {
+			running.Store(true)
+			_, err := w.Write(data(1))
+			return err
+		})
+		if err == nil {
+			src.Close()
+		}
+		third <- err
+	}()
+	for d.Waiting("c") == 0 && !running.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	// Who waits for its turn can leave.
+	gone, leave := context.WithCancel(t.Context())
+	fourth := make(chan error, 1)
+	go func() {
+		_, err := d.For("d")(gone, notFilled(t))
+		fourth <- err
+	}()
+	for d.Waiting("d") == 0 && !running.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	leave()
+	if err := <-fourth; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if running.Load() {
+		t.Error("a third fill runs beside two")
+	}
+	close(first.on)
+	if err := <-third; err != nil {
+		t.Error(err)
+	}
+	close(second.on)
+	if err := errors.Join(<-first.result, <-second.result); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAFillEndsWhenAllHaveLeft(t *testing.T) {
