@@ -1,6 +1,8 @@
 package formats
 
 import (
+	"cmp"
+	"context"
 	"sync"
 	"sync/atomic"
 
@@ -8,18 +10,24 @@ import (
 )
 
 // decode reads the coded bytes of j's clusters and decodes them, on as many
-// decoders as are free; a single cluster needs no other goroutine.
-func (j *job) decode(f *fetch) error {
+// decoders as are free; a single cluster needs no other goroutine. What it waits
+// for first may be held by reads that hang, so that it leaves then when ctx ends,
+// also where f itself cannot be stopped: whoever waits for it tries on its own.
+func (j *job) decode(ctx context.Context, f *fetch) error {
 	e := j.s.e
+	left := context.Canceled
+	if f.cancel != nil {
+		ctx, left = f.ctx, nil
+	}
 	room := bufferSize(j.n)
 	for i := range j.led {
 		if x := &j.led[i]; !x.direct {
 			room += bufferSize(x.Full)
 		}
 	}
-	room, err := e.reserve(f.ctx, room)
+	room, err := e.reserve(ctx, room)
 	if err != nil {
-		j.fail(err)
+		j.fail(cmp.Or(left, err))
 		return err
 	}
 	defer e.working.Release(room)
@@ -30,7 +38,7 @@ func (j *job) decode(f *fetch) error {
 		j.fail(err)
 		return err
 	}
-	d, err := e.decoder(f.ctx)
+	d, err := e.decoder(f.ctx) // whoever has one is decoding, and soon done
 	if err != nil {
 		j.fail(err)
 		return err

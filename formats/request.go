@@ -353,5 +353,5 @@ func (j *job) do(ctx context.Context, f *fetch, failed bool) error {
 		j.fail(context.Canceled) // who waits tries on its own
 		return nil
 	}
-	return j.decode(f)
+	return j.decode(ctx, f)
 }
