@@ -146,6 +146,8 @@ func decode(d *codec.Decoder, x *Extent, full, coded []byte) error {
 		err = d.Zstd(full, coded)
 	case VMDKGrain:
 		err = d.VMDKGrain(full, coded)
+	case VMDKLastGrain:
+		err = d.VMDKLastGrain(full, coded)
 	default:
 		return fmt.Errorf("%w: codec %v", ErrUnsupported, x.Codec)
 	}

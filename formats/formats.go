@@ -88,11 +88,12 @@ func (k Kind) String() string {
 type Codec uint8
 
 const (
-	NoCodec   Codec = iota
-	Deflate         // raw deflate (RFC 1951); qcow2 compression type 0
-	Zlib            // RFC 1950
-	Zstd            // RFC 8878 frames, perhaps followed by padding; qcow2 compression type 1
-	VMDKGrain       // a 12-byte grain marker (LBA, size), then Zlib; VMware Virtual Disk Format 5.0, "stream-optimized"
+	NoCodec       Codec = iota
+	Deflate             // raw deflate (RFC 1951); qcow2 compression type 0
+	Zlib                // RFC 1950
+	Zstd                // RFC 8878 frames, perhaps followed by padding; qcow2 compression type 1
+	VMDKGrain           // a 12-byte grain marker (LBA, size), then Zlib; VMware Virtual Disk Format 5.0, "stream-optimized"
+	VMDKLastGrain       // a VMDKGrain that the disk ends within, and that may decode to more than it has left
 )
 
 func (c Codec) String() string {
@@ -107,6 +108,8 @@ func (c Codec) String() string {
 		return "zstd"
 	case VMDKGrain:
 		return "vmdk-grain"
+	case VMDKLastGrain:
+		return "vmdk-last-grain"
 	}
 	return fmt.Sprintf("Codec(%d)", uint8(c))
 }

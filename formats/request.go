@@ -202,7 +202,7 @@ func (r *request) claim(f *fetch, x *piece, dst []byte, use bool) {
 }
 
 // want is how many of the cluster's first bytes have to be decoded for the piece.
-// Of the codecs, Zlib and VMDKGrain have a checksum, which is of the whole, and of
+// Of the codecs, Zlib and VMDK's have a checksum, which is of the whole, and of
 // zstd a cluster is one block, or few: decoding less would save little.
 func (x *piece) want() int64 {
 	if x.Codec == Deflate {

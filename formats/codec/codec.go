@@ -29,7 +29,7 @@ import (
 // to another size than the caller's buffer has.
 var ErrCorrupt = errors.New("corrupt compressed data")
 
-// MaxGrain is the most that a VMDKGrain may decode to, bytes. Grains are 64 KiB
+// MaxGrain is the most that a VMDKLastGrain may decode to, bytes. Grains are 64 KiB
 // in practice; the specification gives no upper limit.
 const MaxGrain = 2 << 20
 
@@ -57,24 +57,40 @@ func (d *Decoder) Close() {
 const grainHeader = 12
 
 // VMDKGrain decodes a grain marker and the zlib stream after it (VMware Virtual
-// Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents"). The last grain
-// of a disk may decode to more than the disk has left: len(dst) bytes are kept,
-// and the rest, up to MaxGrain, only checked.
+// Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents").
 func (d *Decoder) VMDKGrain(dst, src []byte) error {
+	src, err := grainStream(src)
+	if err != nil {
+		return err
+	}
+	return d.Zlib(dst, src)
+}
+
+// VMDKLastGrain is VMDKGrain for a grain that the disk ends within, which may
+// decode to more than the disk has left: len(dst) bytes are kept, and the rest, up
+// to MaxGrain, only checked.
+func (d *Decoder) VMDKLastGrain(dst, src []byte) error {
+	src, err := grainStream(src)
+	if err != nil {
+		return err
+	}
+	if err := d.Zlib(dst, src); !errors.Is(err, errLong) {
+		return err
+	}
+	return d.clippedGrain(dst, src)
+}
+
+// grainStream is the zlib stream of the grain that src begins with.
+func grainStream(src []byte) ([]byte, error) {
 	if len(src) < grainHeader {
-		return fmt.Errorf("%w: a grain of %d bytes has no room for its marker", ErrCorrupt, len(src))
+		return nil, fmt.Errorf("%w: a grain of %d bytes has no room for its marker", ErrCorrupt, len(src))
 	}
 	size := int64(binary.LittleEndian.Uint32(src[8:]))
 	src = src[grainHeader:]
 	if size > int64(len(src)) {
-		return fmt.Errorf("%w: the grain marker says %d coded bytes, there are %d", ErrCorrupt, size, len(src))
+		return nil, fmt.Errorf("%w: the grain marker says %d coded bytes, there are %d", ErrCorrupt, size, len(src))
 	}
-	src = src[:size]
-	err := d.Zlib(dst, src)
-	if !errors.Is(err, errLong) {
-		return err
-	}
-	return d.clippedGrain(dst, src)
+	return src[:size], nil
 }
 
 // clippedGrain decodes a zlib stream that is longer than dst. It is the last

@@ -28,6 +28,7 @@ var codecs = []struct {
 	{"zlib", zlibbed, (*Decoder).zlib},
 	{"zstd", zstdded, (*Decoder).zstd},
 	{"vmdk-grain", grain, (*Decoder).VMDKGrain},
+	{"vmdk-last-grain", grain, (*Decoder).VMDKLastGrain},
 }
 
 func (d *Decoder) deflate(dst, src []byte) error { return d.Deflate(dst, src) }
@@ -111,7 +112,7 @@ func TestWrongSizesAreCorruptAndNothingIsWrittenPastTheBuffer(t *testing.T) {
 		for _, size := range []int{1, 100, 32 << 10, 64<<10 - 1, 64<<10 + 1, 128 << 10} {
 			guarded := bytes.Repeat([]byte{0xA5}, size+4096)
 			err := c.dec(&d, guarded[:size:size], coded)
-			if c.name == "vmdk-grain" && size < len(plain) { // the last grain, clipped
+			if c.name == "vmdk-last-grain" && size < len(plain) { // clipped
 				if err != nil || !bytes.Equal(guarded[:size], plain[:size]) {
 					t.Errorf("a grain of %d bytes for the last %d of the disk: %v", len(plain), size, err)
 				}
@@ -139,13 +140,13 @@ func TestWrongSizesAreCorruptAndNothingIsWrittenPastTheBuffer(t *testing.T) {
 
 func TestZlibChecksumIsChecked(t *testing.T) {
 	plain := text(5, 4096)
-	for name, code := range map[string]func([]byte) []byte{"zlib": zlibbed, "vmdk-grain": grain} {
+	for name, code := range map[string]func([]byte) []byte{"zlib": zlibbed, "vmdk-last-grain": grain} {
 		coded := code(plain)
 		coded[len(coded)-1] ^= 1
 		var d Decoder
 		dec := d.Zlib
-		if name == "vmdk-grain" {
-			dec = d.VMDKGrain
+		if name == "vmdk-last-grain" {
+			dec = d.VMDKLastGrain
 		}
 		for _, size := range []int{4096, 512} { // whole, clipped
 			if err := dec(make([]byte, size), coded); !errors.Is(err, ErrCorrupt) {

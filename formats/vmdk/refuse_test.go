@@ -240,6 +240,11 @@ func TestRefusesHostileStreams(t *testing.T) {
 			copy(f[b.firstGrain*sector+12:], "this is not compressed")
 			return f
 		},
+		"grain that decodes to more than one": func(f []byte, b *builder) []byte {
+			long := (&builder{level: 9}).appendGrain(nil, 0, make([]byte, 8*sector+1))
+			copy(f[b.firstGrain*sector:], long)
+			return f
+		},
 		"grain in the footer's last byte": func(f []byte, b *builder) []byte {
 			le.PutUint32(f[b.tables[0]*sector:], uint32(len(f)/sector))
 			return f

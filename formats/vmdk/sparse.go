@@ -79,6 +79,9 @@ func (s *sparse) grain(table []byte, off, end int64) (formats.Extent, error) {
 	}
 	if s.h.has(flagCompressed) {
 		x.Kind, x.Codec = formats.Compressed, formats.VMDKGrain
+		if visible < size {
+			x.Codec = formats.VMDKLastGrain
+		}
 		x.Pos, x.Skip, x.Full = at*sector, skip, visible
 		x.N = min(codedBound(size), s.fileSize-x.Pos)
 		if next := following(table, i); next > at {
