@@ -95,11 +95,8 @@ func (e *contentError) Unwrap() error { return e.err }
 // content makes err a *contentError if it is one of the verdicts on content, and an
 // ErrStore if not.
 func content(err error) error {
-	for _, k := range []error{formats.ErrFormat, formats.ErrCorrupt, formats.ErrUnsupported,
-		formats.ErrReference, formats.ErrEncrypted, formats.ErrLimit, container.ErrNoDisk, container.ErrDigest} {
-		if errors.Is(err, k) {
-			return &contentError{err}
-		}
+	if formats.IsRefusal(err) || errors.Is(err, formats.ErrFormat) || errors.Is(err, container.ErrNoDisk) || errors.Is(err, container.ErrDigest) {
+		return &contentError{err}
 	}
 	return fmt.Errorf("%w: %w", ErrStore, err)
 }

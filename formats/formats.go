@@ -33,6 +33,17 @@ var (
 	ErrClosed      = errors.New("the disk is closed")
 )
 
+// IsRefusal reports whether err is a verdict on an image, which Info.Refused can
+// hold, and not a failure to read it.
+func IsRefusal(err error) bool {
+	for _, verdict := range []error{ErrReference, ErrEncrypted, ErrUnsupported, ErrCorrupt, ErrLimit} {
+		if errors.Is(err, verdict) {
+			return true
+		}
+	}
+	return false
+}
+
 // Source is where a driver and the engine read from: bytes of fixed size that
 // do not change while open. backends.Blob has this shape.
 type Source interface {

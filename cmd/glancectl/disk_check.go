@@ -69,11 +69,8 @@ func checkDigests(c *cli.Context, s streams, d *disk) (string, error) {
 		return "", c.Context.Err()
 	case err == nil:
 		return digestsOK, nil
-	}
-	for _, refusal := range []error{container.ErrDigest, formats.ErrFormat, formats.ErrCorrupt, formats.ErrUnsupported, formats.ErrLimit} {
-		if errors.Is(err, refusal) {
-			return err.Error(), nil
-		}
+	case formats.IsRefusal(err), errors.Is(err, formats.ErrFormat), errors.Is(err, container.ErrDigest):
+		return err.Error(), nil
 	}
 	return "", fmt.Errorf("%s: %w", d.path, err)
 }

@@ -114,12 +114,9 @@ func read(ctx context.Context, srcs []formats.Source) (*image, error) {
 			err, h.extOff = nil, 0 // its last writer did not know of extensions, and wrote over this one
 		}
 	}
-	switch {
-	case err == nil:
-	case errors.Is(err, formats.ErrCorrupt), errors.Is(err, formats.ErrUnsupported), errors.Is(err, formats.ErrLimit):
-		img.info.Refused = err
-	default:
+	if err != nil && !formats.IsRefusal(err) {
 		return nil, err
 	}
+	img.info.Refused = err
 	return img, nil
 }

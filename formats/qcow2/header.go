@@ -3,7 +3,6 @@ package qcow2
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"math/bits"
@@ -122,14 +121,10 @@ func readHeader(ctx context.Context, src formats.Source) (*header, error) {
 	h.crypt = binary.BigEndian.Uint32(b[32:])
 
 	err := h.read(ctx, b, src)
-	for _, verdict := range []error{formats.ErrCorrupt, formats.ErrUnsupported, formats.ErrEncrypted, formats.ErrLimit} {
-		if errors.Is(err, verdict) {
-			h.refused, err = err, nil
-		}
-	}
-	if err != nil {
+	if err != nil && !formats.IsRefusal(err) {
 		return nil, err
 	}
+	h.refused = err
 	return h, nil
 }
 

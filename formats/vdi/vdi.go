@@ -100,13 +100,10 @@ func read(ctx context.Context, srcs []formats.Source) (*image, error) {
 	}
 	img := &image{info: formats.Info{Format: "vdi"}, h: parseHeader(head)}
 	err := img.take(src.Size())
-	switch {
-	case err == nil:
-	case errors.Is(err, formats.ErrCorrupt):
+	if errors.Is(err, formats.ErrCorrupt) {
 		return nil, err
-	default:
-		img.info.Refused = err
 	}
+	img.info.Refused = err
 	return img, nil
 }
 

@@ -15,7 +15,6 @@ package vhd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -99,13 +98,11 @@ func read(ctx context.Context, srcs []formats.Source) (*image, error) {
 	if err = img.check(ctx, srcs[0]); err == nil {
 		return img, nil
 	}
-	for _, refusal := range []error{formats.ErrReference, formats.ErrUnsupported, formats.ErrLimit, formats.ErrCorrupt} {
-		if errors.Is(err, refusal) {
-			img.info.Refused = err
-			return img, nil
-		}
+	if !formats.IsRefusal(err) {
+		return nil, err
 	}
-	return nil, err
+	img.info.Refused = err
+	return img, nil
 }
 
 // check is why the image is refused, if it is.

@@ -92,13 +92,11 @@ func read(ctx context.Context, srcs []formats.Source) (*image, error) {
 	if errors.Is(err, formats.ErrCorrupt) && img.info.VirtualSize == 0 {
 		return nil, err // nothing is known of the disk
 	}
-	for _, refusal := range []error{formats.ErrReference, formats.ErrUnsupported, formats.ErrLimit, formats.ErrCorrupt} {
-		if errors.Is(err, refusal) {
-			img.info.Refused = err
-			return img, nil
-		}
+	if !formats.IsRefusal(err) {
+		return nil, err
 	}
-	return nil, err
+	img.info.Refused = err
+	return img, nil
 }
 
 func (img *image) read(ctx context.Context, src formats.Source) error {
