@@ -134,7 +134,7 @@ func (c *Catalog) measure(ctx context.Context, img Image, l Location) (verdict, 
 	defer cancel()
 	var allocated int64
 	err = disk.Extents(walk, 0, disk.Size(), func(x formats.Extent) bool {
-		if x.Kind == formats.Data || x.Kind == formats.Compressed {
+		if x.Kind.Stored() {
 			allocated += x.Len
 		}
 		return true

@@ -148,7 +148,7 @@ func (r *request) fetchAhead(ctx context.Context, d *Disk, from, to int64, advis
 		for i := range r.pieces {
 			x := &r.pieces[i]
 			switch {
-			case x.Kind == Absent || x.Kind == Zero:
+			case !x.Kind.Stored():
 			case x.Kind == Data || x.Full > room:
 				x.s.prefetch(x.Pos, x.N, advise)
 			default:

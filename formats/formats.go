@@ -81,6 +81,10 @@ const (
 	Compressed             // lies at Pos in Src in N compressed bytes
 )
 
+// Stored reports whether bytes of a source make it up. What is not, reads as zeros
+// in the extents of a Disk, and in those of a Layout unless the parent has it.
+func (k Kind) Stored() bool { return k == Data || k == Compressed }
+
 func (k Kind) String() string {
 	switch k {
 	case Absent:

@@ -242,8 +242,7 @@ func (o *openFile) Lseek(ctx context.Context, off uint64, whence uint32) (uint64
 	defer p.release()
 	found := int64(-1)
 	err := o.h.Extents(p, int64(off), size-int64(off), func(x formats.Extent) bool {
-		hole := x.Kind == formats.Absent || x.Kind == formats.Zero
-		if hole == (whence == unix.SEEK_HOLE) {
+		if x.Kind.Stored() == (whence == unix.SEEK_DATA) {
 			found = x.Off
 			return false
 		}

@@ -35,7 +35,7 @@ func (t *transmission) blockStatus(r request, l *lease) {
 		}
 		at = x.End()
 		state := uint32(0)
-		if x.Kind == formats.Zero || x.Kind == formats.Absent {
+		if !x.Kind.Stored() {
 			state = stateHole | stateZero
 		}
 		if i := len(found) - 1; i >= 0 && found[i].state == state {

@@ -180,7 +180,7 @@ func (t *transmission) plan(off, n int64) ([]run, error) {
 		at = x.End()
 		kind := memory
 		switch {
-		case (x.Kind == formats.Zero || x.Kind == formats.Absent) && x.Len >= minHole:
+		case !x.Kind.Stored() && x.Len >= minHole:
 			kind = hole
 		case x.Kind == formats.Data && x.Len >= sendfileMin && t.direct:
 			kind = file

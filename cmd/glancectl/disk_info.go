@@ -57,7 +57,7 @@ func diskInfo(c *cli.Context, p *printer, d *disk) error {
 func allocatedBytes(ctx context.Context, g *formats.Disk) (int64, error) {
 	var n int64
 	err := g.Extents(ctx, 0, g.Size(), func(x formats.Extent) bool {
-		if x.Kind == formats.Data || x.Kind == formats.Compressed {
+		if x.Kind.Stored() {
 			n += x.Len
 		}
 		return ctx.Err() == nil

@@ -58,7 +58,7 @@ func diskMap(c *cli.Context, p *printer, d *disk) error {
 
 // extentRecord names a run's properties as `qemu-img map` does where it has the same ones.
 func extentRecord(x formats.Extent) record {
-	inFile := x.Kind == formats.Data || x.Kind == formats.Compressed
+	inFile := x.Kind.Stored()
 	r := record{
 		{name: "start", value: x.Off},
 		{name: "length", value: x.Len},

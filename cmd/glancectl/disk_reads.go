@@ -106,7 +106,7 @@ func dataRuns(ctx context.Context, g *formats.Disk, block int64) ([]blockRun, er
 	}
 	err := walkMap(ctx, g, func(batch []formats.Extent) error {
 		for _, x := range batch {
-			if x.Kind != formats.Data && x.Kind != formats.Compressed {
+			if !x.Kind.Stored() {
 				continue
 			}
 			from, to := x.Off/block, min((x.End()+block-1)/block, blocks)

@@ -76,7 +76,7 @@ func walkData(ctx context.Context, d *formats.Disk, size int64, each func(piece)
 	}
 	err := walkMap(ctx, d, func(batch []formats.Extent) error {
 		for _, x := range batch {
-			if x.Kind != formats.Data && x.Kind != formats.Compressed {
+			if !x.Kind.Stored() {
 				continue
 			}
 			for x.Len > 0 {

@@ -228,7 +228,7 @@ func sameDisk(t *testing.T, disk *formats.Disk, rawPath string) {
 	// What either side stores is compared.
 	var bad error
 	err := disk.Extents(t.Context(), 0, disk.Size(), func(x formats.Extent) bool {
-		if x.Kind >= formats.Data {
+		if x.Kind.Stored() {
 			bad = compare(x.Off, x.Len)
 		}
 		return bad == nil

@@ -107,7 +107,7 @@ func storedGrains(ctx context.Context, d Disk, yield func(first, n int64) error)
 		some := false
 		err := d.Extents(ctx, base, end-base, func(x formats.Extent) bool {
 			at = x.End()
-			for i := (x.Off - base) / grainSize; !isHole(x) && i < ceil(x.End()-base, grainSize); i++ {
+			for i := (x.Off - base) / grainSize; x.Kind.Stored() && i < ceil(x.End()-base, grainSize); i++ {
 				stored[i], some = true, true
 			}
 			return true

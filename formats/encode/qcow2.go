@@ -95,7 +95,7 @@ func (q *qcow2) walk(ctx context.Context) error {
 	var bad error
 	err := q.disk.Extents(ctx, 0, size, func(x formats.Extent) bool {
 		at = x.End()
-		if isHole(x) {
+		if !x.Kind.Stored() {
 			return true
 		}
 		from, to := x.Off/q.cluster, ceil(x.End(), q.cluster)

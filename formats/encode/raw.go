@@ -28,13 +28,13 @@ func (r raw) Extents(ctx context.Context, off, n int64, yield func(off, n int64,
 	var length int64 // of the run that begins at off and is not yet yielded
 	var hole, stopped bool
 	err := r.disk.Extents(ctx, off, n, func(x formats.Extent) bool {
-		if length > 0 && hole != isHole(x) {
+		if length > 0 && hole == x.Kind.Stored() {
 			if stopped = !yield(off, length, hole); stopped {
 				return false
 			}
 			off, length = off+length, 0
 		}
-		hole = isHole(x)
+		hole = !x.Kind.Stored()
 		length += x.Len
 		return true
 	})
@@ -42,9 +42,4 @@ func (r raw) Extents(ctx context.Context, off, n int64, yield func(off, n int64,
 		yield(off, length, hole)
 	}
 	return err
-}
-
-// isHole reports whether the map alone says that x reads as zeros.
-func isHole(x formats.Extent) bool {
-	return x.Kind == formats.Absent || x.Kind == formats.Zero
 }

@@ -98,7 +98,7 @@ func diskExtents(ctx context.Context, disk *formats.Disk) ([]formats.Extent, err
 func compareContent(ctx context.Context, disk *formats.Disk, truth *File, extents []formats.Extent) error {
 	got, want := make([]byte, compareChunk), make([]byte, compareChunk)
 	for _, x := range extents {
-		stored := x.Kind >= formats.Data
+		stored := x.Kind.Stored()
 		var bad error
 		compare := func(off, n int64, hole bool) bool {
 			if hole && !stored {
@@ -167,7 +167,7 @@ func compareMap(extents []formats.Extent, mapJSON string) error {
 			if x.Off >= run.Start+run.Length {
 				break
 			}
-			if x.Kind >= formats.Data {
+			if x.Kind.Stored() {
 				return fmt.Errorf("extent %+v; qemu-img map says that %d bytes at %d are zeros", x, run.Length, run.Start)
 			}
 		}

@@ -112,7 +112,7 @@ func clip(all []formats.Extent, off, n int64) []formats.Extent {
 func merge(all []formats.Extent) []formats.Extent {
 	var out []formats.Extent
 	for _, x := range all {
-		if x.Kind == formats.Absent || x.Kind == formats.Zero {
+		if !x.Kind.Stored() {
 			x = formats.Extent{Off: x.Off, Len: x.Len, Kind: x.Kind}
 		}
 		if len(out) > 0 {

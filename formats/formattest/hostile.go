@@ -126,7 +126,7 @@ func readSome(t *testing.T, d formats.Driver, image []byte) error {
 	defer disk.Close()
 	offsets := []int64{0, disk.Size() / 2, disk.Size() - hostileTouched}
 	_ = disk.Extents(ctx, 0, disk.Size(), func(x formats.Extent) bool {
-		if x.Kind >= formats.Data {
+		if x.Kind.Stored() {
 			offsets = append(offsets, x.Off)
 		}
 		return len(offsets) < 12

@@ -82,7 +82,7 @@ func (i *Image) Extent(start, length int64) (image.Extent, error) {
 			Start:      x.Off,
 			Length:     x.Len,
 			Allocated:  x.Kind != formats.Absent,
-			Zero:       x.Kind == formats.Absent || x.Kind == formats.Zero,
+			Zero:       !x.Kind.Stored(),
 			Compressed: x.Kind == formats.Compressed,
 		}
 		if run.Length == 0 {

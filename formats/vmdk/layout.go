@@ -81,7 +81,7 @@ func (p *piece) mapRange(ctx context.Context, run *formats.Run, off, end int64) 
 // and in source src where it has bytes.
 func moved(x formats.Extent, by int64, src int) formats.Extent {
 	x.Off += by
-	if x.Kind == formats.Data || x.Kind == formats.Compressed {
+	if x.Kind.Stored() {
 		x.Src = src
 	}
 	return x
