@@ -15,15 +15,21 @@ import (
 // qemuImg runs qemu-img, and is its output.
 func qemuImg(t *testing.T, args ...string) string {
 	t.Helper()
-	if _, err := exec.LookPath("qemu-img"); err != nil {
+	return qemu(t, "qemu-img", args...)
+}
+
+// qemu runs a program of qemu-utils.
+func qemu(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
 		if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-			t.Fatal("qemu-img is missing: install qemu-utils")
+			t.Fatalf("%s is missing: install qemu-utils", program)
 		}
-		t.Skip("qemu-img is missing: install qemu-utils")
+		t.Skipf("%s is missing: install qemu-utils", program)
 	}
-	out, err := exec.Command("qemu-img", args...).CombinedOutput()
+	out, err := exec.Command(program, args...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("qemu-img %s: %v\n%s", strings.Join(args, " "), err, out)
+		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }
@@ -99,6 +105,27 @@ func TestADiskIsDownloadedInAnotherFormat(t *testing.T) {
 	if a := w.do("GET", "/v2/images/"+id+"/file?disk_format=raw", nil, "Range", "bytes=0-1", "If-Range", stored); a.StatusCode == 206 {
 		t.Error("the tag of the stored bytes is good for those of the disk")
 	}
+}
+
+func TestASnapshotIsDownloadedAsItWas(t *testing.T) {
+	w := newWorld(t, options{})
+	image := filepath.Join(t.TempDir(), "qcow2")
+	qemuImg(t, "create", "-q", "-f", "qcow2", image, "2M")
+	qemu(t, "qemu-io", "-c", "write -P 1 0 1M", image)
+	qemuImg(t, "snapshot", "-c", "before", image)
+	qemu(t, "qemu-io", "-c", "write -P 2 512k 1M", image)
+	data, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := w.create(map[string]any{"disk_format": "qcow2"})
+	w.upload(id, data)
+	want := append(bytes.Repeat([]byte{1}, 1<<20), make([]byte, 1<<20)...)
+	url := "/v2/images/" + id + "/file?snapshot=before"
+	if a := w.do("GET", url+"&disk_format=raw", nil); a.StatusCode != 200 || !bytes.Equal(a.body, want) {
+		t.Errorf("%d, and other bytes than the disk had", a.StatusCode)
+	}
+	w.refused(w.do("GET", url, nil), 400, "disk_format", "raw, qcow2, vmdk")
 }
 
 func TestADiskThatCannotBeDownloadedInAFormatSaysWhy(t *testing.T) {
