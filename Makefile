@@ -24,7 +24,8 @@ run: deps build ## start the daemon in the foreground, everything below ./var
 
 test: test-deps build ## every test, with the race detector
 	GLANCED_MUST_RUN=1 $(GO) test -race -timeout 20m ./...
-	GLANCED_MUST_RUN=1 $(GO) test -tags purego ./formats ./formats/codec
+	GLANCED_MUST_RUN=1 $(GO) test -tags purego ./formats ./formats/codec ./formats/encode
+	GLANCED_MUST_RUN=1 $(GO) test -tags purego -run Liblzma ./formats/container/compressed
 
 test-full: test lint fuzz demo ## all that takes long too: hundreds of kills, long fuzzing, a whole Debian disk
 	GLANCED_MUST_RUN=1 GLANCED_KILL_ROUNDS=300 $(GO) test -count=1 -timeout 30m -run Killed ./cmd/glanced
