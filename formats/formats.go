@@ -201,7 +201,7 @@ type Info struct {
 	Encrypted   bool   `json:"encrypted,omitempty"`
 	Refs        []Ref  `json:"references,omitempty"` // found, never opened
 	// Identity names the content, for images made on this one: a vmdk's CID, a
-	// vhd's unique id, a vhdx's data write GUID. "" = the format has none.
+	// vhd's unique id, a vhdx's data write GUID, a vdi's UUID. "" = the format has none.
 	Identity  string     `json:"identity,omitempty"`
 	Snapshots []Snapshot `json:"snapshots,omitempty"` // disks inside, for Options.Snapshot
 	Bitmaps   []string   `json:"bitmaps,omitempty"`   // names of dirty bitmaps; what they say is not read

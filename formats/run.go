@@ -4,7 +4,7 @@ import "fmt"
 
 // Run collects the extents of one call of Layout.Map, for drivers: it clips them
 // to the range that was asked for, and joins those that continue each other. A
-// driver adds whole blocks, in order and without gaps, until Done, and flushes.
+// driver adds whole blocks, in order and without gaps, until Stopped, and flushes.
 type Run struct {
 	from, to int64 // guest range asked for
 	yield    func(Extent) bool

@@ -23,7 +23,7 @@ func diskBenchCommand(s streams) *cli.Command {
 		Flags: append(diskFlags(
 			&cli.IntFlag{Name: "random", Usage: "read `N` blocks here and there"},
 			&cli.StringFlag{Name: "block", Value: "4096", Usage: "with --random: blocks of `BYTES`"},
-			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "with --random: what decides the blocks"},
+			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "with --random: `SEED` decides which blocks"},
 			&cli.BoolFlag{Name: "warm", Usage: "do it all once before the clock starts"},
 			&cli.StringFlag{Name: "cache", Value: "64MiB", Usage: "keep at most `BYTES` of decoded clusters, as 0, 64MiB, 2GiB"},
 			&cli.IntFlag{Name: "workers", Usage: "read and decode on `N` cores (unset = all)"},

@@ -22,6 +22,7 @@
 package parallels
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,11 +43,7 @@ const (
 )
 
 func probe(head []byte) bool {
-	if len(head) < len(magicV1) {
-		return false
-	}
-	m := string(head[:len(magicV1)])
-	return m == magicV1 || m == magicV2
+	return bytes.HasPrefix(head, []byte(magicV1)) || bytes.HasPrefix(head, []byte(magicV2))
 }
 
 func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {

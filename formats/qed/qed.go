@@ -5,6 +5,7 @@
 package qed
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -28,7 +29,7 @@ const (
 	maxName     = 1023
 )
 
-func probe(head []byte) bool { return len(head) >= len(magic) && string(head[:len(magic)]) == magic }
+func probe(head []byte) bool { return bytes.HasPrefix(head, []byte(magic)) }
 
 func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
 	if len(srcs) != 1 {

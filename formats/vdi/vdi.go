@@ -20,7 +20,6 @@
 package vdi
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -148,8 +147,6 @@ type uuid [16]byte
 
 // String is the text that VirtualBox shows.
 func (u uuid) String() string {
-	var b bytes.Buffer
 	le := binary.LittleEndian
-	fmt.Fprintf(&b, "%08x-%04x-%04x-%x-%x", le.Uint32(u[0:]), le.Uint16(u[4:]), le.Uint16(u[6:]), u[8:10], u[10:])
-	return b.String()
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(u[0:]), le.Uint16(u[4:]), le.Uint16(u[6:]), u[8:10], u[10:])
 }

@@ -1,6 +1,7 @@
 package vhd
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -54,7 +55,7 @@ type footer struct {
 // there is none.
 func footerAt(tail []byte) int {
 	for _, n := range []int{footerBytes, oldFooterBytes} {
-		if at := len(tail) - n; at >= 0 && hasPrefix(tail[at:], footerCookie) {
+		if at := len(tail) - n; at >= 0 && bytes.HasPrefix(tail[at:], []byte(footerCookie)) {
 			return at
 		}
 	}
@@ -77,7 +78,7 @@ func readFooter(ctx context.Context, src formats.Source) (footer, int64, error) 
 	if err := src.ReadAt(ctx, tail, src.Size()-int64(len(tail))); err != nil {
 		return footer{}, 0, fmt.Errorf("read the vhd's last %d bytes: %w", len(tail), err)
 	}
-	hasCopy, at := hasPrefix(head, footerCookie), footerAt(tail)
+	hasCopy, at := bytes.HasPrefix(head, []byte(footerCookie)), footerAt(tail)
 	switch {
 	case !hasCopy && at < 0:
 		return footer{}, 0, fmt.Errorf("%w: no vhd footer at the end, and no copy of one at the beginning", formats.ErrFormat)

@@ -1,6 +1,7 @@
 package vhd
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -49,7 +50,7 @@ func readHeader(ctx context.Context, src formats.Source, off uint64, end int64) 
 	if err := src.ReadAt(ctx, b, int64(off)); err != nil {
 		return header{}, fmt.Errorf("read the vhd's dynamic disk header: %w", err)
 	}
-	if !hasPrefix(b, headerCookie) {
+	if !bytes.HasPrefix(b, []byte(headerCookie)) {
 		return header{}, fmt.Errorf("%w: no dynamic disk header at %d of the vhd", formats.ErrCorrupt, off)
 	}
 	be := binary.BigEndian

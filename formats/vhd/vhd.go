@@ -14,6 +14,7 @@
 package vhd
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -32,14 +33,10 @@ func Driver() formats.Driver {
 const sector = 512 // bytes
 
 // probe sees dynamic and differencing disks.
-func probe(head []byte) bool { return hasPrefix(head, footerCookie) }
+func probe(head []byte) bool { return bytes.HasPrefix(head, []byte(footerCookie)) }
 
 // probeTail sees fixed disks, which begin with what the guest wrote there.
 func probeTail(tail []byte) bool { return footerAt(tail) >= 0 }
-
-func hasPrefix(b []byte, prefix string) bool {
-	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
-}
 
 func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
 	img, err := read(ctx, srcs)

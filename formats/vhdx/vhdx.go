@@ -13,6 +13,7 @@
 package vhdx
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,9 +33,7 @@ const (
 	mib = 1 << 20
 )
 
-func probe(head []byte) bool {
-	return len(head) >= len(fileSignature) && string(head[:len(fileSignature)]) == fileSignature
-}
+func probe(head []byte) bool { return bytes.HasPrefix(head, []byte(fileSignature)) }
 
 func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
 	img, err := read(ctx, srcs)

@@ -1,6 +1,7 @@
 package vmdk
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -157,7 +158,7 @@ func (h *header) readFooter(ctx context.Context, src formats.Source) error {
 	if err := src.ReadAt(ctx, b, end-3*sector); err != nil {
 		return fmt.Errorf("read the vmdk footer: %w", err)
 	}
-	if !isMarker(b[:sector], markerFoot) || !hasPrefix(b[sector:], hostedMagic) || !isMarker(b[2*sector:], markerEnd) {
+	if !isMarker(b[:sector], markerFoot) || !bytes.HasPrefix(b[sector:], []byte(hostedMagic)) || !isMarker(b[2*sector:], markerEnd) {
 		return fmt.Errorf("%w: the vmdk does not end in a footer; it is cut off, or has bytes added", formats.ErrCorrupt)
 	}
 	foot, err := parseHeader(b[sector : 2*sector])

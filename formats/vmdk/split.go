@@ -1,6 +1,7 @@
 package vmdk
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -195,9 +196,9 @@ func readPiece(ctx context.Context, src formats.Source, sectors int64) (*sparse,
 		return nil, fmt.Errorf("read the vmdk header: %w", err)
 	}
 	switch {
-	case hasPrefix(head, cowdMagic), hasPrefix(head, seSparseMagic):
+	case bytes.HasPrefix(head, []byte(cowdMagic)), bytes.HasPrefix(head, []byte(seSparseMagic)):
 		return nil, fmt.Errorf("%w: a sparse extent as ESX writes them (COWD, SESparse)", formats.ErrUnsupported)
-	case !hasPrefix(head, hostedMagic):
+	case !bytes.HasPrefix(head, []byte(hostedMagic)):
 		return nil, fmt.Errorf("%w: not a hosted sparse extent", formats.ErrCorrupt)
 	}
 	h, err := readHeader(head)

@@ -18,6 +18,7 @@
 package vmdk
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -46,11 +47,7 @@ const (
 )
 
 func probe(head []byte) bool {
-	return hasPrefix(head, hostedMagic) || hasPrefix(head, cowdMagic) || hasPrefix(head, seSparseMagic) || isDescriptor(head)
-}
-
-func hasPrefix(b []byte, prefix string) bool {
-	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
+	return bytes.HasPrefix(head, []byte(hostedMagic)) || bytes.HasPrefix(head, []byte(cowdMagic)) || bytes.HasPrefix(head, []byte(seSparseMagic)) || isDescriptor(head)
 }
 
 func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
@@ -119,11 +116,11 @@ func read(ctx context.Context, srcs []formats.Source) (*image, error) {
 	}
 	img := &image{info: formats.Info{Format: "vmdk"}}
 	switch {
-	case hasPrefix(head, hostedMagic):
+	case bytes.HasPrefix(head, []byte(hostedMagic)):
 		err = img.readSparse(ctx, src, head)
-	case hasPrefix(head, cowdMagic):
+	case bytes.HasPrefix(head, []byte(cowdMagic)):
 		err = img.refuseOther(head, "COWD", 12, 4)
-	case hasPrefix(head, seSparseMagic):
+	case bytes.HasPrefix(head, []byte(seSparseMagic)):
 		err = img.refuseOther(head, "SESparse", 16, 8)
 	case isDescriptor(head):
 		err = img.readText(ctx, src)
