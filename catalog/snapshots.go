@@ -26,8 +26,9 @@ func addressed(found []formats.Snapshot) []records.Snapshot {
 	}
 	var named []records.Snapshot
 	for _, s := range found {
-		// Drivers find a snapshot by its id: an id that others bear finds another.
-		if used[s.ID] > 1 || len(named) == maxSnapshots {
+		// Drivers find a snapshot by its id: an id that others bear finds another, and
+		// none at all the active disk.
+		if s.ID == "" || used[s.ID] > 1 || len(named) == maxSnapshots {
 			continue
 		}
 		for _, name := range []string{s.Name, s.ID} {
