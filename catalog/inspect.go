@@ -93,8 +93,12 @@ func (e *contentError) Error() string { return e.err.Error() }
 func (e *contentError) Unwrap() error { return e.err }
 
 // content makes err a *contentError if it is one of the verdicts on content, and an
-// ErrStore if not.
+// ErrStore if not, or if it is one on an image below, which was fine when it was
+// taken in.
 func content(err error) error {
+	if errors.Is(err, ErrStore) {
+		return err
+	}
 	if formats.IsRefusal(err) || errors.Is(err, formats.ErrFormat) || errors.Is(err, container.ErrNoDisk) || errors.Is(err, container.ErrDigest) {
 		return &contentError{err}
 	}

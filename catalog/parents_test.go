@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -202,6 +203,31 @@ func TestAParentThatMayNotBeUsedIsRefused(t *testing.T) {
 	}
 	if strip(hidden, private) != strip(absent, missing) {
 		t.Errorf("what may not be seen (%v) can be told from what is not there (%v)", hidden, absent)
+	}
+}
+
+// A child is not to blame for what became of the bytes below it.
+func TestAParentThatNoLongerOpensMakesNoChildUnsafe(t *testing.T) {
+	w, o := newWorld(t, nil), newOverlays(t)
+	o.base("base", noise(1, 1<<20))
+	parent := w.active(t, "qcow2", "bare", o.read("base"))
+	o.over("child", "base", "qcow2", parent.ID, 0, 7)
+	err := filepath.WalkDir(w.dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || !strings.Contains(path, parent.ID) || e.IsDir() {
+			return err
+		}
+		if err := os.Chmod(path, 0o600); err != nil {
+			return err
+		}
+		return os.WriteFile(path, make([]byte, 1<<20), 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := w.child(t, o.read("child"), nil)
+	wantErr(t, err, catalog.ErrStore)
+	if errors.Is(err, catalog.ErrUnsafe) || errors.Is(err, catalog.ErrFormat) || img.Status != catalog.Queued {
+		t.Errorf("%v; the child is %s", err, img.Status)
 	}
 }
 
