@@ -1,12 +1,14 @@
 package ctl
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"glanced/catalog"
+	"glanced/formats"
 	"glanced/formats/encode"
 )
 
@@ -56,7 +58,7 @@ func (s *Server) sendAs(w http.ResponseWriter, r *http.Request, h *catalog.Handl
 	}
 	img, err := encode.QCOW2(r.Context(), h)
 	if err != nil {
-		return err
+		return beyond(err)
 	}
 	return s.send(w, r, img, tag)
 }
@@ -66,6 +68,15 @@ func (s *Server) sendVMDK(w http.ResponseWriter, r *http.Request, h *catalog.Han
 	err := encode.VMDK(r.Context(), h, out)
 	if err != nil && out.begun {
 		s.breakOff(w.Header(), r, err)
+	}
+	return beyond(err)
+}
+
+// beyond is err, or where a disk is more, or less, than a format can hold, what
+// the client is told of it.
+func beyond(err error) error {
+	if errors.Is(err, formats.ErrLimit) {
+		return fail(http.StatusConflict, "%s", err)
 	}
 	return err
 }
