@@ -41,7 +41,7 @@ func TestHostileImagesAreNotServed(t *testing.T) {
 			default:
 				h.storedOnly()
 			}
-			if img.Container == "bare" && img.Size <= 8<<20 {
+			if img.Container == "bare" && img.Size <= 1<<20 {
 				h.raw()
 			}
 			if spent, most := allocatedBytes()-before, hostileHeap+16*uint64(img.Size); spent > most {
