@@ -35,7 +35,9 @@ func (j *job) decode(ctx context.Context, f *fetch) error {
 	coded := e.buffers.get(j.n)
 	defer coded.release()
 	if err := j.s.ReadAt(f.ctx, coded.bytes, j.pos); err != nil {
-		j.fail(err)
+		// Whatever a source makes of being stopped, it is no failure to whoever
+		// joined since.
+		j.fail(cmp.Or(f.ctx.Err(), err))
 		return err
 	}
 	d, err := e.decoder(f.ctx) // whoever has one is decoding, and soon done

@@ -238,42 +238,6 @@ func TestWaitersOfAStoppedFlightTryAgain(t *testing.T) {
 	}
 }
 
-// A remote source that hangs holds the working memory; who waits for some of it
-// is not held up past its own context, wherever its bytes lie.
-func TestAReaderWaitingForMemoryLeavesWhenItsContextEnds(t *testing.T) {
-	e := newTestEngine(t, EngineOptions{BufferBytes: 64 << 10})
-	l, host, _ := clustered(Zlib, 64<<10, 1)
-	g := newGated()
-	remote := openTable(t, e, l, &memSource{data: host, before: g.before})
-	l, host, want := clustered(Zlib, 64<<10, 2)
-	local := openTable(t, e, l, newFileSource(t, host))
-
-	answer := sync.OnceFunc(func() { close(g.open) })
-	defer answer()
-	hung := make(chan error, 1)
-	go func() { hung <- remote.ReadAt(context.Background(), make([]byte, 100), 0) }()
-	<-g.arrived
-	ctx, cancel := context.WithCancel(context.Background())
-	left, stayed := make(chan error, 1), make(chan error, 1)
-	go func() { left <- local.ReadAt(ctx, make([]byte, 4096), 0) }()
-	waitFor(t, func() bool { return waiting(e, local, 0) == 0 })
-	p := make([]byte, 4096)
-	go func() { stayed <- local.ReadAt(context.Background(), p, 8192) }()
-	waitFor(t, func() bool { return waiting(e, local, 0) == 1 })
-	cancel()
-	waitFor(t, func() bool { return len(left) == 1 })
-	if err := <-left; !errors.Is(err, context.Canceled) {
-		t.Errorf("who left: %v", err)
-	}
-	answer()
-	if err := <-stayed; err != nil || !bytes.Equal(p, want[8192:8192+4096]) {
-		t.Errorf("who joined it, and stayed: %v", err)
-	}
-	if err := <-hung; err != nil {
-		t.Errorf("the remote reader: %v", err)
-	}
-}
-
 func TestACorruptClusterFailsItsReadersOnly(t *testing.T) {
 	for _, codec := range []Codec{Deflate, Zlib, Zstd, VMDKGrain} {
 		l, host, want := clustered(codec, 64<<10, 8)
