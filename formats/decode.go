@@ -35,9 +35,14 @@ func (j *job) decode(ctx context.Context, f *fetch) error {
 	coded := e.buffers.get(j.n)
 	defer coded.release()
 	if err := j.s.ReadAt(f.ctx, coded.bytes, j.pos); err != nil {
-		// Whatever a source makes of being stopped, it is no failure to whoever
-		// joined since.
-		j.fail(cmp.Or(f.ctx.Err(), err))
+		// Whoever joined one of several clusters tries on its own: the fault may lie
+		// in the bytes of another. So does who joined since f was stopped, whatever
+		// the source makes of that.
+		told := err
+		if len(j.led) > 1 || f.ctx.Err() != nil {
+			told = context.Canceled
+		}
+		j.fail(told)
 		return err
 	}
 	d, err := e.decoder(f.ctx) // whoever has one is decoding, and soon done

@@ -79,3 +79,34 @@ func TestAReaderWaitingForMemoryLeavesWhenItsContextEnds(t *testing.T) {
 		t.Errorf("the remote reader: %v", err)
 	}
 }
+
+// Clusters that are fetched together fail together; who wants only one of them is
+// not to fail for the bytes of another.
+func TestAFaultInANeighbouringClusterFailsItsReaderOnly(t *testing.T) {
+	l, host, want := clustered(Zlib, 64<<10, 2)
+	fault := errors.New("bad sector")
+	var reads atomic.Int64
+	g := newGated()
+	src := &memSource{data: host, before: func(ctx context.Context, off int64) error {
+		if reads.Add(1) > 1 {
+			return nil
+		}
+		g.before(ctx, off)
+		return fault
+	}}
+	e := newTestEngine(t, EngineOptions{CacheBytes: 16 << 20})
+	d := openTable(t, e, l, src)
+	both, one := make(chan error, 1), make(chan error, 1)
+	go func() { both <- d.ReadAt(context.Background(), make([]byte, 128<<10), 0) }()
+	<-g.arrived
+	p := make([]byte, 4096)
+	go func() { one <- d.ReadAt(context.Background(), p, 8192) }()
+	waitFor(t, func() bool { return waiting(e, d, 0) == 1 })
+	close(g.open)
+	if err := <-both; !errors.Is(err, fault) {
+		t.Errorf("who reads both clusters: %v", err)
+	}
+	if err := <-one; err != nil || !bytes.Equal(p, want[8192:8192+4096]) {
+		t.Errorf("who reads the first: %v", err)
+	}
+}
