@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"glanced/catalog"
 	"glanced/formats/all"
 	"glanced/formats/container/spool"
@@ -237,6 +239,31 @@ func TestWhatAnotherUploadDecompressedToIsNotServed(t *testing.T) {
 	fresh := openWorld(t, t.TempDir(), func(cfg *catalog.Config) { cfg.Containers, cfg.Spool = w.cfg.Containers, w.cfg.Spool })
 	w = fresh
 	upload(noise(2, 7000))
+}
+
+// What is left of a killed run must not stay: it may be of a deleted image.
+func TestTheSpoolIsSweptAtTheStart(t *testing.T) {
+	dir := t.TempDir()
+	change := func(cfg *catalog.Config) { withContainers(t, cfg, dir) }
+	content := noise(3, 5000)
+	w := openWorld(t, dir, change)
+	img := w.active(t, "raw", "compressed", zipped(t, content))
+	gone := w.active(t, "raw", "compressed", zipped(t, content))
+	queued := w.queued(t, "raw", "compressed")
+	if err := w.Delete(t.Context(), gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	hash := "." + (*img.HashValue)[:32]
+	for _, key := range []string{gone.ID + hash, queued.ID + hash, uuid.NewString() + hash, img.ID + ".0123"} {
+		if err := os.WriteFile(filepath.Join(dir, "spool", key+".disk"), []byte("left"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w = openWorld(t, dir, change)
+	if n := spooled(t, dir); n != 1 {
+		t.Errorf("%d files are in the spool, of 1 image", n)
+	}
+	w.wantGuest(t, img.ID, content)
 }
 
 func TestABombIsStoredOnly(t *testing.T) {

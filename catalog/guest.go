@@ -16,6 +16,8 @@ type Spool interface {
 	For(key string) container.Spool
 	// Remove forgets what For(key) keeps; nothing there is no error.
 	Remove(key string) error
+	// Keys are those that something is kept for.
+	Keys() []string
 }
 
 // opened is an open disk, and the open disks below it, from its parent down.

@@ -2,7 +2,9 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 )
 
 // sweep cleans up after a run of this node that ended without doing so itself.
@@ -36,6 +38,28 @@ func (c *Catalog) sweep(ctx context.Context) error {
 			if err := c.sweepUpload(ctx, img, img.Status); err != nil {
 				return err
 			}
+		}
+	}
+	return c.sweepSpool(ctx)
+}
+
+// sweepSpool removes what no image decompresses to: of uploads that were cut off
+// after it was kept, and of images deleted since.
+func (c *Catalog) sweepSpool(ctx context.Context) error {
+	if c.spool == nil {
+		return nil
+	}
+	for _, key := range c.spool.Keys() {
+		id, _, _ := strings.Cut(key, ".")
+		img, err := c.Get(ctx, id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if err == nil && spoolKey(img) == key {
+			continue
+		}
+		if err := c.spool.Remove(key); err != nil {
+			c.log.Warn("what a container decompressed to is still in the spool", "key", key, "error", err)
 		}
 	}
 	return nil

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -215,6 +217,13 @@ func (d *Dir) Remove(key string) error {
 		return d.remove(f)
 	}
 	return nil
+}
+
+// Keys are those that there is a file for, in no order.
+func (d *Dir) Keys() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.files))
 }
 
 // remove forgets f. d.mu is held.
