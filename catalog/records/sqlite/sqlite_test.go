@@ -184,6 +184,41 @@ func TestAFailedMigrationLeavesTheVersionBefore(t *testing.T) {
 	}
 }
 
+// A plain disk image could be in container ova or compressed, and was served.
+func TestWhatTheFirstVersionTookForBareHasNoDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "catalog.db")
+	db, err := sql.Open("sqlite3", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	all, err := steps(migrations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := migrateTo(t.Context(), db, all[:1]); err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]string{}
+	for _, container := range []string{"ova", "compressed", "bare", "docker"} {
+		ids[container] = uuid.NewString()
+		_, err := db.Exec(`INSERT INTO images (id, status, container_format, visibility, owner, protected, hidden, min_disk, min_ram, virtual_size, disk_error, created_at, updated_at, node, reserved)
+			VALUES (?, 'active', ?, 'private', 'p', 0, 0, 0, 0, 1024, '', 1, 1, '', 0)`, ids[container], container)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := openStore(t, path, Options{})
+	defer s.Close()
+	for container, id := range ids {
+		img, err := s.Get(t.Context(), id)
+		opened := container == "ova" || container == "compressed"
+		if err != nil || (img.DiskError != "") != opened || (img.VirtualSize == nil) != opened {
+			t.Errorf("%s: %+v, %v", container, img, err)
+		}
+	}
+}
+
 func TestMigrationsAreNumberedWithoutGaps(t *testing.T) {
 	if _, err := steps(migrations); err != nil {
 		t.Error(err)
