@@ -2,14 +2,20 @@ package ctl_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"glanced/catalog"
 )
 
 // qemuImg runs qemu-img, and is its output.
@@ -122,10 +128,77 @@ func TestASnapshotIsDownloadedAsItWas(t *testing.T) {
 	w.upload(id, data)
 	want := append(bytes.Repeat([]byte{1}, 1<<20), make([]byte, 1<<20)...)
 	url := "/v2/images/" + id + "/file?snapshot=before"
-	if a := w.do("GET", url+"&disk_format=raw", nil); a.StatusCode != 200 || !bytes.Equal(a.body, want) {
+	a := w.do("GET", url+"&disk_format=raw", nil)
+	if a.StatusCode != 200 || !bytes.Equal(a.body, want) {
 		t.Errorf("%d, and other bytes than the disk had", a.StatusCode)
 	}
+	if tag := a.Header.Get("ETag"); tag != "" {
+		t.Errorf("it has the tag %s, as the disk may have", tag)
+	}
 	w.refused(w.do("GET", url, nil), 400, "disk_format", "raw, qcow2, vmdk")
+	if got := w.show(id)["os_glance_snapshots"]; got != `["before"]` {
+		t.Errorf("os_glance_snapshots is %v", got)
+	}
+}
+
+func TestAnImageSaysWhatItStandsOnAndHoldsIt(t *testing.T) {
+	w := newWorld(t, options{})
+	parent := w.create(nil)
+	w.upload(parent, make([]byte, 1<<20))
+	image := filepath.Join(t.TempDir(), "qcow2")
+	qemuImg(t, "create", "-q", "-u", "-f", "qcow2", "-b", parent, "-F", "raw", image, "1M")
+	data, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := w.create(map[string]any{"disk_format": "qcow2"})
+	w.upload(child, data)
+	if got := w.show(child)["os_glance_backing_image"]; got != parent {
+		t.Errorf("os_glance_backing_image is %v, want %s", got, parent)
+	}
+	w.refused(w.do("DELETE", "/v2/images/"+parent, nil), 409, "in use")
+	for _, id := range []string{child, parent} {
+		if a := w.do("DELETE", "/v2/images/"+id, nil); a.StatusCode != 204 {
+			t.Errorf("%d: %s", a.StatusCode, a.body)
+		}
+	}
+}
+
+// An answer without a length must not end well when it is not whole.
+func TestAVMDKThatIsBrokenOffShowsIt(t *testing.T) {
+	w := newWorld(t, options{})
+	id := w.create(nil)
+	w.upload(id, randomBytes(64<<20)) // more than the sockets' buffers
+	_, r := w.raw("GET /v2/images/" + id + "/file?disk_format=vmdk HTTP/1.1\r\nHost: x\r\nX-Auth-Token: demo-token\r\n\r\n")
+	res, err := http.ReadResponse(r, nil)
+	if err != nil || res.StatusCode != 200 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	if a := w.do("DELETE", "/v2/images/"+id, nil); a.StatusCode != 204 {
+		t.Fatalf("delete: %d", a.StatusCode)
+	}
+	if n, err := io.Copy(io.Discard, res.Body); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after %d bytes of a deleted image: %v", n, err)
+	}
+}
+
+func TestAClientThatTakesNoVMDKIsGivenUp(t *testing.T) {
+	w := newWorld(t, options{stall: 50 * time.Millisecond})
+	id := w.create(nil)
+	// Past the door, which would give up a busy machine's upload as well.
+	if err := w.catalog.Upload(t.Context(), id, bytes.NewReader(randomBytes(64<<20)), catalog.UploadOptions{Size: -1}); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := w.raw("GET /v2/images/" + id + "/file?disk_format=vmdk HTTP/1.1\r\nHost: x\r\nX-Auth-Token: demo-token\r\n\r\n")
+	for {
+		_, err := c.Write(make([]byte, 64<<10)) // fills the buffers, or finds the connection closed
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("the server still waits for a client that takes nothing")
+		}
+		if err != nil {
+			break
+		}
+	}
 }
 
 func TestADiskThatCannotBeDownloadedInAFormatSaysWhy(t *testing.T) {
