@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"glanced/catalog"
-	"glanced/formats"
 	"glanced/formats/encode"
 )
 
@@ -75,7 +74,7 @@ func (s *Server) sendVMDK(w http.ResponseWriter, r *http.Request, h *catalog.Han
 // beyond is err, or where a disk is more, or less, than a format can hold, what
 // the client is told of it.
 func beyond(err error) error {
-	if errors.Is(err, formats.ErrLimit) {
+	if errors.Is(err, encode.ErrLimit) {
 		return fail(http.StatusConflict, "%s", err)
 	}
 	return err

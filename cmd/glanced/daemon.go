@@ -24,7 +24,6 @@ import (
 	"glanced/ctl"
 	"glanced/formats"
 	formatsall "glanced/formats/all"
-	"glanced/formats/container"
 	"glanced/formats/container/spool"
 	"glanced/fs"
 	"glanced/nbd"
@@ -120,7 +119,7 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 	}
 	d.below = append(d.below, rec)
 	// Half of the budget, though one at least.
-	fills := max(1, int(d.cfg.Memory.Budget/2/container.FillMemory))
+	fills := max(1, int(d.cfg.Memory.Budget/2/spool.FillMemory))
 	decompressed, err := spool.New(d.cfg.Spool.Path, int64(d.cfg.Spool.Limit), fills)
 	if err != nil {
 		return fmt.Errorf("spool.path: %w", err)

@@ -10,6 +10,9 @@ import (
 	"glanced/formats"
 )
 
+// ErrLimit is formats.ErrLimit: a disk that is more, or less, than a format can hold.
+var ErrLimit = formats.ErrLimit
+
 // Disk is what is written out: a formats.Disk, or a catalog handle of one. Safe
 // for concurrent use.
 type Disk interface {

@@ -31,6 +31,9 @@ const (
 	partial = ".partial-" // begins the name of a file that is being filled
 )
 
+// FillMemory is container.FillMemory, for who decides how many fills run.
+const FillMemory = container.FillMemory
+
 var safeKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
 
 // errAbandoned ends a fill that nobody waits for any more.
@@ -61,7 +64,7 @@ type file struct {
 // New opens the folder dir, which is made if it is missing, and removes what
 // fills left there that were cut off by a crash. maxBytes bounds the allocated
 // bytes of all files; where there are more, those least recently used go now. At
-// most fills run at a time, others wait: each may need container.FillMemory.
+// most fills run at a time, others wait: each may need FillMemory.
 func New(dir string, maxBytes int64, fills int) (*Dir, error) {
 	if maxBytes <= 0 {
 		return nil, fmt.Errorf("spool %s: a limit of %d bytes leaves no room: set a positive one", dir, maxBytes)
