@@ -52,6 +52,9 @@ func TestDisksAreDecodedWhateverTheirFormat(t *testing.T) {
 			if st.Blocks*512 < 3*mib/2 || st.Blocks*512 > 3*mib || st.Size < int64(len(sparse())) {
 				t.Errorf("the disk has %d bytes, %d of them allocated", st.Size, st.Blocks*512)
 			}
+			if st := stat(t, folder+"/file"); st.Blocks != (int64(len(stored))+511)/512 {
+				t.Errorf("the stored bytes, %d, have %d blocks", len(stored), st.Blocks)
+			}
 			f, err := os.Open(folder + "/disk")
 			if err != nil {
 				t.Fatal(err)
