@@ -266,6 +266,32 @@ func TestTheSpoolIsSweptAtTheStart(t *testing.T) {
 	w.wantGuest(t, img.ID, content)
 }
 
+// That others fill the spool just now says nothing of the image.
+func TestASpoolThatIsFullNowFailsTheUpload(t *testing.T) {
+	dir := t.TempDir()
+	w := openWorld(t, dir, func(cfg *catalog.Config) {
+		s, err := spool.New(filepath.Join(dir, "spool"), 2<<20, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Containers, cfg.Spool = all.Containers(), s
+	})
+	first := w.active(t, "raw", "compressed", zipped(t, noise(1, 3<<19)))
+	h := w.open(t, first.ID, catalog.View{})
+	img := w.queued(t, "raw", "compressed")
+	second := zipped(t, noise(2, 3<<19))
+	err := w.Upload(t.Context(), img.ID, bytes.NewReader(second), catalog.UploadOptions{Size: -1})
+	wantErr(t, err, catalog.ErrStoreFull)
+	if got := w.get(t, img.ID); got.Status != catalog.Queued {
+		t.Errorf("it is %s", got.Status)
+	}
+	h.Close()
+	if err := w.Upload(t.Context(), img.ID, bytes.NewReader(second), catalog.UploadOptions{Size: -1}); err != nil {
+		t.Fatal(err)
+	}
+	w.wantGuest(t, img.ID, noise(2, 3<<19))
+}
+
 func TestABombIsStoredOnly(t *testing.T) {
 	dir := t.TempDir()
 	w := openWorld(t, dir, func(cfg *catalog.Config) { withContainers(t, cfg, dir); cfg.SizeCap = 70 << 20 })

@@ -102,6 +102,9 @@ func content(err error) error {
 	if formats.IsRefusal(err) || errors.Is(err, formats.ErrFormat) || errors.Is(err, container.ErrNoDisk) || errors.Is(err, container.ErrDigest) {
 		return &contentError{err}
 	}
+	if errors.Is(err, container.ErrFull) {
+		return fmt.Errorf("%w: %w", ErrStoreFull, err)
+	}
 	return fmt.Errorf("%w: %w", ErrStore, err)
 }
 

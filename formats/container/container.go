@@ -19,6 +19,7 @@ import (
 var (
 	ErrNoDisk = errors.New("the container holds no disk image")
 	ErrDigest = errors.New("a file in the container is not what its manifest says")
+	ErrFull   = errors.New("there is no room now for what the container decompresses to")
 )
 
 // Spool keeps what a stream decompresses to. It returns what fill wrote, as a

@@ -154,7 +154,7 @@ func subjects(t *testing.T) []subject {
 		"across clusters":          every(33<<20+100, 200_000, 100_000),
 	} {
 		path := filepath.Join(dir, name+".raw")
-		save(t, encode.Raw(d), path)
+		save(t, d, path)
 		all = append(all, subject{name, d, path})
 	}
 	return all

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"glanced/formats"
+	"glanced/formats/container"
 )
 
 // filling is a fill under way. waiting, over and bytes are Dir.mu's.
@@ -104,8 +105,11 @@ func (d *Dir) fill(under *filling, key string, fill func(context.Context, io.Wri
 func (d *Dir) grow(under *filling, n int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if under.bytes+n > d.max {
+		return fmt.Errorf("%w: the spool of decompressed images holds %d bytes, and this one has more; raise its limit, or upload the image decompressed", formats.ErrLimit, d.max)
+	}
 	if !d.evict(n) {
-		return fmt.Errorf("%w: the spool of decompressed images is full: of its %d bytes, %d are in use; raise its limit, or upload the image decompressed", formats.ErrLimit, d.max, d.used)
+		return fmt.Errorf("%w: of the %d bytes of the spool, %d are in use; raise its limit, or try again later", container.ErrFull, d.max, d.used)
 	}
 	d.used += n
 	under.bytes += n

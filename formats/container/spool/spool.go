@@ -123,7 +123,8 @@ func (d *Dir) add(f *file) {
 // and '-', at most 200, beginning with a letter or digit. A Spool of another key
 // fails. All who ask for a key at a time share one fill; it stops when all have
 // left. Beyond the folder's limit, files that are not open make room, and then a
-// fill fails with formats.ErrLimit.
+// fill fails with container.ErrFull; one that is larger than the whole folder may be
+// fails with formats.ErrLimit.
 func (d *Dir) For(key string) container.Spool {
 	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (formats.Source, error) {
 		if !safeKey.MatchString(key) {

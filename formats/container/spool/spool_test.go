@@ -395,7 +395,7 @@ func TestOpenFilesStayAndAFillWithoutRoomFails(t *testing.T) {
 	d := newDir(t, dir, 2*mib)
 	a := mustGet(t, d.For("a"), writes(data(mib), 65536))
 	mustGet(t, d.For("b"), writes(data(mib/2), 65536)).Close()
-	if _, err := d.For("c")(t.Context(), writes(data(3*mib/2), 65536)); !errors.Is(err, formats.ErrLimit) || !strings.Contains(err.Error(), "its limit") {
+	if _, err := d.For("c")(t.Context(), writes(data(3*mib/2), 65536)); !errors.Is(err, container.ErrFull) || !strings.Contains(err.Error(), "its limit") {
 		t.Errorf("got %v", err)
 	}
 	if !bytes.Equal(content(t, a), data(mib)) {
@@ -406,11 +406,15 @@ func TestOpenFilesStayAndAFillWithoutRoomFails(t *testing.T) {
 	if err := d.Remove("a"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.For("c")(t.Context(), writes(data(3*mib/2), 65536)); !errors.Is(err, formats.ErrLimit) {
+	if _, err := d.For("c")(t.Context(), writes(data(3*mib/2), 65536)); !errors.Is(err, container.ErrFull) {
 		t.Errorf("got %v", err)
 	}
 	a.Close()
 	a.Close()
+	// No waiting helps what is larger than all of it.
+	if _, err := d.For("c")(t.Context(), writes(data(3*mib), 65536)); !errors.Is(err, formats.ErrLimit) {
+		t.Errorf("got %v", err)
+	}
 	mustGet(t, d.For("c"), writes(data(3*mib/2), 65536))
 }
 
