@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 
@@ -74,14 +75,48 @@ func extentRecord(x formats.Extent) record {
 	return r
 }
 
+// runJSON is an extentRecord as JSON. A map can have millions of runs, so that it
+// is not made from the record.
+type runJSON struct {
+	Start      int64  `json:"start"`
+	Length     int64  `json:"length"`
+	Depth      int    `json:"depth"`
+	Kind       string `json:"kind"`
+	Zero       bool   `json:"zero"`
+	Data       bool   `json:"data"`
+	Compressed bool   `json:"compressed"`
+}
+
+// storedRunJSON is one that lies in a file.
+type storedRunJSON struct {
+	runJSON
+	Source int   `json:"source"`
+	Offset int64 `json:"offset"`
+	Stored int64 `json:"stored"`
+}
+
+// extentJSON is what of extentRecord's properties an extent has, as JSON.
+func extentJSON(x formats.Extent) any {
+	inFile := x.Kind.Stored()
+	r := runJSON{x.Off, x.Len, x.Depth, x.Kind.String(), !inFile, inFile, x.Kind == formats.Compressed}
+	if !inFile {
+		return r
+	}
+	return storedRunJSON{r, x.Src, x.Pos, x.N}
+}
+
 // mapJSON writes the array a run at a time: the map of a large image is too long
 // to be collected first.
 func mapJSON(c *cli.Context, g *formats.Disk, out io.Writer) error {
-	w := bufio.NewWriter(out)
+	w := bufio.NewWriterSize(out, 64<<10)
 	before := "["
 	var failed error
 	err := g.Extents(c.Context, 0, g.Size(), func(x formats.Extent) bool {
-		_, failed = fmt.Fprintf(w, "%s%s", before, object(extentRecord(x)))
+		var text []byte
+		if text, failed = json.Marshal(extentJSON(x)); failed == nil {
+			w.WriteString(before) // what fails here fails again at the next
+			_, failed = w.Write(text)
+		}
 		before = ",\n"
 		return failed == nil
 	})
