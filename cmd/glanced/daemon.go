@@ -35,7 +35,10 @@ const (
 	// headerWithin and idleWithin keep silent HTTP clients from holding sockets.
 	headerWithin = 20 * time.Second
 	idleWithin   = 2 * time.Minute
-	// The memory budget's shares. What is left over is the Go runtime's and the sessions' small change.
+	// programBytes is what of the memory budget the program itself takes: the parts of
+	// its file, and of its libraries, that are in use.
+	programBytes = 16 << 20
+	// The shares of the rest. What is left over is the Go runtime's and the sessions' small change.
 	clusterShare, tableShare, bufferShare, nbdShare = 45, 10, 10, 15 // percent
 	// nbdConns is how many NBD clients that take no replies it needs to hold up the others.
 	nbdConns = 8
@@ -76,7 +79,7 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 			err = errors.Join(err, d.stop())
 		}
 	}()
-	debug.SetMemoryLimit(int64(cfg.Memory.Budget))
+	debug.SetMemoryLimit(int64(cfg.Memory.Budget) - programBytes)
 	if err = os.MkdirAll(cfg.Staging.Path, 0o750); err != nil {
 		return d, fmt.Errorf("make staging.path: %w", err)
 	}
@@ -94,13 +97,17 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 	return d, nil
 }
 
+// share is a share of the memory budget, bytes.
+func (d *daemon) share(percent int64) int64 {
+	return (int64(d.cfg.Memory.Budget) - programBytes) / 100 * percent
+}
+
 func (d *daemon) openCatalog(ctx context.Context) error {
 	var err error
 	if d.node, err = nodeName(d.cfg.DataDir); err != nil {
 		return err
 	}
-	share := func(percent int64) int64 { return int64(d.cfg.Memory.Budget) / 100 * percent }
-	d.engine = formats.NewEngine(formats.EngineOptions{CacheBytes: share(clusterShare), TableBytes: share(tableShare), BufferBytes: share(bufferShare)})
+	d.engine = formats.NewEngine(formats.EngineOptions{CacheBytes: d.share(clusterShare), TableBytes: d.share(tableShare), BufferBytes: d.share(bufferShare)})
 
 	var stores []catalog.StoreEntry
 	for _, s := range d.cfg.Stores {
@@ -136,7 +143,7 @@ func (d *daemon) openDoors(ctx context.Context) error {
 	d.exports.catalog = d.catalog
 	d.exports.anonymous.Store(&d.cfg.NBD.Anonymous)
 	d.nbd = nbd.NewServer(nbd.Config{Exports: &d.exports, Log: d.log.With("subsystem", "nbd"),
-		ServerBytes: int64(d.cfg.Memory.Budget) / 100 * nbdShare, ConnBytes: int64(d.cfg.Memory.Budget) / 100 * nbdShare / nbdConns})
+		ServerBytes: d.share(nbdShare), ConnBytes: d.share(nbdShare) / nbdConns})
 	// The NBD socket and the mount show every image, so they are guarded like the
 	// control socket.
 	mode, err := d.cfg.Control.mode()
