@@ -37,7 +37,7 @@ const (
 	idleWithin   = 2 * time.Minute
 	// programBytes is what of the memory budget the program itself takes: the parts of
 	// its file, and of its libraries, that are in use.
-	programBytes = 16 << 20
+	programBytes = 20 << 20
 	// The shares of the rest. What is left over is the Go runtime's and the sessions' small change.
 	clusterShare, tableShare, bufferShare, nbdShare = 45, 10, 10, 15 // percent
 	// nbdConns is how many NBD clients that take no replies it needs to hold up the others.
