@@ -14,10 +14,17 @@ func Need(t testing.TB, program, pkg string) {
 	if _, err := exec.LookPath(program); err == nil {
 		return
 	}
+	Unable(t, program+" is missing: install "+pkg)
+}
+
+// Unable ends a test that cannot run here, and says why: it is skipped, or fails
+// where tests may not skip.
+func Unable(t testing.TB, why string) {
+	t.Helper()
 	if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-		t.Fatalf("%s is missing: install %s", program, pkg)
+		t.Fatal(why)
 	}
-	t.Skipf("%s is missing: install %s", program, pkg)
+	t.Skip(why)
 }
 
 // Run runs a program, and is its output; the test ends when it fails.
