@@ -20,6 +20,7 @@ import (
 	"glanced/catalog/records"
 	"glanced/formats"
 	"glanced/formats/container"
+	"glanced/formats/engine"
 )
 
 // The words of catalog/records, so that doors need not import it.
@@ -76,7 +77,7 @@ type Config struct {
 	Drivers      []formats.Driver
 	Containers   []container.Container // those that are opened; others hold the bytes of a disk image as they are
 	Spool        Spool                 // of compressed containers; nil = they are stored only
-	Engine       *formats.Engine
+	Engine       *engine.Engine
 	Node         string       // stable name of this daemon; its unfinished uploads are swept at the next New
 	FailedUpload Status       // what a failed upload leaves: Queued (default) or Killed
 	SizeCap      int64        // largest image, bytes; 0 = DefaultSizeCap
@@ -91,7 +92,7 @@ type Catalog struct {
 	containers   []container.Container
 	spool        Spool
 	raw          formats.Driver
-	engine       *formats.Engine
+	engine       *engine.Engine
 	node         string
 	failedUpload Status
 	sizeCap      int64

@@ -16,8 +16,8 @@ import (
 	"glanced/catalog"
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
-	"glanced/formats"
 	"glanced/formats/all"
+	"glanced/formats/engine"
 )
 
 // world is a catalog over a real database and a real file store.
@@ -46,13 +46,13 @@ func openWorld(t *testing.T, dir string, change func(*catalog.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := formats.NewEngine(formats.EngineOptions{CacheBytes: 16 << 20, TableBytes: 4 << 20})
+	e := engine.New(engine.Options{CacheBytes: 16 << 20, TableBytes: 4 << 20})
 	w := &world{dir: dir, records: rec, store: store}
 	w.cfg = catalog.Config{
 		Records: rec,
 		Stores:  []catalog.StoreEntry{{ID: "local", Type: "file", Store: store, Default: true}},
 		Drivers: all.Drivers(),
-		Engine:  engine,
+		Engine:  e,
 		Node:    "test",
 	}
 	if change != nil {
@@ -64,7 +64,7 @@ func openWorld(t *testing.T, dir string, change func(*catalog.Config)) *world {
 	}
 	t.Cleanup(func() {
 		w.Catalog.Close()
-		engine.Close()
+		e.Close()
 		store.Close()
 		rec.Close()
 	})

@@ -15,9 +15,9 @@ import (
 	"github.com/google/uuid"
 
 	"glanced/catalog"
+	"glanced/contrib/testbed"
 	"glanced/formats/all"
 	"glanced/formats/container/spool"
-	"glanced/formats/formattest"
 )
 
 // withContainers is a world that opens containers, spooling below its folder.
@@ -77,7 +77,7 @@ func archive(t *testing.T, wrong string, files ...member) []byte {
 func vmdk(t *testing.T, path, subformat string) []member {
 	t.Helper()
 	dir := t.TempDir()
-	formattest.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat="+subformat, path, filepath.Join(dir, "disk.vmdk"))
+	testbed.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat="+subformat, path, filepath.Join(dir, "disk.vmdk"))
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func vmdk(t *testing.T, path, subformat string) []member {
 }
 
 func TestTheDiskInAnOVAIsServed(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	w := containerWorld(t)
 	rawDisk, content := guestDisk(t.TempDir(), t)
 	for _, subformat := range []string{"streamOptimized", "monolithicFlat", "twoGbMaxExtentSparse"} {
@@ -168,12 +168,12 @@ func spooled(t *testing.T, dir string) int {
 }
 
 func TestACompressedDiskIsServedDecompressed(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	dir := t.TempDir()
 	var id string
 	rawDisk, content := guestDisk(t.TempDir(), t)
 	image := filepath.Join(t.TempDir(), "qcow2")
-	formattest.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", rawDisk, image)
+	testbed.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", rawDisk, image)
 	qcow2, err := os.ReadFile(image)
 	if err != nil {
 		t.Fatal(err)

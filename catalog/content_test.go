@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/backends/stored"
 	"glanced/catalog"
 	"glanced/formats"
 	"glanced/formats/raw"
@@ -46,12 +47,12 @@ var tinyRefused = map[byte]error{
 
 // tinyDriver is called vhd, because images must have one of Glance's words.
 func tinyDriver() formats.Driver {
-	inspect := func(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
+	inspect := func(ctx context.Context, src stored.Bytes) (formats.Info, error) {
 		head := make([]byte, tinyHead)
-		if srcs[0].Size() < tinyHead {
-			return formats.Info{}, fmt.Errorf("%w: %d bytes", formats.ErrFormat, srcs[0].Size())
+		if src.Size() < tinyHead {
+			return formats.Info{}, fmt.Errorf("%w: %d bytes", formats.ErrFormat, src.Size())
 		}
-		if err := srcs[0].ReadAt(ctx, head, 0); err != nil {
+		if err := src.ReadAt(ctx, head, 0); err != nil {
 			return formats.Info{}, err
 		}
 		if string(head[:4]) != "TINY" {
@@ -60,7 +61,7 @@ func tinyDriver() formats.Driver {
 		if err := tinyInspect[head[4]]; err != nil {
 			return formats.Info{}, err
 		}
-		info := formats.Info{Format: "vhd", VirtualSize: 2 * (srcs[0].Size() - tinyHead), Refused: tinyRefused[head[4]]}
+		info := formats.Info{Format: "vhd", VirtualSize: 2 * (src.Size() - tinyHead), Refused: tinyRefused[head[4]]}
 		if head[4] == 'E' || head[4] == 'r' {
 			info.Refs = []formats.Ref{{Kind: formats.RefParent, Name: "/etc/shadow"}}
 		}
@@ -70,8 +71,8 @@ func tinyDriver() formats.Driver {
 		Name:    "vhd",
 		Probe:   func(head []byte) bool { return bytes.HasPrefix(head, []byte("TINY")) },
 		Inspect: inspect,
-		Open: func(ctx context.Context, srcs []formats.Source, _ formats.Resolver, _ formats.Options) (formats.Layout, error) {
-			info, err := inspect(ctx, srcs)
+		Open: func(ctx context.Context, src stored.Bytes, _ formats.Options) (formats.Layout, error) {
+			info, err := inspect(ctx, src)
 			if err != nil {
 				return nil, err
 			}
@@ -79,7 +80,7 @@ func tinyDriver() formats.Driver {
 				return nil, info.Refused
 			}
 			defect := make([]byte, 1)
-			if err := srcs[0].ReadAt(ctx, defect, 4); err != nil {
+			if err := src.ReadAt(ctx, defect, 4); err != nil {
 				return nil, err
 			}
 			if defect[0] == 'o' {
@@ -95,10 +96,9 @@ type tinyLayout struct {
 	torn bool // the second half of the map
 }
 
-func (l *tinyLayout) Size() int64           { return l.info.VirtualSize }
-func (l *tinyLayout) Info() formats.Info    { return l.info }
-func (l *tinyLayout) Parent() *formats.Disk { return nil }
-func (l *tinyLayout) Close() error          { return nil }
+func (l *tinyLayout) Size() int64        { return l.info.VirtualSize }
+func (l *tinyLayout) Info() formats.Info { return l.info }
+func (l *tinyLayout) Close() error       { return nil }
 
 func (l *tinyLayout) Map(_ context.Context, off, n int64, yield func(formats.Extent) bool) error {
 	half := l.Size() / 2

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/catalog/records"
 	"glanced/formats"
 	"glanced/formats/container"
+	"glanced/formats/engine"
 )
 
 // Spool is where what containers decompress to is kept: one file an image.
@@ -22,7 +24,7 @@ type Spool interface {
 
 // opened is an open disk, and the open disks below it, from its parent down.
 type opened struct {
-	*formats.Disk
+	*engine.Disk
 	parents []*disk
 }
 
@@ -30,8 +32,9 @@ type opened struct {
 type kin func(ctx context.Context, ref formats.Ref) (Image, error)
 
 // openGuest opens the guest disk of the image whose bytes lie at l: the container
-// around it, the image inside, and the disks it stands on, which parent finds.
-func (c *Catalog) openGuest(ctx context.Context, img Image, l Location, parent kin, o formats.Options) (*opened, error) {
+// around it, the image inside, and the disks it stands on, which parent finds;
+// snapshot: one inside the image, by its id.
+func (c *Catalog) openGuest(ctx context.Context, img Image, l Location, parent kin, snapshot string) (*opened, error) {
 	driver, ok := formats.Find(c.drivers, *img.DiskFormat)
 	if !ok {
 		return nil, fmt.Errorf("%w: there is no driver for %s", formats.ErrUnsupported, *img.DiskFormat)
@@ -41,23 +44,22 @@ func (c *Catalog) openGuest(ctx context.Context, img Image, l Location, parent k
 		return nil, err
 	}
 	result := &opened{}
-	resolve := func(ctx context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
-		switch ref.Kind {
-		case formats.RefBacking, formats.RefParent:
-			d, err := c.openParent(ctx, ref, parent)
-			if err != nil {
-				return nil, nil, err
-			}
-			result.parents = append(result.parents, d)
-			return d.opened.Disk, nil, nil
-		case formats.RefExtent:
-			if content.Beside != nil {
-				return content.Beside(ctx, ref)
-			}
+	o := engine.OpenOptions{Snapshot: snapshot}
+	o.Parent = func(ctx context.Context, ref formats.Ref) (*engine.Disk, error) {
+		d, err := c.openParent(ctx, ref, parent)
+		if err != nil {
+			return nil, err
 		}
-		return nil, nil, fmt.Errorf("%w, which is not part of the upload: convert the disk to one file (qemu-img convert)", formats.ErrReference)
+		result.parents = append(result.parents, d)
+		return d.opened.Disk, nil
 	}
-	result.Disk, err = c.engine.Open(ctx, driver, []formats.Source{content.Image}, resolve, o)
+	o.Files = func(ctx context.Context, ref formats.Ref) (stored.Bytes, error) {
+		if ref.Kind == formats.RefExtent && content.Beside != nil {
+			return content.Beside(ctx, ref)
+		}
+		return nil, fmt.Errorf("%w, which is not part of the upload: convert the disk to one file (qemu-img convert)", formats.ErrReference)
+	}
+	result.Disk, err = c.engine.Open(ctx, driver, content.Image, o)
 	if err != nil {
 		c.disks.releaseAll(result.parents)
 		return nil, err
@@ -72,18 +74,17 @@ func (c *Catalog) unwrap(ctx context.Context, img Image, l Location) (container.
 	if err != nil {
 		return container.Opened{}, fmt.Errorf("%w: %w", ErrStore, err)
 	}
-	src := source(blob)
 	kind, ok := container.Find(c.containers, *img.ContainerFormat)
 	if !ok {
-		return container.Opened{Image: src}, nil
+		return container.Opened{Image: blob}, nil
 	}
 	o := container.Options{MaxBytes: c.sizeCap}
 	if c.spool != nil {
 		o.Spool = c.spool.For(spoolKey(img))
 	}
-	content, err := kind.Open(ctx, src, o)
+	content, err := kind.Open(ctx, blob, o)
 	if err != nil {
-		src.Close()
+		blob.Close()
 		return container.Opened{}, fmt.Errorf("container %s: %w", kind.Name, err)
 	}
 	return content, nil

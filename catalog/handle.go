@@ -8,7 +8,9 @@ import (
 	"sync/atomic"
 
 	"glanced/backends"
+	"glanced/backends/stored"
 	"glanced/formats"
+	"glanced/formats/engine"
 )
 
 // View says what of an image to open; the zero value is the guest disk.
@@ -98,13 +100,12 @@ func openable(img Image, v View) error {
 
 // openDisk opens the first location that can be opened.
 func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*opened, error) {
-	var o formats.Options
+	snapshot := ""
 	if v.Snapshot != "" {
-		id, err := snapshotID(img, v.Snapshot)
-		if err != nil {
+		var err error
+		if snapshot, err = snapshotID(img, v.Snapshot); err != nil {
 			return nil, err
 		}
-		o.Snapshot = id
 	}
 	var errs []error
 	for _, l := range img.Locations {
@@ -114,7 +115,7 @@ func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*opened, err
 			d, err = c.openStored(ctx, l)
 		} else {
 			parent := func(ctx context.Context, ref formats.Ref) (Image, error) { return c.frozen(ctx, img, ref) }
-			d, err = c.openGuest(ctx, img, l, parent, o)
+			d, err = c.openGuest(ctx, img, l, parent, snapshot)
 		}
 		if err == nil {
 			return d, nil
@@ -130,14 +131,14 @@ func (c *Catalog) openStored(ctx context.Context, l Location) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := c.engine.Open(ctx, c.raw, []formats.Source{source(blob)}, nil, formats.Options{})
+	d, err := c.engine.Open(ctx, c.raw, blob, engine.OpenOptions{})
 	if err != nil {
 		return nil, err
 	}
 	return &opened{Disk: d}, nil
 }
 
-func (c *Catalog) openBlob(ctx context.Context, l Location) (backends.Blob, error) {
+func (c *Catalog) openBlob(ctx context.Context, l Location) (stored.Bytes, error) {
 	s, err := c.store(l.Store)
 	if err != nil {
 		return nil, err
@@ -167,7 +168,7 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return h.d.opened.ReadAt(ctx, p, off)
 }
 
-// Extents yields what range [off, off+n) is made of; see formats.Disk.Extents.
+// Extents yields what range [off, off+n) is made of; see engine.Disk.Extents.
 func (h *Handle) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
 	if err := h.enter(); err != nil {
 		return err
@@ -176,7 +177,7 @@ func (h *Handle) Extents(ctx context.Context, off, n int64, yield func(formats.E
 	return h.d.opened.Extents(ctx, off, n, yield)
 }
 
-// FileRange is formats.Disk's; the file is valid until the handle is closed.
+// FileRange is engine.Disk's; the file is valid until the handle is closed.
 func (h *Handle) FileRange(ctx context.Context, off, n int64) (f *os.File, pos int64, ok bool) {
 	if h.enter() != nil {
 		return nil, 0, false

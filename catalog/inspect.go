@@ -122,7 +122,7 @@ func (c *Catalog) measure(ctx context.Context, img Image, l Location) (verdict, 
 		}
 		return found, err
 	}
-	disk, err := c.openGuest(ctx, img, l, parent, formats.Options{})
+	disk, err := c.openGuest(ctx, img, l, parent, "")
 	if errors.Is(err, formats.ErrEncrypted) {
 		// What encryption hides is told as far as the header does.
 		return c.describe(ctx, img, l, err)
@@ -134,6 +134,9 @@ func (c *Catalog) measure(ctx context.Context, img Image, l Location) (verdict, 
 		disk.Close()
 		c.disks.releaseAll(disk.parents)
 	}()
+	if err := disk.Check(ctx); err != nil {
+		return verdict{}, content(err)
+	}
 	info := disk.Info()
 	v.virtualSize, v.snapshots = &info.VirtualSize, addressed(info.Snapshots)
 
@@ -167,7 +170,7 @@ func (c *Catalog) describe(ctx context.Context, img Image, l Location, why error
 	}
 	defer inside.Image.Close()
 	driver, _ := formats.Find(c.drivers, *img.DiskFormat) // it was opened just now
-	info, err := driver.Inspect(ctx, []formats.Source{inside.Image})
+	info, err := driver.Inspect(ctx, inside.Image)
 	if err != nil {
 		return verdict{}, content(err)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"glanced/catalog"
-	"glanced/formats/formattest"
+	"glanced/contrib/testbed"
 )
 
 // overlays makes qcow2 images that stand on others, with qemu-img.
@@ -39,7 +39,7 @@ func (o overlays) base(name string, content []byte) {
 	if err := os.WriteFile(o.path("base.raw"), content, 0o600); err != nil {
 		o.t.Fatal(err)
 	}
-	formattest.Run(o.t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", o.path("base.raw"), o.path(name))
+	testbed.Run(o.t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", o.path("base.raw"), o.path(name))
 }
 
 // over makes name, with mark written at off, over the image below, and is what
@@ -47,17 +47,17 @@ func (o overlays) base(name string, content []byte) {
 // then ref.
 func (o overlays) over(name, below, belowFormat, ref string, off int64, mark byte) []byte {
 	o.t.Helper()
-	formattest.Run(o.t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", o.path(below), "-F", belowFormat, o.path(name))
-	formattest.Run(o.t, "qemu-io", "-f", "qcow2", "-c", fmt.Sprintf("write -q -P %d %d 100k", mark, off), o.path(name))
-	formattest.Run(o.t, "qemu-img", "convert", "-O", "raw", o.path(name), o.path("flat"))
+	testbed.Run(o.t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", o.path(below), "-F", belowFormat, o.path(name))
+	testbed.Run(o.t, "qemu-io", "-f", "qcow2", "-c", fmt.Sprintf("write -q -P %d %d 100k", mark, off), o.path(name))
+	testbed.Run(o.t, "qemu-img", "convert", "-O", "raw", o.path(name), o.path("flat"))
 	content := o.read("flat")
-	formattest.Run(o.t, "qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", ref, "-F", belowFormat, o.path(name))
+	testbed.Run(o.t, "qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", ref, "-F", belowFormat, o.path(name))
 	return content
 }
 
 func newOverlays(t *testing.T) overlays {
-	formattest.Need(t, "qemu-img", "qemu-utils")
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	return overlays{t, t.TempDir()}
 }
 
@@ -112,7 +112,7 @@ func TestAParentShowsThroughItsChild(t *testing.T) {
 		w.wantGuest(t, img.ID, want)
 
 		// A third one on the two; qemu-img is to find the second where it looks.
-		formattest.Run(t, "qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", o.path("base"), "-F", "qcow2", o.path("by-id"))
+		testbed.Run(t, "qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", o.path("base"), "-F", "qcow2", o.path("by-id"))
 		want = o.over("third", "by-id", "qcow2", img.ID, 64<<10, 9)
 		third, err := w.child(t, o.read("third"), nil)
 		if err != nil {
@@ -121,7 +121,7 @@ func TestAParentShowsThroughItsChild(t *testing.T) {
 		w.wantGuest(t, third.ID, want)
 	})
 	t.Run("of a format that qemu has another word for", func(t *testing.T) {
-		formattest.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", o.path("base.raw"), o.path("base.vhd"))
+		testbed.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", o.path("base.raw"), o.path("base.vhd"))
 		vhd := w.active(t, "vhd", "bare", o.read("base.vhd"))
 		want := o.over("over-vhd", "base.vhd", "vpc", vhd.ID, 0, 11)
 		img, err := w.child(t, o.read("over-vhd"), nil)
@@ -264,7 +264,7 @@ func TestAChainOfImagesIsBounded(t *testing.T) {
 	o.base("base", noise(1, 1<<20))
 	below := w.active(t, "qcow2", "bare", o.read("base"))
 	for n := 2; ; n++ {
-		formattest.Run(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", below.ID, "-F", "qcow2", o.path("next"), "1M")
+		testbed.Run(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", below.ID, "-F", "qcow2", o.path("next"), "1M")
 		img, err := w.child(t, o.read("next"), nil)
 		if n == 17 {
 			wantErr(t, err, catalog.ErrUnsafe)

@@ -8,13 +8,13 @@ import (
 	"testing"
 
 	"glanced/catalog"
-	"glanced/formats/formattest"
+	"glanced/contrib/testbed"
 )
 
 // withQemu is a world for images that qemu-img makes.
 func withQemu(t *testing.T) *world {
 	t.Helper()
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	return newWorld(t, nil)
 }
 
@@ -48,7 +48,7 @@ func TestTheGuestDiskOfRealImagesIsWhatQemuPutIn(t *testing.T) {
 		t.Run(c.disk+" "+c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "image")
 			args := append([]string{"convert", "-f", "raw"}, strings.Fields(c.args)...)
-			formattest.Run(t, "qemu-img", append(args, rawDisk, path)...)
+			testbed.Run(t, "qemu-img", append(args, rawDisk, path)...)
 			image, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
@@ -80,7 +80,7 @@ func TestRealImagesThatAreNotSafeAreRefusedWithAReason(t *testing.T) {
 	w := withQemu(t)
 	dir := t.TempDir()
 	rawDisk, _ := guestDisk(dir, t)
-	run := func(args ...string) { formattest.Run(t, "qemu-img", args...) }
+	run := func(args ...string) { testbed.Run(t, "qemu-img", args...) }
 	in := func(name string) string { return filepath.Join(dir, name) }
 	read := func(name string) []byte {
 		t.Helper()
@@ -131,7 +131,7 @@ func TestARealEncryptedImageIsStoredOnly(t *testing.T) {
 	w := withQemu(t)
 	path := filepath.Join(t.TempDir(), "encrypted")
 	// AES, for making a LUKS image fails where the CPU's time cannot be told well.
-	formattest.Run(t, "qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=x",
+	testbed.Run(t, "qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=x",
 		"-o", "encrypt.format=aes,encrypt.key-secret=s", path, "8M")
 	image, err := os.ReadFile(path)
 	if err != nil {

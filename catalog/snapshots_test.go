@@ -6,16 +6,16 @@ import (
 	"path/filepath"
 	"testing"
 
-	"glanced/formats/formattest"
+	"glanced/contrib/testbed"
 )
 
 // A snapshot without an id cannot be told from the active disk.
 func TestASnapshotWithoutAnIDIsNotServed(t *testing.T) {
 	w := newWorld(t, nil)
 	path := filepath.Join(t.TempDir(), "image")
-	formattest.Need(t, "qemu-img", "qemu-utils")
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", path, "1M")
-	formattest.Run(t, "qemu-img", "snapshot", "-c", "kept", path)
+	testbed.Need(t, "qemu-img", "qemu-utils")
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", path, "1M")
+	testbed.Run(t, "qemu-img", "snapshot", "-c", "kept", path)
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"glanced/backends"
+	"glanced/backends/stored"
 )
 
 func randomBytes(n int) []byte {
@@ -59,9 +60,9 @@ func TestDownloadsAreTheUploadedBytes(t *testing.T) {
 // remoteStore hides that a store's bytes lie in local files, as they do not with S3.
 type remoteStore struct{ backends.Store }
 
-type remoteBlob struct{ backends.Blob }
+type remoteBlob struct{ stored.Bytes }
 
-func (s remoteStore) Open(ctx context.Context, loc backends.Location) (backends.Blob, error) {
+func (s remoteStore) Open(ctx context.Context, loc backends.Location) (stored.Bytes, error) {
 	b, err := s.Store.Open(ctx, loc)
 	if err != nil {
 		return nil, err

@@ -20,8 +20,8 @@ import (
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
 	"glanced/ctl"
-	"glanced/formats"
 	"glanced/formats/all"
+	"glanced/formats/engine"
 )
 
 // The projects of the captures, so that owners compare as they are.
@@ -58,9 +58,9 @@ func newWorld(t *testing.T, o options) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { rec.Close() })
-	engine := formats.NewEngine(formats.EngineOptions{CacheBytes: 16 << 20, TableBytes: 4 << 20})
-	t.Cleanup(func() { engine.Close() })
-	cfg := catalog.Config{Records: rec, Drivers: all.Drivers(), Engine: engine, Node: "test", SizeCap: o.sizeCap}
+	e := engine.New(engine.Options{CacheBytes: 16 << 20, TableBytes: 4 << 20})
+	t.Cleanup(func() { e.Close() })
+	cfg := catalog.Config{Records: rec, Drivers: all.Drivers(), Engine: e, Node: "test", SizeCap: o.sizeCap}
 	for _, s := range []catalog.StoreEntry{
 		{ID: "fast", Type: "file", Description: "fast file store", Default: true},
 		{ID: "slow", Type: "file", Description: "slow file store"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"glanced/backends/stored"
 )
 
 // Detect says which of drivers an image that begins with head is of: exactly one
@@ -12,7 +14,7 @@ import (
 func Detect(drivers []Driver, head []byte) (string, error) { return detect(drivers, head, nil) }
 
 // DetectSource is Detect for who has all of an image: its end is looked at too.
-func DetectSource(ctx context.Context, drivers []Driver, src Source) (string, error) {
+func DetectSource(ctx context.Context, drivers []Driver, src stored.Bytes) (string, error) {
 	head, err := ReadHead(ctx, src)
 	if err != nil {
 		return "", err
@@ -41,7 +43,7 @@ func detect(drivers []Driver, head, tail []byte) (string, error) {
 }
 
 // ReadHead reads what Detect wants to see of src.
-func ReadHead(ctx context.Context, src Source) ([]byte, error) {
+func ReadHead(ctx context.Context, src stored.Bytes) ([]byte, error) {
 	head := make([]byte, min(ProbeLen, src.Size()))
 	if err := src.ReadAt(ctx, head, 0); err != nil {
 		return nil, fmt.Errorf("read the first %d bytes: %w", len(head), err)

@@ -4,25 +4,27 @@ import (
 	"context"
 	"fmt"
 	"sort"
+
+	"glanced/backends/stored"
 )
 
 // NewFlat is the layout of a disk that lies in src as it is, from src's first
 // byte on: raw disks, and those with nothing but a trailer. What follows
 // info.VirtualSize in src is no part of the disk. Where src knows its own holes
-// (Extenter), they are told as Zero; it is asked once, here. It fails with
+// (stored.Extenter), they are told as Zero; it is asked once, here. It fails with
 // ErrCorrupt where src is shorter than the disk, and with src's own errors.
-func NewFlat(ctx context.Context, src Source, info Info) (Layout, error) {
+func NewFlat(ctx context.Context, src stored.Bytes, info Info) (Layout, error) {
 	return NewFlatPiece(ctx, src, info, 1)
 }
 
 // NewFlatPiece is NewFlat for one of several sources that hold a disk together:
 // each remembers its share of the holes that one disk may.
-func NewFlatPiece(ctx context.Context, src Source, info Info, pieces int) (Layout, error) {
+func NewFlatPiece(ctx context.Context, src stored.Bytes, info Info, pieces int) (Layout, error) {
 	if info.VirtualSize < 0 || info.VirtualSize > src.Size() {
 		return nil, fmt.Errorf("%w: a disk of %d bytes in a file of %d; it is cut off", ErrCorrupt, info.VirtualSize, src.Size())
 	}
 	l := &flat{info: info}
-	if x, ok := src.(Extenter); ok && info.VirtualSize > 0 {
+	if x, ok := stored.As[stored.Extenter](src); ok && info.VirtualSize > 0 {
 		var err error
 		if l.holes, err = findHoles(ctx, x, info.VirtualSize, maxRuns/pieces); err != nil {
 			return nil, err
@@ -37,10 +39,9 @@ type flat struct {
 	holes []hole // sorted, apart from each other; the rest is data
 }
 
-func (l *flat) Size() int64   { return l.info.VirtualSize }
-func (l *flat) Info() Info    { return l.info }
-func (l *flat) Parent() *Disk { return nil }
-func (l *flat) Close() error  { return nil }
+func (l *flat) Size() int64  { return l.info.VirtualSize }
+func (l *flat) Info() Info   { return l.info }
+func (l *flat) Close() error { return nil }
 
 func (l *flat) Map(_ context.Context, off, n int64, yield func(Extent) bool) error {
 	if off < 0 || n < 0 || off > l.Size()-n {

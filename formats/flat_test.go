@@ -6,6 +6,8 @@ import (
 	"math/rand"
 	"reflect"
 	"testing"
+
+	"glanced/backends/stored"
 )
 
 // sparse is a source that knows its holes: runs alternate, data first.
@@ -23,6 +25,7 @@ func (s *sparse) Size() (n int64) {
 }
 func (s *sparse) ReadAt(context.Context, []byte, int64) error { return nil }
 func (s *sparse) Close() error                                { return nil }
+func (s *sparse) Identity() stored.Identity                   { return "" }
 func (s *sparse) Extents(_ context.Context, off, n int64, yield func(off, n int64, hole bool) bool) error {
 	s.asked++
 	at := int64(0)
@@ -47,7 +50,7 @@ func mapped(t *testing.T, l Layout, off, n int64) (all []Extent) {
 	return all
 }
 
-func opened(t *testing.T, src Source) Layout {
+func opened(t *testing.T, src stored.Bytes) Layout {
 	t.Helper()
 	l, err := NewFlat(context.Background(), src, Info{VirtualSize: src.Size()})
 	if err != nil {
@@ -123,7 +126,7 @@ func TestASourceThatCannotTellItsHolesIsNotOpened(t *testing.T) {
 }
 
 func TestWithoutHolesAllIsData(t *testing.T) {
-	l := opened(t, struct{ Source }{&sparse{runs: []int64{1 << 20}}})
+	l := opened(t, struct{ stored.Bytes }{&sparse{runs: []int64{1 << 20}}})
 	want := []Extent{{Off: 5, Len: 10, Kind: Data, Pos: 5, N: 10}}
 	if got := mapped(t, l, 5, 10); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)

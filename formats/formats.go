@@ -1,23 +1,23 @@
-// Package formats is the contract for disk formats, and the one engine that
-// moves their bytes.
-//
-// A driver (one folder below this one) never copies image data. It parses
-// metadata and answers, for a range of the guest disk, where the bytes lie: a
-// run of Extents. The engine (Engine, Disk) turns extents into bytes.
+// Package formats is the contract for disk formats. A driver (one folder below
+// this one) never copies image data. It parses metadata and answers, for a range
+// of the guest disk, where the bytes lie: a run of Extents. Package engine turns
+// extents into bytes.
 //
 // Vocabulary. Guest offset: a byte position on the disk the virtual machine
-// sees. Host offset: a byte position in a Source. Source: bytes that hold an
-// image, or a part of one. Layout: an opened image's map from guest to host.
-// Parent: the disk that shows through where a layout says Absent (qcow2 calls
-// it the backing file). Cluster: the format's unit of allocation and
-// compression (vmdk: grain; vhd, vdi: block).
+// sees. Host offset: a byte position in a source. Source: the stored.Bytes that
+// hold an image, or a part of one. Layout: an opened image's map from guest to
+// host. Parent: the disk that shows through where a layout says Absent (qcow2
+// calls it the backing file); the engine opens it, a driver only says its name.
+// Cluster: the format's unit of allocation and compression (vmdk: grain; vhd, vdi:
+// block).
 package formats
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+
+	"glanced/backends/stored"
 )
 
 // Sentinels of the contract; drivers wrap them with what was found and where.
@@ -31,6 +31,7 @@ var (
 	ErrSnapshot    = errors.New("no such snapshot") // Options.Snapshot: none, or more than one, is so called
 	ErrRange       = errors.New("range outside the disk")
 	ErrClosed      = errors.New("the disk is closed")
+	ErrWouldWait   = errors.New("the answer needs I/O") // of who asked for one without
 )
 
 // IsRefusal reports whether err is a verdict on an image, which Info.Refused can
@@ -42,33 +43,6 @@ func IsRefusal(err error) bool {
 		}
 	}
 	return false
-}
-
-// Source is where a driver and the engine read from: bytes of fixed size that
-// do not change while open. backends.Blob has this shape.
-type Source interface {
-	// ReadAt fills p from off or fails. Safe for concurrent use.
-	ReadAt(ctx context.Context, p []byte, off int64) error
-	Size() int64 // bytes
-	Close() error
-}
-
-// FileRanger is an ability of a Source: a local, unchanging file holds its bytes
-// [off, off+n) at pos. The engine hands it on, for sendfile and passthrough.
-type FileRanger interface {
-	FileRange(off, n int64) (f *os.File, pos int64, ok bool)
-}
-
-// Extenter is an ability of a Source that knows its own holes (a sparse file):
-// yield is called with consecutive runs that cover [off, off+n).
-type Extenter interface {
-	Extents(ctx context.Context, off, n int64, yield func(off, n int64, hole bool) bool) error
-}
-
-// Prefetcher is an ability of a Source where bytes are dear to come by: it is told
-// of a range that will be read soon. It waits for nothing and may do nothing.
-type Prefetcher interface {
-	Prefetch(off, n int64)
 }
 
 // Kind says how the bytes of an extent come about.
@@ -145,6 +119,28 @@ type Extent struct {
 // End is the guest offset just past the extent.
 func (e Extent) End() int64 { return e.Off + e.Len }
 
+// Join extends x by next where the two say one thing of adjoining ranges: both
+// absent or zero at one depth, data in one piece of one source, or parts of one
+// compressed cluster.
+func (x *Extent) Join(next *Extent) bool {
+	if x.Kind != next.Kind || x.End() != next.Off || x.Depth != next.Depth || x.Src != next.Src {
+		return false
+	}
+	switch x.Kind {
+	case Data:
+		if x.Pos+x.N != next.Pos {
+			return false
+		}
+		x.N += next.N
+	case Compressed:
+		if x.Pos != next.Pos || x.N != next.N || x.Codec != next.Codec || x.Full != next.Full || x.Skip+x.Len != next.Skip {
+			return false
+		}
+	}
+	x.Len += next.Len
+	return true
+}
+
 // RefKind says what a reference found inside an image is for.
 type RefKind string
 
@@ -155,8 +151,8 @@ const (
 	RefParent   RefKind = "parent"
 )
 
-// Ref is a name found inside an image. It is untrusted text: it is shown and
-// handed to a Resolver, and never opened.
+// Ref is a name found inside an image. It is untrusted text: it is shown, and
+// handed to who may supply what it stands for, and never opened.
 type Ref struct {
 	Kind   RefKind `json:"kind"`
 	Name   string  `json:"name"`             // as written in the image, valid UTF-8, at most 4 KiB
@@ -164,25 +160,53 @@ type Ref struct {
 	// Identity is what the image says of the other disk's content (Info.Identity):
 	// one that has another was changed, or is not the one. "" = it does not say.
 	Identity string `json:"identity,omitempty"`
+	// Alternative is another Identity that does as well (vhdx: while a merge into
+	// the parent is under way); "" = none.
+	Alternative string `json:"alternative_identity,omitempty"`
 }
 
-// Resolver supplies what a Ref stands for: a parent Disk (backing file, parent)
-// or a Source (data file, extent); exactly one is non-nil on success. A Disk stays
-// its giver's; a Source becomes the layout's user's (Sourcer), and is closed by
-// the driver where Open fails. A nil Resolver refuses everything with ErrReference.
-type Resolver func(ctx context.Context, ref Ref) (*Disk, Source, error)
+// IsDisk reports whether what the reference stands for is a disk below this one,
+// and not a file that holds a part of it.
+func (r Ref) IsDisk() bool { return r.Kind == RefBacking || r.Kind == RefParent }
 
-// Sourcer is an ability of a Layout that asked its Resolver for sources (a data
-// file, extents): the Src of its extents counts on into Sources from those that
-// were handed to Open. Whoever opened the layout closes them, after it.
+// Files supplies the files that hold a part of an image: what a Ref of the kinds
+// RefDataFile and RefExtent stands for. They become the layout's user's
+// (Sourcer), and are closed by the driver where Open fails.
+type Files func(ctx context.Context, ref Ref) (stored.Bytes, error)
+
+// Open is what f supplies for ref. It fails with ErrReference where f is nil, or
+// supplies nothing.
+func (f Files) Open(ctx context.Context, ref Ref) (stored.Bytes, error) {
+	if f == nil {
+		return nil, Unresolved(ref)
+	}
+	src, err := f(ctx, ref)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q: %w", ref.Kind, ref.Name, err)
+	}
+	if src == nil {
+		return nil, fmt.Errorf("%w: %s %q is not a file", ErrReference, ref.Kind, ref.Name)
+	}
+	return src, nil
+}
+
+// Unresolved is the ErrReference for a ref that nobody supplies anything for.
+func Unresolved(ref Ref) error {
+	return fmt.Errorf("%w: %s %q: give it, or flatten the image first (qemu-img convert)", ErrReference, ref.Kind, ref.Name)
+}
+
+// Sourcer is an ability of a Layout that has more sources than the image itself (a
+// data file, extents): the Src of its extents counts them from 1 on. Whoever
+// opened the layout closes them, after it.
 type Sourcer interface {
-	Sources() []Source
+	Sources() []stored.Bytes
 }
 
-// Options of Open. The zero value is the active disk with a private table cache.
+// Options of Open. The zero value is the active disk of an image in one file.
 type Options struct {
-	Snapshot string  // the id, or else the name, of an internal snapshot; "" = the active disk. ErrSnapshot
-	Tables   *Tables // shared cache of metadata tables; nil = a small private one
+	Snapshot string                    // the id, or else the name, of an internal snapshot; "" = the active disk. ErrSnapshot
+	Files    Files                     // nil refuses all
+	Tables   func(stored.Bytes) Tables // how metadata tables are read; nil: see ReadTable, and nothing is kept
 }
 
 // Snapshot is an earlier state of the disk, kept inside its image.
@@ -219,12 +243,20 @@ type Layout interface {
 	// or overlaps, clipped to the range, until yield returns false. A range
 	// outside the disk is ErrRange. A table entry that makes no sense (past the
 	// end of the source, unaligned, reserved bits) is ErrCorrupt, never zeros.
+	// What it reads, it reads through the Tables of Options.
 	Map(ctx context.Context, off, n int64, yield func(Extent) bool) error
+	// Info is what Inspect says, with Refused nil. Of its Refs, at most one IsDisk.
 	Info() Info
-	// Parent is the disk that shows through where Map says Absent; nil if none.
-	// Its owner is whoever resolved it.
-	Parent() *Disk
 	Close() error
+}
+
+// Checker is an ability of a Layout that one walk in parts does not show all of:
+// Check looks at the whole of the tables at the top of the map. It fails with
+// ErrCorrupt where two entries lead to one table, so that few bytes would be many
+// terabytes of a disk. Its time grows with the disk, its memory does not: it is for
+// who takes an image in, once, and not for who opens it.
+type Checker interface {
+	Check(ctx context.Context) error
 }
 
 // Driver is one disk format.
@@ -238,11 +270,12 @@ type Driver struct {
 	ProbeTail func(tail []byte) bool
 	// Inspect reads metadata only, follows nothing, and says what the image is
 	// and whether it may be served. It fails with ErrFormat, or ErrCorrupt where
-	// the header makes no sense at all. srcs[0] is the image itself.
-	Inspect func(ctx context.Context, srcs []Source) (Info, error)
-	// Open makes the map. It fails with what Inspect reports as Refused, and for
-	// any reference that r does not resolve.
-	Open func(ctx context.Context, srcs []Source, r Resolver, o Options) (Layout, error)
+	// the header makes no sense at all.
+	Inspect func(ctx context.Context, src stored.Bytes) (Info, error)
+	// Open makes the map, at a cost that does not grow with the disk. It fails with what Inspect reports as Refused, unless
+	// references are all there is to it; of those it asks o.Files for the files, and
+	// leaves a disk below to the engine.
+	Open func(ctx context.Context, src stored.Bytes, o Options) (Layout, error)
 }
 
 // ProbeLen is how many leading bytes Probe wants to see.

@@ -3,6 +3,8 @@ package formats
 import (
 	"context"
 	"fmt"
+
+	"glanced/backends/stored"
 )
 
 const (
@@ -19,7 +21,7 @@ type hole struct{ off, end int64 }
 // findHoles asks the source once for all its holes, so that no read has to. Of
 // more than limit, the smallest are told as data: a hole is only worth knowing
 // for what it saves.
-func findHoles(ctx context.Context, src Extenter, size int64, limit int) ([]hole, error) {
+func findHoles(ctx context.Context, src stored.Extenter, size int64, limit int) ([]hole, error) {
 	var (
 		holes    []hole
 		smallest int64 // holes under this are left out

@@ -41,7 +41,7 @@ func (r *Run) Add(x Extent) {
 		x.Skip += from - x.Off
 	}
 	x.Off, x.Len = from, to-from
-	if r.last.Len > 0 && r.last.join(&x) {
+	if r.last.Len > 0 && r.last.Join(&x) {
 		return
 	}
 	r.Flush()

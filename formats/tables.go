@@ -3,101 +3,82 @@ package formats
 import (
 	"context"
 	"fmt"
-	"sync"
-	"sync/atomic"
+
+	"glanced/backends/stored"
 )
 
-// Tables is a cache of metadata tables (qcow2 L2, vmdk grain tables, …) shared
-// by every open layout and bounded in bytes. Safe for concurrent use.
-type Tables struct {
-	shards  []tableShard
-	readers atomic.Uint64 // numbers them
+// Tables reads the metadata tables of one source (qcow2 L2, vmdk grain tables, …).
+// The engine's keeps them in a cache that all disks share. Safe for concurrent use.
+type Tables interface {
+	// Read returns n bytes of the source at pos. They are shared: not to be
+	// changed. Its errors are those of ReadTable, and ErrWouldWait where the caller
+	// asked for a map without I/O.
+	Read(ctx context.Context, pos int64, n int) ([]byte, error)
+	// Ahead is told of tables that will be read soon: they follow one another from
+	// pos on, each of them that long, n bytes in all and at most 256 KiB. It waits for
+	// nothing. It is false where too much is being read ahead: worth asking again.
+	Ahead(pos int64, n, each int) bool
+	Close()
 }
 
-type tableShard struct {
-	mu    sync.Mutex
-	cache segment[[]byte]
-	_     [64]byte // keeps neighbours' locks off one cache line
-}
+// maxTable bounds one table, bytes. The largest that formats define per entry of
+// the level above are a cluster of qcow2, 2 MiB; longer ones are read in parts.
+const maxTable = 2 << 20
 
-// TableReader reads the tables of one source through a Tables. Safe for
-// concurrent use.
-type TableReader struct {
-	t      *Tables
-	id     uint64
-	src    Source
-	size   int64
-	closed atomic.Bool
-}
-
-const (
-	// privateTables is the budget of a layout that was given no shared cache.
-	privateTables = 4 << 20
-	// maxTable bounds one table, bytes. The largest that formats define per
-	// entry of the level above are a cluster of qcow2, 2 MiB; flat tables of
-	// large disks (vhdx, vdi, parallels) are read in parts.
-	maxTable = 64 << 20
-)
-
-// NewTables makes a cache of at most budget bytes (the most recent table of each
-// of its parts stays, even if it alone is larger).
-func NewTables(budget int64) *Tables {
-	t := &Tables{shards: make([]tableShard, shardCount(budget, 64<<10))}
-	for i := range t.shards {
-		t.shards[i].cache = newSegment[[]byte](budget/int64(len(t.shards)), nil)
-	}
-	return t
-}
-
-// Reader makes src's tables readable through t; t may be nil, for a small
-// private cache. Close it with the layout.
-func (t *Tables) Reader(src Source) *TableReader {
-	if t == nil {
-		t = NewTables(privateTables)
-	}
-	return &TableReader{t: t, id: t.readers.Add(1), src: src, size: src.Size()}
-}
-
-// Read returns n bytes of the source at pos. The slice is shared: it must not be
-// changed. It fails with ErrCorrupt where the source ends before that, and with
-// ErrLimit for n over 64 MiB. Two callers that miss at once both read; tables
-// are small and the second insert is dropped.
-func (r *TableReader) Read(ctx context.Context, pos int64, n int) ([]byte, error) {
-	k := cacheKey{r.id, place{pos: pos, n: int64(n)}}
-	sh := &r.t.shards[shardOf(k, len(r.t.shards))]
-	sh.mu.Lock()
-	b, ok := sh.cache.get(k, true)
-	sh.mu.Unlock()
-	if ok {
-		return b, nil
-	}
-
-	if pos < 0 || n < 0 || pos > r.size-int64(n) {
-		return nil, fmt.Errorf("%w: a table of %d bytes at %d passes the end of the image (%d bytes)", ErrCorrupt, n, pos, r.size)
+// ReadTable reads n bytes of src at pos. It fails with ErrCorrupt where src ends
+// before that, and with ErrLimit for n over 2 MiB.
+func ReadTable(ctx context.Context, src stored.Bytes, pos int64, n int) ([]byte, error) {
+	if size := src.Size(); pos < 0 || n < 0 || pos > size-int64(n) {
+		return nil, fmt.Errorf("%w: a table of %d bytes at %d passes the end of the image (%d bytes)", ErrCorrupt, n, pos, size)
 	}
 	if n > maxTable {
 		return nil, fmt.Errorf("%w: a table of %d bytes at %d; the most is %d", ErrLimit, n, pos, maxTable)
 	}
-	b = make([]byte, n)
-	if err := r.src.ReadAt(ctx, b, pos); err != nil {
+	b := make([]byte, n)
+	if err := src.ReadAt(ctx, b, pos); err != nil {
 		return nil, fmt.Errorf("read a table of %d bytes at %d: %w", n, pos, err)
 	}
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if r.closed.Load() {
-		return nil, ErrClosed // its tables were dropped, and stay so
-	}
-	sh.cache.put(k, b, int64(n))
 	return b, nil
 }
 
-// Close drops the source's tables from the cache.
-func (r *TableReader) Close() {
-	r.closed.Store(true)
-	for i := range r.t.shards {
-		sh := &r.t.shards[i]
-		sh.mu.Lock()
-		sh.cache.drop(r.id)
-		sh.mu.Unlock()
+// TablesOf is how src's tables are read: as o says, or uncached.
+func (o *Options) TablesOf(src stored.Bytes) Tables {
+	if o.Tables == nil {
+		return uncached{src}
 	}
+	return o.Tables(src)
+}
+
+type uncached struct{ src stored.Bytes }
+
+func (u uncached) Read(ctx context.Context, pos int64, n int) ([]byte, error) {
+	return ReadTable(ctx, u.src, pos, n)
+}
+func (u uncached) Ahead(int64, int, int) bool { return true }
+func (u uncached) Close()                     {}
+
+// MaxAhead is how many bytes of tables one Tables.Ahead asks for.
+const MaxAhead = 256 << 10
+
+// LongTable is a table that is read in slices, each of them a table of Tables.
+type LongTable struct {
+	Tables   Tables
+	Pos, End int64 // host range of all of it
+	Each     int   // bytes of a slice, a power of two; the last one may be shorter
+}
+
+// Slice returns slice i. Those that a walk up to host offset until will want next
+// are read ahead.
+func (t *LongTable) Slice(ctx context.Context, i, until int64) ([]byte, error) {
+	each := int64(t.Each)
+	pos := t.Pos + i*each
+	until = min(until, t.End)
+	for at, parts := pos+each, 0; at < until && parts < 3; parts++ {
+		next := min(at-(at-t.Pos)%MaxAhead+MaxAhead, t.End) // parts are the same for whoever walks
+		if !t.Tables.Ahead(at, int(next-at), t.Each) {
+			break
+		}
+		at = next
+	}
+	return t.Tables.Read(ctx, pos, int(min(each, t.End-pos)))
 }

@@ -48,6 +48,7 @@ var errnos = []struct {
 	{formats.ErrLimit, syscall.EIO},
 	{formats.ErrSnapshot, syscall.ENOENT},
 	{formats.ErrClosed, syscall.EIO},
+	{formats.ErrWouldWait, syscall.EIO}, // nobody here asks for a map without I/O
 	{formats.ErrRange, syscall.EINVAL},
 
 	// Reading cannot meet these; they are here so that no sentinel is forgotten.

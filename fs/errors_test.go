@@ -59,6 +59,7 @@ var sentinels = map[string]struct {
 	"formats.ErrLimit":         {formats.ErrLimit, syscall.EIO},
 	"formats.ErrSnapshot":      {formats.ErrSnapshot, syscall.ENOENT},
 	"formats.ErrClosed":        {formats.ErrClosed, syscall.EIO},
+	"formats.ErrWouldWait":     {formats.ErrWouldWait, syscall.EIO},
 	"formats.ErrRange":         {formats.ErrRange, syscall.EINVAL},
 }
 

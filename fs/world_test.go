@@ -17,6 +17,7 @@ import (
 	"glanced/catalog"
 	"glanced/catalog/records/sqlite"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/qcow2"
 	"glanced/formats/raw"
 	"glanced/formats/vmdk"
@@ -46,19 +47,19 @@ func openWorld(t *testing.T, dir string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := formats.NewEngine(formats.EngineOptions{CacheBytes: 16 << 20, TableBytes: 4 << 20})
+	e := engine.New(engine.Options{CacheBytes: 16 << 20, TableBytes: 4 << 20})
 	c, err := catalog.New(ctx, catalog.Config{
 		Records: rec,
 		Stores:  []catalog.StoreEntry{{ID: "local", Type: "file", Store: store, Default: true}},
 		Drivers: []formats.Driver{qcow2.Driver(), vmdk.Driver(), raw.Driver()},
-		Engine:  engine,
+		Engine:  e,
 		Node:    "test",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(c.Close(), engine.Close(), store.Close(), rec.Close()); err != nil {
+		if err := errors.Join(c.Close(), e.Close(), store.Close(), rec.Close()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -58,6 +58,7 @@ var outcomes = []outcome{
 	{formats.ErrEncrypted, repErrPolicy, errnoIO, "the image is encrypted"},
 	{formats.ErrLimit, repErrPolicy, errnoIO, "the image asks for more than the limits allow"},
 	{formats.ErrClosed, repErrShutdown, errnoShutdown, "the disk is closed"},
+	{formats.ErrWouldWait, repErrPolicy, errnoIO, "reading would have to wait"}, // asked for by this door alone, which then waits
 
 	{context.DeadlineExceeded, repErrShutdown, errnoIO, "reading took too long"},
 	{context.Canceled, repErrShutdown, errnoShutdown, "the connection is closing"},

@@ -5,21 +5,22 @@ import (
 	"io"
 
 	"glanced/backends"
+	"glanced/backends/stored"
 )
 
-// Op is a call of Store or Blob that Faulty can make fail.
+// Op is a call of Store, or of what it opened, that Faulty can make fail.
 type Op string
 
 const (
 	OpPut    Op = "put"    // after the body was read and stored; the object is removed again
 	OpOpen   Op = "open"   // before
 	OpDelete Op = "delete" // before
-	OpRead   Op = "read"   // before each ReadAt of a Blob
+	OpRead   Op = "read"   // before each ReadAt of what is open
 )
 
 // Faulty is a Store whose calls fail when Fail says so: a nil error lets the call
 // through. It may block, to hold a call up. Locator is found through Unwrap;
-// FileRanger and Extenter are hidden, so that every byte passes by ReadAt.
+// the abilities of its bytes are hidden, so that every byte passes by ReadAt.
 type Faulty struct {
 	backends.Store
 	Fail func(op Op) error // called concurrently
@@ -42,7 +43,7 @@ func (f Faulty) Put(ctx context.Context, key string, r io.Reader, size int64) (b
 }
 
 // Open implements backends.Store.
-func (f Faulty) Open(ctx context.Context, loc backends.Location) (backends.Blob, error) {
+func (f Faulty) Open(ctx context.Context, loc backends.Location) (stored.Bytes, error) {
 	if err := f.Fail(OpOpen); err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func (f Faulty) Delete(ctx context.Context, loc backends.Location) error {
 }
 
 type faultyBlob struct {
-	backends.Blob
+	stored.Bytes
 	fail func(Op) error
 }
 
@@ -70,5 +71,5 @@ func (b faultyBlob) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := b.fail(OpRead); err != nil {
 		return err
 	}
-	return b.Blob.ReadAt(ctx, p, off)
+	return b.Bytes.ReadAt(ctx, p, off)
 }

@@ -14,6 +14,7 @@ import (
 	"testing/iotest"
 
 	"glanced/backends"
+	"glanced/backends/stored"
 )
 
 // Suite runs the contract against one kind of store.
@@ -51,7 +52,7 @@ func (s Suite) Run(t *testing.T) {
 		{"what is not there is not found", testNotFound},
 		{"foreign locations are refused", testForeignLocations},
 		{"a deleted object never reads as other bytes", testDeleteWhileOpen},
-		{"versions differ for different bytes", testVersion},
+		{"identities differ for different bytes", testIdentity},
 		{"a key's location is known before it is put", testLocate},
 		{"file ranges hold the object's bytes", testFileRange},
 		{"extents cover the range and holes read as zeros", testExtents},
@@ -87,7 +88,7 @@ func put(t testing.TB, s backends.Store, key string, content []byte) backends.Lo
 	return loc
 }
 
-func open(t testing.TB, s backends.Store, loc backends.Location) backends.Blob {
+func open(t testing.TB, s backends.Store, loc backends.Location) stored.Bytes {
 	t.Helper()
 	b, err := s.Open(t.Context(), loc)
 	if err != nil {
@@ -103,7 +104,7 @@ func remove(t testing.TB, s backends.Store, loc backends.Location) {
 	}
 }
 
-func wantContent(t testing.TB, b backends.Blob, want []byte) {
+func wantContent(t testing.TB, b stored.Bytes, want []byte) {
 	t.Helper()
 	if b.Size() != int64(len(want)) {
 		t.Fatalf("size %d, want %d", b.Size(), len(want))
@@ -335,19 +336,19 @@ func testDeleteWhileOpen(t *testing.T, _ Suite, s backends.Store) {
 	}
 }
 
-func testVersion(t *testing.T, _ Suite, s backends.Store) {
-	seen := map[string]bool{}
+func testIdentity(t *testing.T, _ Suite, s backends.Store) {
+	seen := map[stored.Identity]bool{}
 	for i := range 3 {
 		loc := put(t, s, fmt.Sprintf("k%d", i), Noise(byte(16+i), 5000))
 		defer remove(t, s, loc)
 		b := open(t, s, loc)
-		if b.Version() == "" || seen[b.Version()] {
-			t.Errorf("version %q is empty or not new", b.Version())
+		if b.Identity() == "" || seen[b.Identity()] {
+			t.Errorf("identity %q is empty or not new", b.Identity())
 		}
-		seen[b.Version()] = true
+		seen[b.Identity()] = true
 		again := open(t, s, loc)
-		if again.Version() != b.Version() {
-			t.Errorf("version %q, then %q of the same bytes", b.Version(), again.Version())
+		if again.Identity() != b.Identity() {
+			t.Errorf("identity %q, then %q of the same bytes", b.Identity(), again.Identity())
 		}
 		b.Close()
 		again.Close()
@@ -373,17 +374,18 @@ func testFileRange(t *testing.T, _ Suite, s backends.Store) {
 	defer remove(t, s, loc)
 	b := open(t, s, loc)
 	defer b.Close()
-	fr, ok := backends.As[backends.FileRanger](b)
+	fr, ok := stored.As[stored.FileRanger](b)
 	if !ok {
 		t.Skip("not a FileRanger")
 	}
-	if f, pos, ok := fr.FileRange(1000, 250_000); ok {
-		p := make([]byte, 250_000)
-		if _, err := f.ReadAt(p, pos); err != nil || !bytes.Equal(p, content[1000:251_000]) {
+	if r, ok := fr.FileRange(1000, 250_000); ok {
+		p := make([]byte, r.Len)
+		if _, err := r.File.ReadAt(p, r.Pos); err != nil || len(p) == 0 || !bytes.Equal(p, content[1000:][:len(p)]) {
 			t.Errorf("the file's range: %v, or other bytes", err)
 		}
+		r.Release()
 	}
-	if _, _, ok := fr.FileRange(299_999, 2); ok {
+	if _, ok := fr.FileRange(299_999, 2); ok {
 		t.Error("a range past the end was given")
 	}
 }
@@ -396,7 +398,7 @@ func testExtents(t *testing.T, _ Suite, s backends.Store) {
 	defer remove(t, s, loc)
 	b := open(t, s, loc)
 	defer b.Close()
-	ex, ok := backends.As[backends.Extenter](b)
+	ex, ok := stored.As[stored.Extenter](b)
 	if !ok {
 		t.Skip("not an Extenter")
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glanced/backends"
+	"glanced/backends/stored"
 )
 
 // maxKey is the longest key in bytes: NAME_MAX of Linux file systems, less the
@@ -30,6 +31,8 @@ type Config struct {
 	ID   string // goes into each Location
 	Path string // the folder; it is made if it is not there
 }
+
+var _ backends.Locator = (*Store)(nil)
 
 // Store keeps objects in one folder. Safe for concurrent use, also by several
 // processes over one folder.
@@ -87,7 +90,7 @@ func (s *Store) Locate(key string) backends.Location {
 }
 
 // Open opens an object for reading; it never follows a symbolic link.
-func (s *Store) Open(ctx context.Context, loc backends.Location) (backends.Blob, error) {
+func (s *Store) Open(ctx context.Context, loc backends.Location) (stored.Bytes, error) {
 	key, err := s.key(loc)
 	if err != nil {
 		return nil, err
@@ -97,7 +100,7 @@ func (s *Store) Open(ctx context.Context, loc backends.Location) (backends.Blob,
 	if err != nil {
 		return nil, fmt.Errorf("open %s in file store %s: %w", key, s.root, kind(err))
 	}
-	b, err := newBlob(os.NewFile(uintptr(fd), filepath.Join(s.root, key)))
+	b, err := newBlob(os.NewFile(uintptr(fd), filepath.Join(s.root, key)), s.id, key)
 	if err != nil {
 		return nil, fmt.Errorf("open %s in file store %s: %w", key, s.root, err)
 	}

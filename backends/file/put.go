@@ -1,7 +1,6 @@
 package file
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glanced/backends"
+	"glanced/backends/localfile"
 )
 
 const (
@@ -32,8 +32,6 @@ const (
 
 	incoming = ".incoming"
 )
-
-var zeros [holeLen]byte
 
 // Put implements backends.Store. Aligned runs of zeros become holes. With a
 // known size, too little free space is found before the first byte is read.
@@ -92,7 +90,7 @@ func write(ctx context.Context, f *os.File, r io.Reader, size int64) error {
 		if size >= 0 && off+int64(n) > size {
 			return fmt.Errorf("%w: %d bytes were announced", backends.ErrLong, size)
 		}
-		if err := writeData(f, buf[:n], off); err != nil {
+		if err := localfile.WriteSparse(f, buf[:n], off, holeLen); err != nil {
 			return kind(err)
 		}
 		before := off
@@ -124,25 +122,6 @@ func fill(r io.Reader, buf []byte) (int, error) {
 	}
 	return n, nil
 }
-
-// writeData writes p at off, which is a multiple of holeLen, without its zero blocks.
-func writeData(f *os.File, p []byte, off int64) error {
-	for pos := 0; pos < len(p); {
-		end := pos
-		for end < len(p) && !isZero(p[end:min(end+holeLen, len(p))]) {
-			end = min(end+holeLen, len(p))
-		}
-		if end > pos {
-			if _, err := f.WriteAt(p[pos:end], off+int64(pos)); err != nil {
-				return err
-			}
-		}
-		pos = min(end+holeLen, len(p)) // past the zero block that ended the run, if one did
-	}
-	return nil
-}
-
-func isZero(block []byte) bool { return bytes.Equal(block, zeros[:len(block)]) }
 
 // writeBack starts writing back the window that ends at end, and waits for one
 // further behind. It is only a hint: fsync finds what it could not do.

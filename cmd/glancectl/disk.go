@@ -9,8 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"glanced/formats"
 	"glanced/formats/all"
+	"glanced/formats/engine"
 )
 
 func diskCommand(s streams) *cli.Command {
@@ -82,8 +82,8 @@ const (
 	diskTableBytes = 32 << 20
 )
 
-func diskEngine() formats.EngineOptions {
-	return formats.EngineOptions{CacheBytes: diskCacheBytes, TableBytes: diskTableBytes}
+func diskEngine() engine.Options {
+	return engine.Options{CacheBytes: diskCacheBytes, TableBytes: diskTableBytes}
 }
 
 // diskAction is the frame of a command that tells something of one local FILE.

@@ -8,7 +8,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"glanced/formats"
+	"glanced/formats/check"
 	"glanced/formats/container"
+	"glanced/formats/engine"
 )
 
 func diskCheckCommand(s streams) *cli.Command {
@@ -41,8 +43,13 @@ func diskCheck(c *cli.Context, s streams, p *printer, d *disk) error {
 		return err
 	}
 	defer g.Close()
-	k := &checker{disk: g}
-	if err := k.run(c, s); err != nil {
+	var bar *progress
+	k, err := check.Disk(c.Context, g, check.Progress{
+		Begin: func(total int64) { bar = startProgress(c, s, "check", total) },
+		Read:  func(n int64) { bar.Update(n) },
+	})
+	bar.finish()
+	if err != nil {
 		return fmt.Errorf("check %s: %w", d.name(), err)
 	}
 	if err := p.one(checkRecord(d, g, k, digests)); err != nil {
@@ -77,8 +84,7 @@ func checkDigests(c *cli.Context, s streams, d *disk) (string, error) {
 
 const digestsOK = "ok"
 
-func checkRecord(d *disk, g *formats.Disk, k *checker, digests string) record {
-	n := &k.counts
+func checkRecord(d *disk, g *engine.Disk, k *check.Result, digests string) record {
 	r := record{
 		{name: "file", value: d.path},
 		{name: "container", value: orNull(d.container.Name)},
@@ -88,39 +94,39 @@ func checkRecord(d *disk, g *formats.Disk, k *checker, digests string) record {
 	}
 	for _, kind := range []formats.Kind{formats.Data, formats.Compressed, formats.Zero, formats.Absent} {
 		r = append(r,
-			field{name: kind.String() + "_bytes", value: n.bytes[kind], text: exactBytes(n.bytes[kind])},
-			field{name: kind.String() + "_extents", value: n.extents[kind]})
+			field{name: kind.String() + "_bytes", value: k.Bytes[kind], text: exactBytes(k.Bytes[kind])},
+			field{name: kind.String() + "_extents", value: k.Extents[kind]})
 	}
-	allocated := n.bytes[formats.Data] + n.bytes[formats.Compressed]
+	allocated := k.Bytes[formats.Data] + k.Bytes[formats.Compressed]
 	return append(r,
 		field{name: "allocated_bytes", value: allocated, text: exactBytes(allocated)},
-		field{name: "read_bytes", value: k.read.Load(), text: exactBytes(k.read.Load())},
-		field{name: "corrupt_bytes", value: k.faults.bytes, text: exactBytes(k.faults.bytes)},
-		field{name: "corrupt_places", value: k.faults.count},
-		field{name: "corrupt", value: orEmpty(k.faults.list), text: faultNames(k.faults)},
-		field{name: "complete", value: k.gaveUp == "", text: orYes(k.gaveUp)},
-		field{name: "ok", value: k.sound(digests), text: yesNo(k.sound(digests))},
+		field{name: "read_bytes", value: k.Read, text: exactBytes(k.Read)},
+		field{name: "corrupt_bytes", value: k.Faults.Bytes, text: exactBytes(k.Faults.Bytes)},
+		field{name: "corrupt_places", value: k.Faults.Count},
+		field{name: "corrupt", value: orEmpty(k.Faults.List), text: faultNames(k.Faults)},
+		field{name: "complete", value: k.GaveUp == "", text: orYes(k.GaveUp)},
+		field{name: "ok", value: sound(k, digests), text: yesNo(sound(k, digests))},
 	)
 }
 
-func (k *checker) sound(digests string) bool {
-	return k.faults.count == 0 && k.gaveUp == "" && (digests == "" || digests == digestsOK)
+func sound(k *check.Result, digests string) bool {
+	return k.Faults.Count == 0 && k.GaveUp == "" && (digests == "" || digests == digestsOK)
 }
 
-func checkVerdict(d *disk, k *checker, digests string) error {
-	if k.sound(digests) {
+func checkVerdict(d *disk, k *check.Result, digests string) error {
+	if sound(k, digests) {
 		return nil
 	}
 	var wrong []string
 	if digests != "" && digests != digestsOK {
 		wrong = append(wrong, digests)
 	}
-	if k.faults.count > 0 {
+	if k.Faults.Count > 0 {
 		wrong = append(wrong, fmt.Sprintf("%d bad places (%s of the guest disk), the first at guest offset %d: %s",
-			k.faults.count, humanBytes(k.faults.bytes), k.faults.list[0].Offset, k.faults.list[0].Reason))
+			k.Faults.Count, humanBytes(k.Faults.Bytes), k.Faults.List[0].Offset, k.Faults.List[0].Reason))
 	}
-	if k.gaveUp != "" {
-		wrong = append(wrong, k.gaveUp)
+	if k.GaveUp != "" {
+		wrong = append(wrong, k.GaveUp)
 	}
 	return &advised{fmt.Errorf("%s: %w: %s", d.name(), formats.ErrCorrupt, strings.Join(wrong, "; ")),
 		"Get a good copy of it: this one is not what was written."}
@@ -140,14 +146,14 @@ func yesNo(ok bool) string {
 	return "no"
 }
 
-func faultNames(f faults) string {
+func faultNames(f check.Faults) string {
 	const shown = 5
 	var parts []string
-	for _, x := range f.list[:min(len(f.list), shown)] {
+	for _, x := range f.List[:min(len(f.List), shown)] {
 		parts = append(parts, fmt.Sprintf("%d bytes at %d", x.Length, x.Offset))
 	}
-	if f.count > shown {
-		parts = append(parts, fmt.Sprintf("and %d more", f.count-shown))
+	if f.Count > shown {
+		parts = append(parts, fmt.Sprintf("and %d more", f.Count-shown))
 	}
 	return orNone(strings.Join(parts, ", "))
 }

@@ -110,7 +110,7 @@ func TestTheDiskInAContainerIsFoundAndRead(t *testing.T) {
 					t.Errorf("%q: the disk is another one", args[1:])
 				}
 			}
-			check(t, exitDone, tt.file)
+			checkDisk(t, exitDone, tt.file)
 			if b := bench(t, tt.file); b.Bytes == 0 {
 				t.Error("bench reads nothing")
 			}
@@ -186,7 +186,7 @@ func TestConvertWritesEachFormatToAFileOrAPipe(t *testing.T) {
 				if to != "raw" {
 					qemuImg(t, "check", "-f", to, file)
 				}
-				check(t, exitDone, file)
+				checkDisk(t, exitDone, file)
 			}
 		})
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/lima-vm/go-qcow2reader/convert"
 	"github.com/urfave/cli/v2"
 
-	"glanced/formats"
 	"glanced/formats/encode"
+	"glanced/formats/engine"
 	"glanced/formats/goqcow2"
 )
 
@@ -109,7 +109,7 @@ func convertError(c *cli.Context, d *disk, err error) error {
 }
 
 // convertToFile writes g into out as --to says.
-func convertToFile(c *cli.Context, s streams, g *formats.Disk, out *newFile) error {
+func convertToFile(c *cli.Context, s streams, g *engine.Disk, out *newFile) error {
 	if c.String("to") == toVMDK {
 		return convertToStream(c, s, g, out)
 	}
@@ -138,7 +138,7 @@ func convertToFile(c *cli.Context, s streams, g *formats.Disk, out *newFile) err
 }
 
 // convertToStream writes g to w from its first byte to its last.
-func convertToStream(c *cli.Context, s streams, g *formats.Disk, w io.Writer) error {
+func convertToStream(c *cli.Context, s streams, g *engine.Disk, w io.Writer) error {
 	var img encode.Image = g
 	switch c.String("to") {
 	case toVMDK:

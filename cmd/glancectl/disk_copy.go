@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,8 +9,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"glanced/formats"
+	"glanced/backends/localfile"
 	"glanced/formats/encode"
+	"glanced/formats/engine"
 )
 
 // copyPiece is how much is moved at once, bytes.
@@ -41,7 +41,7 @@ func copyToFile(ctx context.Context, f *os.File, img encode.Image, bar *progress
 				if err := img.ReadAt(ctx, p, off); err != nil {
 					return err
 				}
-				if err := writeSparse(f, p, off); err != nil {
+				if err := localfile.WriteSparse(f, p, off, sparseUnit); err != nil {
 					return fmt.Errorf("write %s: %w", f.Name(), err)
 				}
 				bar.Update(int64(len(p)))
@@ -54,31 +54,6 @@ func copyToFile(ctx context.Context, f *os.File, img encode.Image, bar *progress
 
 // sparseUnit is the length of zeros that is left out, bytes.
 const sparseUnit = 64 << 10
-
-var zeros [sparseUnit]byte
-
-// writeSparse writes p at off of f, but for units that are all zeros.
-func writeSparse(f io.WriterAt, p []byte, off int64) error {
-	for from := 0; from < len(p); {
-		to := from
-		for to < len(p) {
-			unit := p[to:min(to+sparseUnit, len(p))]
-			if bytes.Equal(unit, zeros[:len(unit)]) {
-				break
-			}
-			to += len(unit)
-		}
-		if to > from {
-			if _, err := f.WriteAt(p[from:to], off+int64(from)); err != nil {
-				return err
-			}
-			from = to
-			continue
-		}
-		from += min(sparseUnit, len(p)-from)
-	}
-	return nil
-}
 
 // copyInOrder writes img to w, while the next pieces are read, one on each core
 // and one more.
@@ -138,7 +113,7 @@ func copyInOrder(ctx context.Context, w io.Writer, img encode.Image, bar *progre
 
 // countedDisk tells a progress bar what is read of a disk.
 type countedDisk struct {
-	*formats.Disk
+	*engine.Disk
 	bar *progress
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"glanced/formats"
+	"glanced/formats/engine"
 )
 
 func diskInfoCommand(s streams) *cli.Command {
@@ -54,7 +55,7 @@ func diskInfo(c *cli.Context, p *printer, d *disk) error {
 }
 
 // allocatedBytes walks the map of the guest disk and adds up what lies in files.
-func allocatedBytes(ctx context.Context, g *formats.Disk) (int64, error) {
+func allocatedBytes(ctx context.Context, g *engine.Disk) (int64, error) {
 	var n int64
 	err := g.Extents(ctx, 0, g.Size(), func(x formats.Extent) bool {
 		if x.Kind.Stored() {

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"glanced/formats"
+	"glanced/formats/engine"
 )
 
 func diskMapCommand(s streams) *cli.Command {
@@ -107,7 +108,7 @@ func extentJSON(x formats.Extent) any {
 
 // mapJSON writes the array a run at a time: the map of a large image is too long
 // to be collected first.
-func mapJSON(c *cli.Context, g *formats.Disk, out io.Writer) error {
+func mapJSON(c *cli.Context, g *engine.Disk, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 64<<10)
 	before := "["
 	var failed error

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 
+	"glanced/backends/localfile"
+	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/all"
 	"glanced/formats/container"
 	"glanced/formats/container/spool"
-	"glanced/formats/localfile"
+	"glanced/formats/engine"
 )
 
 // bare is Glance's container_format word for an image that is in no container.
@@ -23,24 +25,24 @@ const bare = "bare"
 // refers to.
 type disk struct {
 	path       string
-	file       *localfile.Source
+	file       *localfile.File
 	fileInfo   os.FileInfo
 	container  container.Container // Name "" = none
 	opened     container.Opened    // what is in it; without a container, Image is file
 	driver     formats.Driver
 	formatSaid bool // by --format; else the content was probed
 	snapshot   string
-	engine     *formats.Engine
+	engine     *engine.Engine
 	refs       *references
 
 	owned   bool // the image was handed to the engine, which closes it
-	parents []*formats.Disk
+	parents []*engine.Disk
 }
 
 // openDisk opens the file at path. The container and the format are those that o
 // names; else those that the content begins like, and a container is looked for
 // only where neither is named: what is declared is not probed.
-func openDisk(ctx context.Context, path string, o diskOptions, e formats.EngineOptions) (*disk, error) {
+func openDisk(ctx context.Context, path string, o diskOptions, e engine.Options) (*disk, error) {
 	refs, err := parseRefs(o.refs)
 	if err != nil {
 		return nil, err
@@ -49,7 +51,7 @@ func openDisk(ctx context.Context, path string, o diskOptions, e formats.EngineO
 	if err != nil {
 		return nil, err
 	}
-	d := &disk{path: path, file: file, fileInfo: info, snapshot: o.snapshot, engine: formats.NewEngine(e), refs: refs}
+	d := &disk{path: path, file: file, fileInfo: info, snapshot: o.snapshot, engine: engine.New(e), refs: refs}
 	if err := d.recognise(ctx, o, all.Drivers(), all.Containers()); err != nil {
 		d.close()
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -105,7 +107,7 @@ func (d *disk) unpack(ctx context.Context, o diskOptions, drivers []formats.Driv
 
 // probeContainer is the container that the file begins like, if any. What is a
 // disk image and a container at once is refused, as any file with two meanings.
-func probeContainer(ctx context.Context, src formats.Source, drivers []formats.Driver, boxes []container.Container) (container.Container, error) {
+func probeContainer(ctx context.Context, src stored.Bytes, drivers []formats.Driver, boxes []container.Container) (container.Container, error) {
 	head, err := formats.ReadHead(ctx, src)
 	if err != nil {
 		return container.Container{}, err
@@ -160,7 +162,7 @@ func (d *disk) name() string {
 
 // inspect describes the image from its metadata alone.
 func (d *disk) inspect(ctx context.Context) (formats.Info, error) {
-	info, err := d.driver.Inspect(ctx, []formats.Source{d.opened.Image})
+	info, err := d.driver.Inspect(ctx, d.opened.Image)
 	if err == nil {
 		return info, nil
 	}
@@ -176,7 +178,7 @@ func (d *disk) inspect(ctx context.Context) (formats.Info, error) {
 
 // guest opens the guest disk, once, with the files that --ref names; to be closed
 // before d. A --ref that the image has no use for is an error.
-func (d *disk) guest(ctx context.Context) (*formats.Disk, error) {
+func (d *disk) guest(ctx context.Context) (*engine.Disk, error) {
 	info, err := d.inspect(ctx)
 	if err != nil {
 		return nil, err
@@ -186,7 +188,7 @@ func (d *disk) guest(ctx context.Context) (*formats.Disk, error) {
 	}
 	top := &link{d: d, file: d.fileInfo, driver: d.driver, source: d.opened.Image, beside: d.opened.Beside}
 	d.owned = true
-	g, err := d.engine.Open(ctx, d.driver, []formats.Source{d.opened.Image}, top.resolve, formats.Options{Snapshot: d.snapshot})
+	g, err := top.open(ctx, d.snapshot)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.name(), err)
 	}

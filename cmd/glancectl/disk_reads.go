@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"glanced/formats"
+	"glanced/formats/check"
+	"glanced/formats/engine"
 )
 
 // readsDone is what a job of bench has read.
@@ -20,7 +22,7 @@ type readsDone struct{ bytes, reads int64 }
 type benchRun func(ctx context.Context, bar *progress) (readsDone, error)
 
 // benchJob makes the job that b asks for, of total bytes.
-func benchJob(ctx context.Context, g *formats.Disk, b benchOptions) (job benchRun, total int64, err error) {
+func benchJob(ctx context.Context, g *engine.Disk, b benchOptions) (job benchRun, total int64, err error) {
 	if b.random > 0 {
 		runs, err := dataRuns(ctx, g, b.block)
 		if err != nil {
@@ -40,14 +42,14 @@ func benchJob(ctx context.Context, g *formats.Disk, b benchOptions) (job benchRu
 
 // readInOrder reads all data in order. Several readers, each with the next piece,
 // keep all cores busy without read-ahead, which would cost a copy of each cluster.
-func readInOrder(ctx context.Context, g *formats.Disk, workers int, bar *progress) (readsDone, error) {
+func readInOrder(ctx context.Context, g *engine.Disk, workers int, bar *progress) (readsDone, error) {
 	var bytes, reads atomic.Int64
-	size := pieceSize(g)
+	size := check.PieceSize(g)
 	group, ctx := errgroup.WithContext(ctx)
-	pieces := make(chan piece, workers)
+	pieces := make(chan check.Piece, workers)
 	group.Go(func() error {
 		defer close(pieces)
-		return walkData(ctx, g, size, func(p piece) error {
+		return check.WalkData(ctx, g, size, func(p check.Piece) error {
 			select {
 			case pieces <- p:
 				return nil
@@ -60,12 +62,12 @@ func readInOrder(ctx context.Context, g *formats.Disk, workers int, bar *progres
 		group.Go(func() error {
 			buf := make([]byte, size)
 			for p := range pieces {
-				if err := g.ReadAt(ctx, buf[:p.n], p.off); err != nil {
+				if err := g.ReadAt(ctx, buf[:p.N], p.Off); err != nil {
 					return err
 				}
-				bytes.Add(p.n)
+				bytes.Add(p.N)
 				reads.Add(1)
-				bar.Update(p.n)
+				bar.Update(p.N)
 			}
 			return nil
 		})
@@ -88,7 +90,7 @@ var errNoData = errors.New("the disk holds no data to read")
 // dataRuns lists the whole blocks that data reaches into; the last run is empty
 // and ends the list. Of too many runs, those near each other are taken together,
 // with the holes between them.
-func dataRuns(ctx context.Context, g *formats.Disk, block int64) ([]blockRun, error) {
+func dataRuns(ctx context.Context, g *engine.Disk, block int64) ([]blockRun, error) {
 	type span struct{ from, to int64 } // blocks
 	var spans []span
 	blocks := g.Size() / block
@@ -104,7 +106,7 @@ func dataRuns(ctx context.Context, g *formats.Disk, block int64) ([]blockRun, er
 		}
 		return kept
 	}
-	err := walkMap(ctx, g, func(batch []formats.Extent) error {
+	err := check.Walk(ctx, g, func(batch []formats.Extent) error {
 		for _, x := range batch {
 			if !x.Kind.Stored() {
 				continue
@@ -139,7 +141,7 @@ func dataRuns(ctx context.Context, g *formats.Disk, block int64) ([]blockRun, er
 
 // readRandom reads b.random blocks. Which, is decided by the seed alone, however
 // many readers there are.
-func readRandom(ctx context.Context, g *formats.Disk, runs []blockRun, b benchOptions, bar *progress) (readsDone, error) {
+func readRandom(ctx context.Context, g *engine.Disk, runs []blockRun, b benchOptions, bar *progress) (readsDone, error) {
 	var next, reads atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	total := runs[len(runs)-1].before

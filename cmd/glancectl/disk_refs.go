@@ -7,8 +7,11 @@ import (
 	"os"
 	"strings"
 
+	"glanced/backends/localfile"
+	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/all"
+	"glanced/formats/engine"
 )
 
 // errGiven is a --ref that does not do: the user's doing, not the image's.
@@ -112,50 +115,81 @@ type link struct {
 	d      *disk
 	file   os.FileInfo // tells whether it is another one
 	driver formats.Driver
-	source formats.Source   // the image, inside its container
-	beside formats.Resolver // the files of its container; nil = none
-	above  *link            // the image that refers to it; nil = it is the one on top
+	source stored.Bytes  // the image, inside its container
+	beside formats.Files // the files of its container; nil = none
+	above  *link         // the image that refers to it; nil = it is the one on top
 	depth  int
 }
 
-// resolve is the link's formats.Resolver.
-func (l *link) resolve(ctx context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
-	path, ok := l.d.refs.find(ref)
-	if !ok {
-		if l.beside != nil {
-			if disk, src, err := l.beside(ctx, ref); !errors.Is(err, formats.ErrReference) {
-				return disk, src, err
-			}
-		}
-		return nil, nil, l.missing(ctx, ref)
+// open opens the link's guest disk, which owns the source from here on.
+func (l *link) open(ctx context.Context, snapshot string) (*engine.Disk, error) {
+	disk, err := l.d.engine.Open(ctx, l.driver, l.source, engine.OpenOptions{Snapshot: snapshot, Files: l.part, Parent: l.parent})
+	if err != nil {
+		return nil, err
 	}
+	if err := disk.Check(ctx); err != nil {
+		disk.Close()
+		return nil, err
+	}
+	return disk, nil
+}
+
+// given opens the file at path, which the user gives for ref.
+func (l *link) given(path string, ref formats.Ref) (*localfile.File, os.FileInfo, openedRef, error) {
+	opened := openedRef{Depth: l.depth, Kind: ref.Kind, Name: ref.Name, File: path}
 	file, info, err := openSource(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", errGiven, err)
+		return nil, nil, opened, fmt.Errorf("%w: %w", errGiven, err)
 	}
 	if err := l.loops(path, info); err != nil {
 		file.Close()
-		return nil, nil, err
+		return nil, nil, opened, err
 	}
-	opened := openedRef{Depth: l.depth, Kind: ref.Kind, Name: ref.Name, File: path}
-	if ref.Kind == formats.RefDataFile || ref.Kind == formats.RefExtent {
-		l.d.refs.opened = append(l.d.refs.opened, opened)
-		return nil, file, nil
+	return file, info, opened, nil
+}
+
+// part supplies a file that holds a part of the image (formats.Files).
+func (l *link) part(ctx context.Context, ref formats.Ref) (stored.Bytes, error) {
+	path, ok := l.d.refs.find(ref)
+	if !ok {
+		if l.beside != nil {
+			if src, err := l.beside(ctx, ref); !errors.Is(err, formats.ErrReference) {
+				return src, err
+			}
+		}
+		return nil, l.missing(ctx, ref)
+	}
+	file, _, opened, err := l.given(path, ref)
+	if err != nil {
+		return nil, err
+	}
+	l.d.refs.opened = append(l.d.refs.opened, opened)
+	return file, nil
+}
+
+// parent supplies the disk below (engine.Parent).
+func (l *link) parent(ctx context.Context, ref formats.Ref) (*engine.Disk, error) {
+	path, ok := l.d.refs.find(ref)
+	if !ok {
+		return nil, l.missing(ctx, ref)
+	}
+	file, info, opened, err := l.given(path, ref)
+	if err != nil {
+		return nil, err
 	}
 	next := &link{d: l.d, file: info, source: file, above: l, depth: l.depth + 1}
-	opened.Probed = ref.Format == ""
 	if err := next.recognise(ctx, ref.Format); err != nil {
 		file.Close()
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", opened.File, err)
 	}
-	opened.Format = next.driver.Name
+	opened.Format, opened.Probed = next.driver.Name, ref.Format == ""
 	l.d.refs.opened = append(l.d.refs.opened, opened)
-	disk, err := l.d.engine.Open(ctx, next.driver, []formats.Source{file}, next.resolve, formats.Options{})
+	disk, err := next.open(ctx, "")
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", opened.File, err)
 	}
 	l.d.parents = append(l.d.parents, disk)
-	return disk, nil, nil
+	return disk, nil
 }
 
 // recognise finds the driver: of the format that the image above says, else of
@@ -192,7 +226,7 @@ func (l *link) loops(path string, file os.FileInfo) error {
 // missing says which --ref options the image needs.
 func (l *link) missing(ctx context.Context, ref formats.Ref) error {
 	need := []formats.Ref{ref}
-	if info, err := l.driver.Inspect(ctx, []formats.Source{l.source}); err == nil {
+	if info, err := l.driver.Inspect(ctx, l.source); err == nil {
 		for _, other := range info.Refs {
 			if other != ref && !l.d.refs.has(other) {
 				need = append(need, other)

@@ -3,12 +3,12 @@ package main
 import (
 	"os"
 
-	"glanced/formats/localfile"
+	"glanced/backends/localfile"
 )
 
 // openSource opens the file at path, which is a name that the user gave. info
 // tells whether two of them are one file.
-func openSource(path string) (src *localfile.Source, info os.FileInfo, err error) {
+func openSource(path string) (src *localfile.File, info os.FileInfo, err error) {
 	if err := regularOrDevice(path); err != nil {
 		return nil, nil, err
 	}
@@ -20,6 +20,6 @@ func openSource(path string) (src *localfile.Source, info os.FileInfo, err error
 		f.Close()
 		return nil, nil, err
 	}
-	src, err = localfile.New(f)
+	src, err = localfile.New(f, "")
 	return src, info, err
 }

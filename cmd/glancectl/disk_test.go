@@ -337,26 +337,3 @@ func TestAnEmptyFileIsAnEmptyRawDisk(t *testing.T) {
 		t.Errorf("converted to %v, %v", info, err)
 	}
 }
-
-func TestSparseWriterAgreesWithItsInputInAnyPieces(t *testing.T) {
-	data := sparseImage()[:1<<20+5000]
-	for _, piece := range []int{1 << 20, 32 << 10, 4096, 4095, 1000, 7777} {
-		f, err := os.Create(filepath.Join(t.TempDir(), "f"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w := &sparseWriter{f: f}
-		for part := range slices.Chunk(data, piece) {
-			if n, err := w.Write(part); n != len(part) || err != nil {
-				t.Fatal(n, err)
-			}
-		}
-		if err := w.finish(); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-		if got, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(got, data) {
-			t.Errorf("in pieces of %d: %d bytes, %v", piece, len(got), err)
-		}
-	}
-}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"glanced/backends/localfile"
 	"glanced/cmd/glancectl/internal/glanceapi"
 )
 
@@ -90,11 +91,11 @@ func downloadImage(c *cli.Context, s streams, api *glanceapi.Client, name string
 		return err
 	}
 	defer out.discard()
-	w := &sparseWriter{f: out.File}
+	w := localfile.NewSparseWriter(out.File, nil)
 	if err := fetch(c, s, api, img, w); err != nil {
 		return err
 	}
-	if err := w.finish(); err != nil {
+	if err := w.Finish(); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
 	if err := out.commit(); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -75,55 +74,3 @@ func permission(path string) fs.FileMode {
 	}
 	return 0o666 &^ umask()
 }
-
-// holeSize is the granularity in which zeros become holes, bytes: the block of
-// the usual file systems.
-const holeSize = 4096
-
-// sparseWriter writes a stream into a new file and leaves holes where it has only zeros.
-type sparseWriter struct {
-	f    *os.File
-	off  int64
-	zero [holeSize]byte
-}
-
-// Write writes the runs of p that are not zeros, block by block of the file.
-func (w *sparseWriter) Write(p []byte) (int, error) {
-	done := 0
-	for done < len(p) {
-		n := w.run(p[done:], w.off+int64(done))
-		part := p[done : done+n]
-		if !w.isZero(part[:min(len(part), holeSize)]) {
-			if _, err := w.f.WriteAt(part, w.off+int64(done)); err != nil {
-				w.off += int64(done)
-				return done, err
-			}
-		}
-		done += n
-	}
-	w.off += int64(done)
-	return done, nil
-}
-
-// run is the length of the first run of p, at offset off of the file, whose
-// blocks are all zeros or all not.
-func (w *sparseWriter) run(p []byte, off int64) int {
-	first := true
-	zeros := false
-	for n := 0; n < len(p); {
-		block := min(holeSize-int((off+int64(n))%holeSize), len(p)-n)
-		z := w.isZero(p[n : n+block])
-		if first {
-			first, zeros = false, z
-		} else if z != zeros {
-			return n
-		}
-		n += block
-	}
-	return len(p)
-}
-
-func (w *sparseWriter) isZero(p []byte) bool { return bytes.Equal(p, w.zero[:len(p)]) }
-
-// finish gives the file its length, should it end in a hole.
-func (w *sparseWriter) finish() error { return w.f.Truncate(w.off) }

@@ -21,8 +21,8 @@ import (
 	"glanced/catalog"
 	"glanced/catalog/records/sqlite"
 	"glanced/ctl"
-	"glanced/formats"
 	"glanced/formats/all"
+	"glanced/formats/engine"
 )
 
 // server is the real API over a real catalog, behind a door that notes what is
@@ -54,12 +54,12 @@ func newServer(t *testing.T) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	engine := formats.NewEngine(formats.EngineOptions{CacheBytes: 16 << 20, TableBytes: 4 << 20})
-	t.Cleanup(func() { engine.Close() })
+	e := engine.New(engine.Options{CacheBytes: 16 << 20, TableBytes: 4 << 20})
+	t.Cleanup(func() { e.Close() })
 	quiet := slog.New(slog.DiscardHandler)
 	// The context of the test ends before its clean-ups run.
 	cat, err := catalog.New(context.Background(), catalog.Config{
-		Records: records, Drivers: all.Drivers(), Engine: engine, Node: "test", Log: quiet,
+		Records: records, Drivers: all.Drivers(), Engine: e, Node: "test", Log: quiet,
 		Stores: []catalog.StoreEntry{{ID: "local", Type: "file", Store: store, Default: true}},
 	})
 	if err != nil {

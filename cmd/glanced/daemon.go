@@ -22,9 +22,9 @@ import (
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
 	"glanced/ctl"
-	"glanced/formats"
 	formatsall "glanced/formats/all"
 	"glanced/formats/container/spool"
+	"glanced/formats/engine"
 	"glanced/fs"
 	"glanced/nbd"
 )
@@ -51,7 +51,7 @@ type daemon struct {
 	started time.Time
 	lock    *os.File
 	node    string
-	engine  *formats.Engine
+	engine  *engine.Engine
 	below   []io.Closer // what the catalog stands on: stores, records
 	catalog *catalog.Catalog
 	auth    authenticator
@@ -107,7 +107,7 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 	if d.node, err = nodeName(d.cfg.DataDir); err != nil {
 		return err
 	}
-	d.engine = formats.NewEngine(formats.EngineOptions{CacheBytes: d.share(clusterShare), TableBytes: d.share(tableShare), BufferBytes: d.share(bufferShare)})
+	d.engine = engine.New(engine.Options{CacheBytes: d.share(clusterShare), TableBytes: d.share(tableShare), BufferBytes: d.share(bufferShare)})
 
 	var stores []catalog.StoreEntry
 	for _, s := range d.cfg.Stores {

@@ -12,6 +12,7 @@ import (
 	"glanced/catalog/records/sqlite"
 	"glanced/formats"
 	formatsall "glanced/formats/all"
+	"glanced/formats/engine"
 	"glanced/nbd"
 )
 
@@ -29,10 +30,10 @@ func TestReadsOfAWithdrawnExportSaySo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rec.Close()
-	engine := formats.NewEngine(formats.EngineOptions{})
-	defer engine.Close()
+	e := engine.New(engine.Options{})
+	defer e.Close()
 	c, err := catalog.New(t.Context(), catalog.Config{
-		Records: rec, Engine: engine, Node: "test", Drivers: formatsall.Drivers(),
+		Records: rec, Engine: e, Node: "test", Drivers: formatsall.Drivers(),
 		Stores: []catalog.StoreEntry{{ID: "local", Type: "file", Store: store, Default: true}},
 	})
 	if err != nil {

@@ -9,48 +9,91 @@ import (
 	"testing"
 )
 
-// layer is one rule of the house: packages below `room` may import, of this
-// module, only what `may` lists (and their own subtree unless alone is set).
+// layer is one rule of the house: the packages of room (the folder and what is
+// below it, rooms of their own excepted) import, of this module, only what may
+// lists and their own internal folders, and reach by no chain of imports what
+// never lists.
 type layer struct {
 	room  string
-	may   []string
-	alone bool // its subfolders may not import each other
+	may   []string // a folder; with /..., all below it
+	never []string // the same, also of other modules and of the standard library
 	why   string
 }
+
+// The leaves, which most rooms stand on.
+const (
+	bytesAtRest = "backends/stored"
+	localFiles  = "backends/localfile"
+	sharedWork  = "backends/flight"
+)
 
 // layers is ordered from the most specific room to the widest; the first that
 // matches a package decides.
 var layers = []layer{
-	{"backends/all", []string{"backends"}, false, "the visible list of stores, nothing else"},
-	{"backends/backendtest", []string{"backends"}, false, "the store contract as tests must fit every store"},
-	{"backends", []string{"backends"}, true, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
-	{"formats/all", []string{"formats"}, false, "the visible list of formats, nothing else"},
-	{"formats/container/spool", []string{"formats", "formats/container", "formats/localfile"}, true, "the spool keeps decompressed files; it knows no kind of container"},
-	{"formats/container", []string{"formats", "formats/container"}, true, "a container holds an image: it knows no disk format, and no other container"},
-	{"formats/encode", []string{"formats", "formats/codec"}, true, "writing an image needs a disk's map, not the format it came from"},
-	{"formats/localfile", []string{"formats"}, false, "an open local file as a source; it knows no format, and opens no names"},
-	{"formats/formattest", []string{"formats", "formats/container"}, true, "images and checks for tests fit every driver and container: they know the contracts, and neither a driver nor a program"},
-	{"formats", []string{"formats", "formats/codec"}, true, "a format maps: it knows no network, paths or catalog, and no other format"},
-	{"catalog/records", []string{"catalog/records"}, true, "records know nothing of bytes"},
-	{"catalog", []string{"catalog/records", "backends", "formats", "formats/container"}, false, "the catalog knows no protocol and no concrete store, format or database: they are handed in"},
-	{"nbd", []string{"formats"}, false, "the NBD wire serves disks; it knows neither the catalog nor stores"},
-	{"fs", []string{"catalog", "formats"}, false, "the FUSE tree shows the catalog; it knows no stores"},
-	{"ctl", []string{"catalog", "formats/encode"}, false, "the API speaks to the catalog only, and sends disks in other formats"},
-	{"cmd/glancectl", []string{"formats", "formats/all", "formats/goqcow2", "formats/localfile", "formats/container", "formats/container/spool", "formats/encode"}, false, "the CLI is a client: HTTP, and the formats for offline work"},
-	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/records", "catalog/records/sqlite", "backends", "backends/all", "formats", "formats/all", "formats/container/spool"}, false, "the daemon wires the rooms together"},
-	{"contrib", []string{}, false, "contrib holds tools of its own; they drive the programs from outside"},
+	{"backends/stored", nil, []string{"net"}, "the contract for bytes at rest, which stores and formats share, stands on nothing"},
+	{"backends/localfile", []string{bytesAtRest}, []string{"net"}, "a local file as bytes at rest; it opens no names"},
+	{"backends/flight", nil, []string{"net", "os"}, "work that is shared knows nothing of what it is for"},
+	{"backends/all", []string{"backends/..."}, []string{"glanced/formats/...", "glanced/catalog/..."}, "the visible list of stores, nothing else"},
+	{"backends/backendtest", []string{"backends", bytesAtRest}, nil, "the store contract as tests must fit every store"},
+	{"backends", []string{"backends", bytesAtRest, localFiles}, []string{"glanced/formats/...", "glanced/catalog/..."}, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
+
+	{"formats/all", []string{"formats/..."}, []string{"glanced/formats/engine", "net/http"}, "the visible list of formats, nothing else"},
+	{"formats/codec", nil, []string{"net", "os/exec"}, "decoders of coded bytes"},
+	{"formats/engine", []string{"formats", "formats/codec", bytesAtRest, sharedWork}, []string{"net", "os/exec"}, "the engine moves what any format maps: it knows none of them, no paths and no network"},
+	{"formats/check", []string{"formats", "formats/engine"}, []string{"net"}, "what is wrong with a disk shows in its map and its data, whatever the format"},
+	{"formats/encode", []string{"formats", "formats/codec"}, []string{"net"}, "writing an image needs a disk's map, not the format it came from"},
+	{"formats/goqcow2", []string{"formats"}, nil, "a disk in the shape of another library's image"},
+	{"formats/container/spool", []string{"formats", "formats/container", bytesAtRest, localFiles, sharedWork}, []string{"net"}, "the spool keeps decompressed files; it knows no kind of container"},
+	{"formats/container", []string{"formats", "formats/container", bytesAtRest}, []string{"net", "os/exec", "glanced/formats/engine"}, "a container holds an image: it knows no disk format, and no other container"},
+	{"formats/formattest", []string{"formats", "formats/container", "formats/engine", bytesAtRest, localFiles, "contrib/testbed"}, nil, "images and checks for tests fit every driver and container: they know the contracts, and neither a driver nor a program"},
+	{"formats", []string{"formats", bytesAtRest}, []string{"net/http", "os/exec", "glanced/formats/engine"}, "a format maps: it knows no network, paths or catalog, no other format, and not who moves the bytes"},
+
+	{"catalog/records", []string{"catalog/records"}, []string{"glanced/formats/...", "glanced/backends/..."}, "records know nothing of bytes"},
+	{"catalog", []string{"catalog/records", "backends", bytesAtRest, "formats", "formats/container", "formats/engine"}, []string{"net/http", "glanced/backends/file", "glanced/formats/qcow2", "glanced/catalog/records/sqlite"}, "the catalog knows no protocol and no concrete store, format or database: they are handed in"},
+
+	{"nbd", []string{"nbd", "formats"}, []string{"glanced/catalog/...", "glanced/backends", "net/http"}, "the NBD wire serves disks; it knows neither the catalog nor stores"},
+	{"fs", []string{"catalog", "formats"}, []string{"glanced/backends/file", "net/http"}, "the FUSE tree shows the catalog; it knows no stores"},
+	{"ctl", []string{"catalog", "formats/encode"}, []string{"glanced/backends/file", "glanced/nbd", "glanced/fs"}, "the API speaks to the catalog only, and sends disks in other formats"},
+
+	{"cmd/glancectl", []string{"cmd/glancectl/internal/glanceapi", "formats", "formats/all", "formats/check", "formats/goqcow2", "formats/container", "formats/container/spool", "formats/encode", "formats/engine", bytesAtRest, localFiles}, []string{"glanced/catalog/...", "glanced/ctl", "glanced/backends"}, "the CLI is a client: HTTP, and the formats for offline work"},
+	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/records", "catalog/records/sqlite", "backends/all", "formats", "formats/all", "formats/container/spool", "formats/engine"}, nil, "the daemon wires the rooms together"},
+	{"contrib", nil, []string{"glanced/catalog/...", "glanced/formats/...", "glanced/backends/..."}, "contrib holds tools of its own; they drive the programs from outside"},
 }
 
 func TestImportsFollowTheDesign(t *testing.T) {
-	for _, p := range modulePackages(t) {
+	pkgs := modulePackages(t)
+	used := map[string]bool{} // rooms, and rooms with what they may import
+	for _, p := range pkgs {
 		rule, ok := ruleFor(p.ImportPath)
 		if !ok {
 			t.Errorf("%s lives in no room of the design: give it one in layers_test.go, with a reason", p.ImportPath)
 			continue
 		}
+		used[rule.room] = true
 		for _, imp := range p.Imports {
-			if strings.HasPrefix(imp, "glanced/") && !rule.allows(p.ImportPath, imp) {
+			if !strings.HasPrefix(imp, "glanced/") {
+				continue
+			}
+			by, ok := rule.allows(p.ImportPath, imp)
+			used[rule.room+" "+by] = true
+			if !ok {
 				t.Errorf("%s imports %s: %s (%s)", p.ImportPath, imp, rule.room, rule.why)
+			}
+		}
+		for _, dep := range p.Deps {
+			if pattern, ok := rule.forbids(dep); ok {
+				t.Errorf("%s reaches %s, which %s never may (%s): %s", p.ImportPath, pattern, rule.room, rule.why, strings.Join(wayTo(pkgs, p.ImportPath, dep), " > "))
+			}
+		}
+	}
+	// A rule that nothing follows any more would let the next mistake through.
+	for _, l := range layers {
+		if !used[l.room] {
+			t.Errorf("no package is in room %s: the rule is stale", l.room)
+		}
+		for _, m := range l.may {
+			if !used[l.room+" "+m] {
+				t.Errorf("room %s may import %s, and nothing in it does: the rule is stale", l.room, m)
 			}
 		}
 	}
@@ -63,6 +106,8 @@ func TestALayerBreakIsSeen(t *testing.T) {
 	}{
 		{"glanced/formats/qcow2", "glanced/formats", true},
 		{"glanced/formats/qcow2", "glanced/formats/vmdk", false},
+		{"glanced/formats/qcow2", "glanced/formats/engine", false},
+		{"glanced/formats/engine", "glanced/formats/qcow2", false},
 		{"glanced/formats", "glanced/backends", false},
 		{"glanced/formats/container/ova", "glanced/formats/vmdk", false},
 		{"glanced/formats/encode", "glanced/formats/qcow2", false},
@@ -71,11 +116,25 @@ func TestALayerBreakIsSeen(t *testing.T) {
 		{"glanced/nbd", "glanced/catalog", false},
 		{"glanced/catalog", "glanced/backends/file", false},
 		{"glanced/backends/all", "glanced/backends/file", true},
+		{"glanced/backends/file", "glanced/backends/http", false},
 		{"glanced/cmd/glancectl", "glanced/catalog", false},
+		{"glanced/ctl", "glanced/cmd/glancectl/internal/glanceapi", false},
 	} {
 		rule, ok := ruleFor(c.from)
-		if !ok || rule.allows(c.from, c.to) != c.allowed {
+		if !ok {
+			t.Fatalf("%s is in no room", c.from)
+		}
+		if _, allowed := rule.allows(c.from, c.to); allowed != c.allowed {
 			t.Errorf("%s importing %s: want allowed=%v", c.from, c.to, c.allowed)
+		}
+	}
+	for _, c := range []struct{ from, to string }{
+		{"glanced/formats/qcow2", "net/http"}, {"glanced/formats/qcow2", "glanced/formats/engine"},
+		{"glanced/nbd", "glanced/catalog/records"}, {"glanced/catalog", "net/http"},
+	} {
+		rule, _ := ruleFor(c.from)
+		if _, forbidden := rule.forbids(c.to); !forbidden {
+			t.Errorf("%s may reach %s", c.from, c.to)
 		}
 	}
 }
@@ -90,32 +149,65 @@ func ruleFor(pkg string) (layer, bool) {
 	return layer{}, false
 }
 
-func (l layer) allows(pkg, imp string) bool {
-	rel, from := strings.TrimPrefix(imp, "glanced/"), strings.TrimPrefix(pkg, "glanced/")
+// allows says which entry of may lets pkg import imp.
+func (l layer) allows(pkg, imp string) (by string, ok bool) {
 	for _, m := range l.may {
-		if rel == m {
-			return true
+		if matches("glanced/"+m, imp) {
+			return m, true
 		}
 	}
-	if strings.HasSuffix(l.room, "/all") { // a list may import every entry of its folder
-		return strings.HasPrefix(rel, strings.TrimSuffix(l.room, "all"))
+	return "", strings.HasPrefix(imp, pkg+"/internal/")
+}
+
+// forbids says which entry of never pkg breaks by reaching dep.
+func (l layer) forbids(dep string) (by string, ok bool) {
+	for _, n := range l.never {
+		if matches(n, dep) {
+			return n, true
+		}
 	}
-	if l.alone {
-		return strings.HasPrefix(rel, from+"/internal/")
+	return "", false
+}
+
+func matches(pattern, pkg string) bool {
+	below, all := strings.CutSuffix(pattern, "/...")
+	return pkg == below || all && strings.HasPrefix(pkg, below+"/")
+}
+
+// wayTo is a chain of imports from one package to another, within this module up
+// to the last.
+func wayTo(pkgs []listed, from, to string) []string {
+	imports := map[string][]string{}
+	for _, p := range pkgs {
+		imports[p.ImportPath] = p.Imports
 	}
-	return rel == l.room || strings.HasPrefix(rel, l.room+"/")
+	came := map[string]string{from: ""}
+	for queue := []string{from}; len(queue) > 0; queue = queue[1:] {
+		for _, imp := range imports[queue[0]] {
+			if _, seen := came[imp]; !seen {
+				came[imp] = queue[0]
+				queue = append(queue, imp)
+			}
+		}
+	}
+	var way []string
+	for at := to; at != ""; at = came[at] {
+		way = append([]string{at}, way...)
+	}
+	return way
 }
 
 type listed struct {
 	ImportPath string
 	Imports    []string
+	Deps       []string // by any chain of imports
 }
 
 // modulePackages asks the go command, so that build tags and files count as they are built.
 func modulePackages(t *testing.T) []listed {
 	t.Helper()
 	var stderr bytes.Buffer
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "glanced/...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "glanced/...")
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -6,15 +6,16 @@ import (
 	"runtime"
 	"testing"
 
+	"glanced/backends/localfile"
+	"glanced/contrib/testbed"
 	"glanced/formats"
-	"glanced/formats/formattest"
-	"glanced/formats/localfile"
+	"glanced/formats/engine"
 )
 
 // Opening a disk of 2 TiB costs little memory in any format: tables are read when
 // what they map is.
 func TestOpeningAHugeImageTakesLittleMemory(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	const most = 4 << 20
 	for _, c := range []struct {
 		driver, format, size string
@@ -34,19 +35,19 @@ func TestOpeningAHugeImageTakesLittleMemory(t *testing.T) {
 			t.Fatalf("no driver %s", c.driver)
 		}
 		name := filepath.Join(t.TempDir(), "image")
-		formattest.Run(t, "qemu-img", append(append([]string{"create", "-q", "-f", c.format}, c.options...), name, c.size)...)
+		testbed.Run(t, "qemu-img", append(append([]string{"create", "-q", "-f", c.format}, c.options...), name, c.size)...)
 
-		e := formats.NewEngine(formats.EngineOptions{CacheBytes: 64 << 20, TableBytes: 32 << 20})
+		e := engine.New(engine.Options{CacheBytes: 64 << 20, TableBytes: 32 << 20})
 		before := heap()
 		f, err := os.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		src, err := localfile.New(f)
+		src, err := localfile.New(f, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := e.Open(t.Context(), driver, []formats.Source{src}, nil, formats.Options{})
+		d, err := e.Open(t.Context(), driver, src, engine.OpenOptions{})
 		if err != nil {
 			t.Errorf("%s: %v", c.driver, err)
 			e.Close()

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -28,7 +29,7 @@ var (
 // nothing is kept and its error is returned. fill, which reads from what is the
 // caller's, never runs on when Spool has returned: where others wait for the
 // same container, who began outstays its own ctx for them.
-type Spool func(ctx context.Context, fill func(ctx context.Context, w io.Writer) error) (formats.Source, error)
+type Spool func(ctx context.Context, fill func(ctx context.Context, w io.Writer) error) (stored.Bytes, error)
 
 // FillMemory is how much memory a fill may need, bytes: what the compressed stream
 // asks for (a window of zstd, a dictionary of xz), however short it is.
@@ -47,12 +48,12 @@ type Options struct {
 // Opened is what an opened container holds.
 type Opened struct {
 	// Image is the disk image inside. It owns the container's source from here on.
-	Image formats.Source
+	Image stored.Bytes
 	// Name is what the container calls it: untrusted text, valid UTF-8; "" = nothing.
 	Name string
 	// Beside supplies other files of the container that the image refers to, valid
 	// until Image is closed. nil = there are none.
-	Beside formats.Resolver
+	Beside formats.Files
 	// Others are the names of disk images in the container that are not Image.
 	Others []string
 }
@@ -74,7 +75,7 @@ type Container struct {
 	// formats.ProbeLen bytes, or all of it) could be such a container.
 	Probe func(head []byte) bool
 	// Open finds the disk image inside src. When it fails, src stays the caller's.
-	Open func(ctx context.Context, src formats.Source, o Options) (Opened, error)
+	Open func(ctx context.Context, src stored.Bytes, o Options) (Opened, error)
 	// Verify begins to check a container that streams by; nil: there is nothing
 	// to check in this kind.
 	Verify func() Verifier

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/encode"
 	"glanced/formats/formattest"
@@ -59,7 +60,7 @@ func children() time.Duration {
 // BenchmarkEncode writes one disk of programs in each format, and has qemu-img do
 // the same. MB/s are of the guest disk's stored bytes; ratio is the file's size.
 func BenchmarkEncode(b *testing.B) {
-	formattest.Need(b, "qemu-img", "qemu-utils")
+	testbed.Need(b, "qemu-img", "qemu-utils")
 	path := programsFile(b)
 	disk := open(b, raw.Driver(), formattest.OpenFile(b, path))
 	stored := int64(0)

@@ -10,8 +10,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/encode"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/qcow2"
 	"glanced/formats/raw"
@@ -100,11 +103,11 @@ func empty(size int64) *patternDisk {
 }
 
 // open opens an image through an engine of its own for the length of the test.
-func open(t testing.TB, d formats.Driver, src formats.Source) *formats.Disk {
+func open(t testing.TB, d formats.Driver, src stored.Bytes) *engine.Disk {
 	t.Helper()
-	engine := formats.NewEngine(formats.EngineOptions{CacheBytes: 8 << 20, TableBytes: 2 << 20})
-	t.Cleanup(func() { engine.Close() })
-	disk, err := engine.Open(context.Background(), d, []formats.Source{src}, nil, formats.Options{})
+	e := engine.New(engine.Options{CacheBytes: 8 << 20, TableBytes: 2 << 20})
+	t.Cleanup(func() { e.Close() })
+	disk, err := e.Open(context.Background(), d, src, engine.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +126,7 @@ type subject struct {
 // among them.
 func subjects(t *testing.T) []subject {
 	t.Helper()
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	dir := t.TempDir()
 	var all []subject
 	for _, tr := range formattest.Truths {
@@ -137,7 +140,7 @@ func subjects(t *testing.T) []subject {
 			if format == "qcow2" {
 				args = append(args, "-c")
 			}
-			formattest.Run(t, "qemu-img", append(args, path, from)...)
+			testbed.Run(t, "qemu-img", append(args, path, from)...)
 			all = append(all, subject{tr.Name + " from " + format, open(t, driver[format], formattest.OpenFile(t, from)), path})
 		}
 	}
@@ -171,7 +174,7 @@ func save(t testing.TB, img encode.Image, path string) {
 	if err := f.Truncate(img.Size()); err != nil {
 		t.Fatal(err)
 	}
-	holes, _ := img.(formats.Extenter)
+	holes, _ := img.(stored.Extenter)
 	buf := make([]byte, 1<<20-4096+1)
 	copyRange := func(off, n int64, hole bool) bool {
 		for end := off + n; !hole && off < end; {
@@ -199,7 +202,7 @@ func save(t testing.TB, img encode.Image, path string) {
 
 // sameDisk fails the test unless disk has the content of the raw file, zeros
 // after it up to a whole sector.
-func sameDisk(t *testing.T, disk *formats.Disk, rawPath string) {
+func sameDisk(t *testing.T, disk *engine.Disk, rawPath string) {
 	t.Helper()
 	truth := formattest.OpenFile(t, rawPath)
 	if want := (truth.Size() + 511) / 512 * 512; disk.Size() != want {

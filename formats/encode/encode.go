@@ -13,13 +13,13 @@ import (
 // ErrLimit is formats.ErrLimit: a disk that is more, or less, than a format can hold.
 var ErrLimit = formats.ErrLimit
 
-// Disk is what is written out: a formats.Disk, or a catalog handle of one. Safe
+// Disk is what is written out: an engine.Disk, or a catalog handle of one. Safe
 // for concurrent use.
 type Disk interface {
 	Size() int64 // virtual size, bytes
 	// ReadAt fills p from guest offset off or fails.
 	ReadAt(ctx context.Context, p []byte, off int64) error
-	// Extents: see formats.Disk.
+	// Extents: see engine.Disk.
 	Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error
 }
 

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"glanced/backends/localfile"
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/encode"
 	"glanced/formats/formattest"
@@ -32,8 +34,8 @@ func TestQemuAcceptsQCOW2(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk.qcow2")
 			save(t, mustQCOW2(t, s.disk), path)
 			// Fails for errors and for leaks.
-			formattest.Run(t, "qemu-img", "check", "-f", "qcow2", path)
-			formattest.Run(t, "qemu-img", "compare", "-f", "raw", "-F", "qcow2", s.raw, path)
+			testbed.Run(t, "qemu-img", "check", "-f", "qcow2", path)
+			testbed.Run(t, "qemu-img", "compare", "-f", "raw", "-F", "qcow2", s.raw, path)
 			var info struct {
 				VirtualSize int64  `json:"virtual-size"`
 				ClusterSize int64  `json:"cluster-size"`
@@ -42,7 +44,7 @@ func TestQemuAcceptsQCOW2(t *testing.T) {
 					Data struct{ Compat string }
 				} `json:"format-specific"`
 			}
-			if err := json.Unmarshal([]byte(formattest.Run(t, "qemu-img", "info", "--output=json", "-f", "qcow2", path)), &info); err != nil {
+			if err := json.Unmarshal([]byte(testbed.Run(t, "qemu-img", "info", "--output=json", "-f", "qcow2", path)), &info); err != nil {
 				t.Fatal(err)
 			}
 			if want := (s.disk.Size() + 511) / 512 * 512; info.VirtualSize != want || info.ClusterSize != 64<<10 || info.Specific.Data.Compat != "1.1" || info.Backing != "" {
@@ -165,7 +167,7 @@ func TestQCOW2ReadsOnlyWhatIsStored(t *testing.T) {
 
 // countingFile counts the bytes read; it hides that it is a file.
 type countingFile struct {
-	*formattest.File
+	*localfile.File
 	read int64
 }
 
@@ -228,7 +230,7 @@ func TestQCOW2OfLargeDisks(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "disk.qcow2")
 		img := mustQCOW2(t, d)
 		save(t, img, path)
-		formattest.Run(t, "qemu-img", "check", "-f", "qcow2", path)
+		testbed.Run(t, "qemu-img", "check", "-f", "qcow2", path)
 		read := open(t, qcow2.Driver(), formattest.OpenFile(t, path))
 		if info := read.Info(); info.VirtualSize != (c.size+511)/512*512 || info.ClusterSize != c.cluster {
 			t.Errorf("a disk of %d bytes: %+v", c.size, info)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/encode"
 	"glanced/formats/formattest"
@@ -40,8 +41,8 @@ func TestQemuAcceptsVMDK(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk.vmdk")
 			saveVMDK(t, s.disk, path)
-			formattest.Run(t, "qemu-img", "check", "-f", "vmdk", path)
-			formattest.Run(t, "qemu-img", "compare", "-f", "raw", "-F", "vmdk", s.raw, path)
+			testbed.Run(t, "qemu-img", "check", "-f", "vmdk", path)
+			testbed.Run(t, "qemu-img", "compare", "-f", "raw", "-F", "vmdk", s.raw, path)
 			var info struct {
 				VirtualSize int64 `json:"virtual-size"`
 				Specific    struct {
@@ -52,7 +53,7 @@ func TestQemuAcceptsVMDK(t *testing.T) {
 					}
 				} `json:"format-specific"`
 			}
-			if err := json.Unmarshal([]byte(formattest.Run(t, "qemu-img", "info", "--output=json", "-f", "vmdk", path)), &info); err != nil {
+			if err := json.Unmarshal([]byte(testbed.Run(t, "qemu-img", "info", "--output=json", "-f", "vmdk", path)), &info); err != nil {
 				t.Fatal(err)
 			}
 			data := info.Specific.Data

@@ -13,7 +13,10 @@ import (
 	"sync"
 	"testing"
 
+	"glanced/backends/localfile"
+	"glanced/contrib/testbed"
 	"glanced/formats"
+	"glanced/formats/engine"
 )
 
 // Image is an image in a file, to be compared with what qemu-img reads from it.
@@ -21,10 +24,9 @@ type Image struct {
 	Driver     formats.Driver
 	Path       string
 	QemuFormat string
-	Resolver   formats.Resolver // for images that refer to others; nil refuses
-	Options    formats.Options  // how it is opened: a snapshot
-	Truth      string           // the image that qemu-img reads in its place; "" = Path
-	Seed       uint64           // of the random reads
+	Open       engine.OpenOptions // a snapshot, and who supplies what the image refers to
+	Truth      string             // the image that qemu-img reads in its place; "" = Path
+	Seed       uint64             // of the random reads
 }
 
 const (
@@ -41,17 +43,17 @@ const (
 // names the image in messages.
 func (img Image) Compare(t *testing.T, what string) {
 	t.Helper()
-	Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	judged := cmp.Or(img.Truth, img.Path)
 	raw := filepath.Join(t.TempDir(), "truth.raw")
 	defer os.Remove(raw)
-	Run(t, "qemu-img", "convert", "-f", img.QemuFormat, "-O", "raw", judged, raw)
+	testbed.Run(t, "qemu-img", "convert", "-f", img.QemuFormat, "-O", "raw", judged, raw)
 	truth := OpenFile(t, raw)
 
 	src := OpenFile(t, img.Path)
-	engine := formats.NewEngine(formats.EngineOptions{CacheBytes: 8 << 20, TableBytes: 2 << 20})
-	defer engine.Close()
-	disk, err := engine.Open(t.Context(), img.Driver, []formats.Source{src}, img.Resolver, img.Options)
+	e := engine.New(engine.Options{CacheBytes: 8 << 20, TableBytes: 2 << 20})
+	defer e.Close()
+	disk, err := e.Open(t.Context(), img.Driver, src, img.Open)
 	if err != nil {
 		t.Fatalf("%s: Open: %v", what, err)
 	}
@@ -67,7 +69,7 @@ func (img Image) Compare(t *testing.T, what string) {
 	if err := compareContent(t.Context(), disk, truth, extents); err != nil {
 		t.Errorf("%s: %v", what, err)
 	}
-	if err := compareMap(extents, Run(t, "qemu-img", "map", "--output=json", "-f", img.QemuFormat, judged)); err != nil {
+	if err := compareMap(extents, testbed.Run(t, "qemu-img", "map", "--output=json", "-f", img.QemuFormat, judged)); err != nil {
 		t.Errorf("%s: %v", what, err)
 	}
 	if err := compareRandomReads(t.Context(), disk, truth, img.Seed); err != nil {
@@ -76,7 +78,7 @@ func (img Image) Compare(t *testing.T, what string) {
 }
 
 // diskExtents is the whole disk's extents, which must follow each other.
-func diskExtents(ctx context.Context, disk *formats.Disk) ([]formats.Extent, error) {
+func diskExtents(ctx context.Context, disk *engine.Disk) ([]formats.Extent, error) {
 	var all []formats.Extent
 	at := int64(0)
 	err := disk.Extents(ctx, 0, disk.Size(), func(x formats.Extent) bool {
@@ -95,7 +97,7 @@ func diskExtents(ctx context.Context, disk *formats.Disk) ([]formats.Extent, err
 
 // compareContent reads what the extents or the truth say is there; what both
 // say is not, is zeros on both sides.
-func compareContent(ctx context.Context, disk *formats.Disk, truth *File, extents []formats.Extent) error {
+func compareContent(ctx context.Context, disk *engine.Disk, truth *localfile.File, extents []formats.Extent) error {
 	got, want := make([]byte, compareChunk), make([]byte, compareChunk)
 	for _, x := range extents {
 		stored := x.Kind.Stored()
@@ -177,7 +179,7 @@ func compareMap(extents []formats.Extent, mapJSON string) error {
 
 // compareRandomReads reads at odd places with odd lengths from several
 // goroutines at once, more often near the ends of the disk and where there is data.
-func compareRandomReads(ctx context.Context, disk *formats.Disk, truth *File, seed uint64) error {
+func compareRandomReads(ctx context.Context, disk *engine.Disk, truth *localfile.File, seed uint64) error {
 	if disk.Size() == 0 {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -13,7 +14,7 @@ import (
 const largestDecoded = 64 << 20
 
 // wholeMap maps the whole disk and checks every extent.
-func wholeMap(t *testing.T, l formats.Layout, srcs ...formats.Source) []formats.Extent {
+func wholeMap(t *testing.T, l formats.Layout, srcs ...stored.Bytes) []formats.Extent {
 	t.Helper()
 	all, err := mapRange(t.Context(), l, srcs, 0, l.Size())
 	if err != nil {
@@ -23,7 +24,7 @@ func wholeMap(t *testing.T, l formats.Layout, srcs ...formats.Source) []formats.
 }
 
 // mapRange is the extents of a range, each checked, and together covering it.
-func mapRange(ctx context.Context, l formats.Layout, srcs []formats.Source, off, n int64) ([]formats.Extent, error) {
+func mapRange(ctx context.Context, l formats.Layout, srcs []stored.Bytes, off, n int64) ([]formats.Extent, error) {
 	var all []formats.Extent
 	var bad error
 	at, end := off, off+n
@@ -46,7 +47,7 @@ func mapRange(ctx context.Context, l formats.Layout, srcs []formats.Source, off,
 
 // checkExtent says what is wrong with an extent that should begin at off, within
 // a request that ends at end.
-func checkExtent(x formats.Extent, off, end int64, srcs []formats.Source) error {
+func checkExtent(x formats.Extent, off, end int64, srcs []stored.Bytes) error {
 	wrong := func(what string) error { return fmt.Errorf("extent %+v: %s", x, what) }
 	if x.Off != off {
 		return wrong(fmt.Sprintf("begins at %d, expected %d", x.Off, off))

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 )
 
@@ -18,9 +19,9 @@ type Variant struct {
 	// Edit changes the finished image; its name ends the test's name.
 	EditName string
 	Edit     func(t *testing.T, path string)
-	// Resolver makes what supplies the files that the image at path refers to, for
+	// Files makes what supplies the files that the image at path refers to, for
 	// formats that put a disk in several; nil refuses them.
-	Resolver func(t *testing.T, path string) formats.Resolver
+	Files func(t *testing.T, path string) formats.Files
 }
 
 func (v Variant) name() string {
@@ -40,7 +41,7 @@ func (v Variant) name() string {
 // compares each with what qemu-img itself reads from it. qemuFormat is qemu's
 // name for the format.
 func Golden(t *testing.T, d formats.Driver, qemuFormat string, variants []Variant) {
-	Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	dir := t.TempDir()
 	raws := make(map[string]string)
 	for _, tr := range Truths {
@@ -59,13 +60,13 @@ func Golden(t *testing.T, d formats.Driver, qemuFormat string, variants []Varian
 					args = append(args, "-o", v.Options)
 				}
 				args = append(args, v.Args...)
-				Run(t, "qemu-img", append(args, raws[tr.Name], path)...)
+				testbed.Run(t, "qemu-img", append(args, raws[tr.Name], path)...)
 				if v.Edit != nil {
 					v.Edit(t, path)
 				}
 				img := Image{Driver: d, Path: path, QemuFormat: qemuFormat, Seed: uint64(i)}
-				if v.Resolver != nil {
-					img.Resolver = v.Resolver(t, path)
+				if v.Files != nil {
+					img.Open.Files = v.Files(t, path)
 				}
 				img.Compare(t, tr.Name)
 			}
@@ -78,7 +79,7 @@ func Golden(t *testing.T, d formats.Driver, qemuFormat string, variants []Varian
 // targets. Those over 256 KiB are left out; one at least is not.
 func QemuSeeds(tb testing.TB, qemuFormat string, size int, options ...string) [][]byte {
 	tb.Helper()
-	Need(tb, "qemu-img", "qemu-utils")
+	testbed.Need(tb, "qemu-img", "qemu-utils")
 	disk := make([]byte, size)
 	copy(disk, "data at the beginning")
 	copy(disk[size-512:], "and at the end")
@@ -89,7 +90,7 @@ func QemuSeeds(tb testing.TB, qemuFormat string, size int, options ...string) []
 	var seeds [][]byte
 	for _, o := range options {
 		path := filepath.Join(tb.TempDir(), "seed")
-		Run(tb, "qemu-img", "convert", "-f", "raw", "-O", qemuFormat, "-o", o, raw, path)
+		testbed.Run(tb, "qemu-img", "convert", "-f", "raw", "-O", qemuFormat, "-o", o, raw, path)
 		image, err := os.ReadFile(path)
 		if err != nil {
 			tb.Fatal(err)

@@ -6,14 +6,16 @@ import (
 	"slices"
 	"testing"
 
+	"glanced/backends/stored"
 	"glanced/formats"
+	"glanced/formats/engine"
 )
 
 // reference checks that a name found in an image is reported, asked for, and
 // otherwise refused.
 func (s Suite) reference(t *testing.T, ref Reference) {
 	image := ref.Image(t)
-	info, err := s.Driver.Inspect(t.Context(), []formats.Source{Memory(image)})
+	info, err := s.Driver.Inspect(t.Context(), Memory(image))
 	if err != nil {
 		t.Fatalf("Inspect: %v", err)
 	}
@@ -23,37 +25,52 @@ func (s Suite) reference(t *testing.T, ref Reference) {
 	if !errors.Is(info.Refused, formats.ErrReference) {
 		t.Errorf("Inspect says refused: %v, want ErrReference", info.Refused)
 	}
-	if _, err := s.Driver.Open(t.Context(), []formats.Source{Memory(image)}, nil, formats.Options{}); !errors.Is(err, formats.ErrReference) {
-		t.Errorf("Open without a resolver: %v, want ErrReference", err)
+	e := engine.New(engine.Options{})
+	defer e.Close()
+	open := func(o engine.OpenOptions) error {
+		d, err := e.Open(t.Context(), s.Driver, Memory(image), o)
+		if err == nil {
+			d.Close()
+		}
+		return err
+	}
+	if err := open(engine.OpenOptions{}); !errors.Is(err, formats.ErrReference) {
+		t.Errorf("Open with nothing supplied: %v, want ErrReference", err)
 	}
 
-	refused := errors.New("the resolver refuses")
+	refused := errors.New("whoever supplies refuses")
 	var asked []formats.Ref
-	resolver := func(_ context.Context, r formats.Ref) (*formats.Disk, formats.Source, error) {
-		asked = append(asked, r)
-		return nil, nil, refused
-	}
-	_, err = s.Driver.Open(t.Context(), []formats.Source{Memory(image)}, resolver, formats.Options{})
+	err = open(engine.OpenOptions{
+		Files: func(_ context.Context, r formats.Ref) (stored.Bytes, error) {
+			asked = append(asked, r)
+			return nil, refused
+		},
+		Parent: func(_ context.Context, r formats.Ref) (*engine.Disk, error) {
+			asked = append(asked, r)
+			return nil, refused
+		},
+	})
 	switch {
 	case err == nil:
-		t.Error("Open succeeds though the resolver refuses")
+		t.Error("Open succeeds though what it refers to is refused")
 	case ref.Unresolvable:
 		if !errors.Is(err, formats.ErrReference) && !errors.Is(err, formats.ErrUnsupported) {
 			t.Errorf("Open of what cannot be resolved: %v, want ErrReference or ErrUnsupported", err)
 		}
 	default:
 		if !errors.Is(err, refused) {
-			t.Errorf("Open: %v, want the resolver's own error", err)
+			t.Errorf("Open: %v, want the error of who supplies", err)
 		}
 		if !slices.Contains(asked, ref.Ref) {
-			t.Errorf("the resolver was asked for %+v, want %+v", asked, ref.Ref)
+			t.Errorf("asked for %+v, want %+v", asked, ref.Ref)
 		}
 	}
 
-	// What a resolver hands out of the wrong kind is an error, not a crash.
-	empty := func(context.Context, formats.Ref) (*formats.Disk, formats.Source, error) { return nil, nil, nil }
-	if l, err := s.Driver.Open(t.Context(), []formats.Source{Memory(image)}, empty, formats.Options{}); err == nil {
-		l.Close()
-		t.Error("Open succeeds though the resolver supplied nothing")
+	err = open(engine.OpenOptions{
+		Files:  func(context.Context, formats.Ref) (stored.Bytes, error) { return nil, nil },
+		Parent: func(context.Context, formats.Ref) (*engine.Disk, error) { return nil, nil },
+	})
+	if err == nil {
+		t.Error("Open succeeds though nothing was supplied")
 	}
 }

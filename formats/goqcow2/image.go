@@ -14,7 +14,7 @@ import (
 	"glanced/formats"
 )
 
-// Disk is what an Image needs of a disk: a *formats.Disk, or a handle on one.
+// Disk is what an Image needs of a disk: a *engine.Disk, or a handle on one.
 type Disk interface {
 	Size() int64
 	Info() formats.Info

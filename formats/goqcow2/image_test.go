@@ -16,8 +16,10 @@ import (
 	"github.com/lima-vm/go-qcow2reader/convert"
 	"github.com/lima-vm/go-qcow2reader/image"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/all"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/goqcow2"
 )
@@ -54,19 +56,19 @@ func sparseDisk(t *testing.T) (name string, want []byte) {
 
 func qemuImg(t *testing.T, args ...string) {
 	t.Helper()
-	formattest.Need(t, "qemu-img", "qemu-utils")
-	formattest.Run(t, "qemu-img", args...)
+	testbed.Need(t, "qemu-img", "qemu-utils")
+	testbed.Run(t, "qemu-img", args...)
 }
 
 func open(t *testing.T, ctx context.Context, format, name string) *goqcow2.Image {
 	t.Helper()
-	e := formats.NewEngine(formats.EngineOptions{CacheBytes: 16 << 20, TableBytes: 1 << 20})
+	e := engine.New(engine.Options{CacheBytes: 16 << 20, TableBytes: 1 << 20})
 	t.Cleanup(func() { e.Close() })
 	driver, ok := formats.Find(all.Drivers(), format)
 	if !ok {
 		t.Fatalf("no driver %q", format)
 	}
-	d, err := e.Open(context.Background(), driver, []formats.Source{formattest.OpenFile(t, name)}, nil, formats.Options{})
+	d, err := e.Open(context.Background(), driver, formattest.OpenFile(t, name), engine.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -42,27 +43,24 @@ func probe(head []byte) bool {
 	return false
 }
 
-func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
-	if len(srcs) != 1 {
-		return formats.Info{}, fmt.Errorf("%w: iso takes one file, got %d", formats.ErrFormat, len(srcs))
-	}
-	head, err := formats.ReadHead(ctx, srcs[0])
+func inspect(ctx context.Context, src stored.Bytes) (formats.Info, error) {
+	head, err := formats.ReadHead(ctx, src)
 	if err != nil {
 		return formats.Info{}, err
 	}
 	if !probe(head) {
 		return formats.Info{}, fmt.Errorf("%w: no volume descriptor of ISO 9660 or UDF at byte %d", formats.ErrFormat, descriptors)
 	}
-	return formats.Info{Format: "iso", VirtualSize: srcs[0].Size()}, nil
+	return formats.Info{Format: "iso", VirtualSize: src.Size()}, nil
 }
 
-func open(ctx context.Context, srcs []formats.Source, _ formats.Resolver, o formats.Options) (formats.Layout, error) {
+func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Layout, error) {
 	if o.Snapshot != "" {
 		return nil, fmt.Errorf("%w: iso images have no snapshots (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
-	info, err := inspect(ctx, srcs)
+	info, err := inspect(ctx, src)
 	if err != nil {
 		return nil, err
 	}
-	return formats.NewFlat(ctx, srcs[0], info)
+	return formats.NewFlat(ctx, src, info)
 }

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/formattest/hostile"
 	"glanced/formats/iso"
@@ -64,13 +66,13 @@ func TestISO(t *testing.T) {
 
 // That file(1) says so too shows that the tests' disc is none of their own making.
 func TestFileAgreesThatItIsADisc(t *testing.T) {
-	formattest.Need(t, "file", "file")
+	testbed.Need(t, "file", "file")
 	for name, image := range map[string][]byte{"plain": disc(), "hybrid": hybrid()} {
 		path := filepath.Join(t.TempDir(), "disc.iso")
 		if err := os.WriteFile(path, image, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if said := formattest.Run(t, "file", "-k", path); !strings.Contains(said, "ISO 9660") {
+		if said := testbed.Run(t, "file", "-k", path); !strings.Contains(said, "ISO 9660") {
 			t.Errorf("%s: file says %s", name, said)
 		}
 	}
@@ -78,9 +80,9 @@ func TestFileAgreesThatItIsADisc(t *testing.T) {
 
 func TestADiscIsReadAsItIs(t *testing.T) {
 	image := hybrid()
-	e := formats.NewEngine(formats.EngineOptions{})
+	e := engine.New(engine.Options{})
 	defer e.Close()
-	d, err := e.Open(t.Context(), iso.Driver(), []formats.Source{formattest.Memory(image)}, nil, formats.Options{})
+	d, err := e.Open(t.Context(), iso.Driver(), formattest.Memory(image), engine.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

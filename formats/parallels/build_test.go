@@ -10,7 +10,8 @@ import (
 	"slices"
 	"testing"
 
-	"glanced/formats"
+	"glanced/backends/stored"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/parallels"
 )
@@ -139,11 +140,11 @@ func guestOf(n int) []byte {
 	return g
 }
 
-func openDisk(t testing.TB, src formats.Source) *formats.Disk {
+func openDisk(t testing.TB, src stored.Bytes) *engine.Disk {
 	t.Helper()
-	e := formats.NewEngine(formats.EngineOptions{TableBytes: 1 << 20})
+	e := engine.New(engine.Options{TableBytes: 1 << 20})
 	t.Cleanup(func() { e.Close() })
-	d, err := e.Open(t.Context(), parallels.Driver(), []formats.Source{src}, nil, formats.Options{})
+	d, err := e.Open(t.Context(), parallels.Driver(), src, engine.OpenOptions{})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

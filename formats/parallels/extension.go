@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -30,7 +31,7 @@ const (
 // ids of the dirty bitmaps in it. What is in a bitmap is not read. An unknown
 // feature is left alone, unless it is said to be necessary. That the extension is
 // at a whole cluster is not asked for: ploop puts it at the end of the file.
-func (h *header) readExtension(ctx context.Context, src formats.Source) ([]string, error) {
+func (h *header) readExtension(ctx context.Context, src stored.Bytes) ([]string, error) {
 	switch {
 	case h.extOff > math.MaxInt64/sector, int64(h.extOff)*sector > src.Size()-h.cluster():
 		return nil, fmt.Errorf("%w: the ploop Format Extension at sector %d passes the end of the file (%d bytes)", formats.ErrCorrupt, h.extOff, src.Size())

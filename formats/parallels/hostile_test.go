@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/formattest"
 	"glanced/formats/formattest/hostile"
@@ -205,10 +206,10 @@ func FuzzOpenParallels(f *testing.F) {
 // qemuImage is a small image by qemu, with a little data in it.
 func qemuImage(t testing.TB, options string) []byte {
 	t.Helper()
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "disk.hdd")
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "parallels", "-o", options, path, "50k")
-	formattest.Run(t, "qemu-io", "-f", "parallels", "-c", "write -P 1 40k 1k", "-c", "write -P 2 0 512", path)
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "parallels", "-o", options, path, "50k")
+	testbed.Run(t, "qemu-io", "-f", "parallels", "-c", "write -P 1 40k 1k", "-c", "write -P 2 0 512", path)
 	image, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -15,17 +15,16 @@ const sliceBytes = 64 << 10
 // layout maps one image. Nothing in it changes after open.
 type layout struct {
 	*image
-	tables  *formats.TableReader
+	bat     formats.LongTable
 	srcSize int64
 }
 
-func (l *layout) Size() int64           { return l.info.VirtualSize }
-func (l *layout) Info() formats.Info    { return l.info }
-func (l *layout) Parent() *formats.Disk { return nil }
+func (l *layout) Size() int64        { return l.info.VirtualSize }
+func (l *layout) Info() formats.Info { return l.info }
 
 // Close lets go of the cached parts of the BAT.
 func (l *layout) Close() error {
-	l.tables.Close()
+	l.bat.Tables.Close()
 	return nil
 }
 
@@ -42,7 +41,7 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 			return err
 		}
 		first := cluster / entries * entries
-		slice, err := l.tables.Read(ctx, headerBytes+4*first, int(4*min(entries, int64(l.h.entries)-first)))
+		slice, err := l.bat.Slice(ctx, cluster/entries, l.bat.Pos+(run.End()+size-1)/size*4)
 		if err != nil {
 			return fmt.Errorf("ploop BAT: %w", err)
 		}

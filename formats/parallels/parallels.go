@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -46,26 +47,27 @@ func probe(head []byte) bool {
 	return bytes.HasPrefix(head, []byte(magicV1)) || bytes.HasPrefix(head, []byte(magicV2))
 }
 
-func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
-	img, err := read(ctx, srcs)
+func inspect(ctx context.Context, src stored.Bytes) (formats.Info, error) {
+	img, err := read(ctx, src)
 	if err != nil {
 		return formats.Info{}, err
 	}
 	return img.info, nil
 }
 
-func open(ctx context.Context, srcs []formats.Source, _ formats.Resolver, o formats.Options) (formats.Layout, error) {
+func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Layout, error) {
 	if o.Snapshot != "" {
 		return nil, fmt.Errorf("%w: a ploop image has no internal snapshots (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
-	img, err := read(ctx, srcs)
+	img, err := read(ctx, src)
 	if err != nil {
 		return nil, err
 	}
 	if img.info.Refused != nil {
 		return nil, img.info.Refused
 	}
-	return &layout{image: img, tables: o.Tables.Reader(srcs[0]), srcSize: srcs[0].Size()}, nil
+	bat := formats.LongTable{Tables: o.TablesOf(src), Pos: headerBytes, End: headerBytes + 4*int64(img.h.entries), Each: sliceBytes}
+	return &layout{image: img, bat: bat, srcSize: src.Size()}, nil
 }
 
 // image is what the metadata of one file says, its BAT left out.
@@ -76,11 +78,7 @@ type image struct {
 
 // read reads the header and the Format Extension. What it finds wrong with an
 // otherwise sensible header goes to info.Refused; errors of the source are its own.
-func read(ctx context.Context, srcs []formats.Source) (*image, error) {
-	if len(srcs) != 1 {
-		return nil, fmt.Errorf("%w: ploop takes one file, got %d", formats.ErrFormat, len(srcs))
-	}
-	src := srcs[0]
+func read(ctx context.Context, src stored.Bytes) (*image, error) {
 	head := make([]byte, min(headerBytes, src.Size()))
 	if err := src.ReadAt(ctx, head, 0); err != nil {
 		return nil, fmt.Errorf("read the ploop header: %w", err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/formattest"
 	"glanced/formats/parallels"
@@ -49,17 +50,17 @@ func TestReadsWhatQemuWrites(t *testing.T) {
 
 // Clusters that qemu-io writes in any order, with its preallocation.
 func TestReadsWhatQemuWroteOutOfOrder(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	for i, options := range []string{"cluster_size=64k", "cluster_size=32256", "cluster_size=1M"} {
 		t.Run(options, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk.hdd")
-			formattest.Run(t, "qemu-img", "create", "-q", "-f", "parallels", "-o", options, path, "40001k")
+			testbed.Run(t, "qemu-img", "create", "-q", "-f", "parallels", "-o", options, path, "40001k")
 			args := []string{"-f", "parallels", path}
 			for i, k := range []int{38000, 7000, 20000, 8000, 3, 21000, 0, 37000} {
 				args = append(args, "-c", fmt.Sprintf("write -P %d %dk 200k", i+1, k))
 			}
 			args = append(args, "-c", "write -P 99 40000k 1k", "-c", "write -z 7000k 100k", "-c", "write -P 98 9999k 2M")
-			formattest.Run(t, "qemu-io", args...)
+			testbed.Run(t, "qemu-io", args...)
 			formattest.Image{Driver: parallels.Driver(), Path: path, QemuFormat: "parallels", Seed: uint64(i)}.Compare(t, options)
 		})
 	}
@@ -113,7 +114,7 @@ func TestAdjoiningClustersAreOneExtent(t *testing.T) {
 		}
 	}
 	for _, b := range []*builder{{}, {v2: true}} {
-		l, err := parallels.Driver().Open(t.Context(), []formats.Source{formattest.Memory(b.build(guest))}, nil, formats.Options{})
+		l, err := parallels.Driver().Open(t.Context(), formattest.Memory(b.build(guest)), formats.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,10 +139,10 @@ func TestAdjoiningClustersAreOneExtent(t *testing.T) {
 
 // What a writer left open is refused with a hint; the tool that it names helps.
 func TestADirtyImageIsReadAfterItsRepair(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	guest := guestOf(1000 * sector)
 	path := write(t, (&builder{v2: true, tracks: 64, inUse: 0x746f6e59}).build(guest))
-	info, err := parallels.Driver().Inspect(t.Context(), []formats.Source{formattest.OpenFile(t, path)})
+	info, err := parallels.Driver().Inspect(t.Context(), formattest.OpenFile(t, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +152,7 @@ func TestADirtyImageIsReadAfterItsRepair(t *testing.T) {
 	if info.VirtualSize != int64(len(guest)) {
 		t.Errorf("virtual size %d, want %d", info.VirtualSize, len(guest))
 	}
-	formattest.Run(t, "qemu-img", "check", "-q", "-f", "parallels", "-r", "all", path)
+	testbed.Run(t, "qemu-img", "check", "-q", "-f", "parallels", "-r", "all", path)
 	repaired, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -217,9 +218,9 @@ func TestAnExtensionThatOldSoftwareWroteOverIsIgnored(t *testing.T) {
 // A disk of 2 TiB has a BAT of 8 MiB, of which opening reads nothing, and a guest
 // read one slice.
 func TestOpeningALargeDiskReadsLittle(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "disk.hdd")
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "parallels", path, "2T")
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "parallels", path, "2T")
 	image, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -58,7 +59,7 @@ func (h *header) bitmapExtension(b []byte) error {
 
 // readBitmaps reads the names in the bitmap directory ("Bitmap directory"), as far
 // as they lie in its first MiB.
-func (h *header) readBitmaps(ctx context.Context, src formats.Source) error {
+func (h *header) readBitmaps(ctx context.Context, src stored.Bytes) error {
 	d := h.bitmaps
 	if d.count == 0 {
 		return nil

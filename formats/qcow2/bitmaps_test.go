@@ -9,14 +9,16 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/formattest"
 	"glanced/formats/qcow2"
 )
 
-func inspect(t *testing.T, src formats.Source) formats.Info {
+func inspect(t *testing.T, src stored.Bytes) formats.Info {
 	t.Helper()
-	info, err := qcow2.Driver().Inspect(t.Context(), []formats.Source{src})
+	info, err := qcow2.Driver().Inspect(t.Context(), src)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,16 +26,16 @@ func inspect(t *testing.T, src formats.Source) formats.Info {
 }
 
 func TestBitmapsOfQemuAreListed(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	for _, options := range []string{"cluster_size=512", "compat=1.1", "cluster_size=2M,extended_l2=on"} {
 		path := filepath.Join(t.TempDir(), "image")
-		formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "10M")
+		testbed.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "10M")
 		if got := inspect(t, formattest.OpenFile(t, path)).Bitmaps; got != nil {
 			t.Errorf("%s: none were made, got %q", options, got)
 		}
 		want := []string{"changes", strings.Repeat("long", 255) + "!!!", "位图"}
 		for _, name := range want {
-			formattest.Run(t, "qemu-img", "bitmap", "--add", path, name)
+			testbed.Run(t, "qemu-img", "bitmap", "--add", path, name)
 		}
 		qemuIO(t, path, "write -P 3 64k 64k")
 		info := inspect(t, formattest.OpenFile(t, path))
@@ -134,7 +136,7 @@ func TestAReadErrorInTheBitmapsIsPassedOn(t *testing.T) {
 	inspect(t, src)
 	again := formattest.Memory(img.bytes())
 	again.FailFrom(src.Reads())
-	if _, err := qcow2.Driver().Inspect(t.Context(), []formats.Source{again}); !errors.Is(err, formattest.ErrInjected) {
+	if _, err := qcow2.Driver().Inspect(t.Context(), again); !errors.Is(err, formattest.ErrInjected) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"glanced/formats"
+	"glanced/backends/stored"
 )
 
 // cursorAhead is how many bytes a cursor reads at once, at least.
@@ -13,7 +13,7 @@ const cursorAhead = 64 << 10
 // cursor reads a table of entries of many lengths forward, in pieces that are
 // larger than what is asked for.
 type cursor struct {
-	src  formats.Source
+	src  stored.Bytes
 	what string // the table's name, for errors
 	at   int64  // host offset of the next byte
 	end  int64  // host offset just past the table, at most the source's size

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -39,7 +40,7 @@ const (
 
 // extensions takes what matters from the header extensions. They lie between the
 // header and the backing file's name, or the end of the first cluster.
-func (h *header) extensions(ctx context.Context, src formats.Source) error {
+func (h *header) extensions(ctx context.Context, src stored.Bytes) error {
 	end := h.clusterSize()
 	if h.backingOff != 0 {
 		end = h.backingOff

@@ -38,7 +38,7 @@ func crash(t *testing.T, path string, commands ...string) {
 
 func wantEncrypted(t *testing.T, path string) {
 	t.Helper()
-	srcs := []formats.Source{formattest.OpenFile(t, path)}
+	srcs := formattest.OpenFile(t, path)
 	info, err := qcow2.Driver().Inspect(t.Context(), srcs)
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func wantEncrypted(t *testing.T, path string) {
 	if info.VirtualSize != 1<<20 {
 		t.Errorf("virtual size %d", info.VirtualSize)
 	}
-	if _, err := qcow2.Driver().Open(t.Context(), srcs, nil, formats.Options{}); !errors.Is(err, formats.ErrEncrypted) {
+	if _, err := qcow2.Driver().Open(t.Context(), srcs, formats.Options{}); !errors.Is(err, formats.ErrEncrypted) {
 		t.Errorf("Open: %v, want ErrEncrypted", err)
 	}
 }

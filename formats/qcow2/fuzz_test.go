@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/formattest/hostile"
 	"glanced/formats/qcow2"
@@ -58,16 +59,16 @@ func FuzzOpenSnapshot(f *testing.F) {
 			}
 			t.Fatalf("%v: none of the contract's errors", err)
 		}
-		info, err := qcow2.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(b)})
+		info, err := qcow2.Driver().Inspect(t.Context(), formattest.Memory(b))
 		if err != nil {
 			return // FuzzOpen's
 		}
-		e := formats.NewEngine(formats.EngineOptions{TableBytes: 1 << 20, Workers: 1})
+		e := engine.New(engine.Options{TableBytes: 1 << 20, Workers: 1})
 		defer e.Close()
 		for _, s := range info.Snapshots[:min(len(info.Snapshots), 4)] {
 			for _, asked := range []string{s.ID, s.Name} {
 				src := formattest.Memory(b)
-				d, err := e.Open(t.Context(), qcow2.Driver(), []formats.Source{src}, nil, formats.Options{Snapshot: asked})
+				d, err := e.Open(t.Context(), qcow2.Driver(), src, engine.OpenOptions{Snapshot: asked})
 				if err != nil {
 					check(err)
 					continue

@@ -3,6 +3,7 @@ package qcow2_test
 import (
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats/formattest"
 	"glanced/formats/qcow2"
 )
@@ -65,22 +66,22 @@ var edits = map[string]func(t *testing.T, path string){
 		qemuIO(t, path, "write -P 7 3k 70k", "write -z 128k 64k", "write -P 9 130k 1k", "discard 1M 64k", "write -c -P 5 1M 64k")
 	},
 	"grown": func(t *testing.T, path string) {
-		formattest.Run(t, "qemu-img", "resize", "-q", path, "+700M")
+		testbed.Run(t, "qemu-img", "resize", "-q", path, "+700M")
 	},
 	"grown preallocated": func(t *testing.T, path string) {
-		formattest.Run(t, "qemu-img", "resize", "-q", "--preallocation=metadata", path, "+3M")
+		testbed.Run(t, "qemu-img", "resize", "-q", "--preallocation=metadata", path, "+3M")
 	},
 	"shrunk": func(t *testing.T, path string) {
-		formattest.Run(t, "qemu-img", "resize", "-q", "--shrink", path, "1100k")
+		testbed.Run(t, "qemu-img", "resize", "-q", "--shrink", path, "1100k")
 	},
 	"reverted to a snapshot": func(t *testing.T, path string) {
-		formattest.Run(t, "qemu-img", "snapshot", "-c", "before", path)
+		testbed.Run(t, "qemu-img", "snapshot", "-c", "before", path)
 		qemuIO(t, path, "write -P 1 0 1M")
-		formattest.Run(t, "qemu-img", "snapshot", "-a", "before", path)
-		formattest.Run(t, "qemu-img", "snapshot", "-d", "before", path)
+		testbed.Run(t, "qemu-img", "snapshot", "-a", "before", path)
+		testbed.Run(t, "qemu-img", "snapshot", "-d", "before", path)
 	},
 	"with a bitmap": func(t *testing.T, path string) {
-		formattest.Run(t, "qemu-img", "bitmap", "--add", path, "changes")
+		testbed.Run(t, "qemu-img", "bitmap", "--add", path, "changes")
 		qemuIO(t, path, "write -P 3 64k 64k")
 	},
 }
@@ -91,11 +92,11 @@ func qemuIO(t *testing.T, path string, commands ...string) {
 	for _, c := range commands {
 		args = append(args, "-c", c)
 	}
-	formattest.Run(t, "qemu-io", append(args, path)...)
+	testbed.Run(t, "qemu-io", append(args, path)...)
 }
 
 func TestGoldenOfEditedImages(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	var vs []formattest.Variant
 	for name, edit := range edits {
 		for _, options := range []string{"compat=0.10", "compat=1.1", "cluster_size=4k", "extended_l2=on"} {
@@ -113,7 +114,7 @@ func TestGoldenOfEditedImages(t *testing.T) {
 
 // Each preallocated or half-written state that qemu-img create leaves.
 func TestGoldenOfCreatedImages(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	for i, options := range []string{
 		"compat=0.10", "compat=1.1", "extended_l2=on", "cluster_size=2M", "lazy_refcounts=on",
 		"preallocation=metadata", "preallocation=metadata,extended_l2=on", "preallocation=falloc", "preallocation=full,cluster_size=512",
@@ -122,7 +123,7 @@ func TestGoldenOfCreatedImages(t *testing.T) {
 			t.Run(options+" "+size, func(t *testing.T) {
 				t.Parallel()
 				path := t.TempDir() + "/image"
-				formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, size)
+				testbed.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, size)
 				img := formattest.Image{Driver: qcow2.Driver(), Path: path, QemuFormat: "qcow2", Seed: uint64(i)}
 				img.Compare(t, "as created")
 				if size == "10M" {
@@ -136,9 +137,9 @@ func TestGoldenOfCreatedImages(t *testing.T) {
 
 // A crash leaves the dirty bit, and refcounts that are wrong.
 func TestGoldenOfADirtyImage(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	path := t.TempDir() + "/image"
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "10M")
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "10M")
 	crash(t, path, "write -P 1 1M 100k", "flush", "abort")
 	if h := header(t, path); h[79]&1 == 0 {
 		t.Fatalf("the image is not dirty: incompatible features %x", h[72:80])
@@ -149,9 +150,9 @@ func TestGoldenOfADirtyImage(t *testing.T) {
 // LUKS is among the hostile images: to make one, qemu-img measures the machine's
 // speed, which fails now and then on a busy one.
 func TestEncryptedImagesAreRefused(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	path := t.TempDir() + "/image"
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=secret",
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=secret",
 		"-o", "encrypt.format=aes,encrypt.key-secret=s", path, "1M")
 	wantEncrypted(t, path)
 }

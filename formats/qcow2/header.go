@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -92,7 +93,7 @@ func (h *header) bytesPerTable() int64 { return h.clusterSize() / h.entrySize() 
 // readHeader reads the header, its extensions and the lists of snapshots and
 // bitmaps. It fails where there is no qcow2 header to speak of; all else that is
 // wrong is kept in refused.
-func readHeader(ctx context.Context, src formats.Source) (*header, error) {
+func readHeader(ctx context.Context, src stored.Bytes) (*header, error) {
 	if src.Size() < lengthV2 {
 		return nil, fmt.Errorf("%w: %d bytes are too few for a qcow2 header", formats.ErrFormat, src.Size())
 	}
@@ -130,7 +131,7 @@ func readHeader(ctx context.Context, src formats.Source) (*header, error) {
 
 // read reads the rest, given the first bytes; the first fault decides. What the
 // image refers to comes first, so that it is reported beside most faults.
-func (h *header) read(ctx context.Context, b []byte, src formats.Source) error {
+func (h *header) read(ctx context.Context, b []byte, src stored.Bytes) error {
 	if err := h.fields(b); err != nil {
 		return err
 	}
@@ -147,9 +148,6 @@ func (h *header) read(ctx context.Context, b []byte, src formats.Source) error {
 		return err
 	}
 	if err := h.l1(b, src.Size()); err != nil {
-		return err
-	}
-	if err := h.checkUnshared(ctx, src, h.disk); err != nil {
 		return err
 	}
 	if err := h.readSnapshots(ctx, src); err != nil {
@@ -221,7 +219,7 @@ func (h *header) marks() error {
 }
 
 // backing takes the backing file's name.
-func (h *header) backing(ctx context.Context, src formats.Source) error {
+func (h *header) backing(ctx context.Context, src stored.Bytes) error {
 	if h.backingOff == 0 {
 		return nil
 	}

@@ -145,7 +145,7 @@ func aliasedTables(i *image) {
 	}
 }
 
-// A walk in parts never sees two uses of a table at once, so that Open must.
+// A walk in parts never sees two uses of a table at once, so that Check must.
 func TestASharedL2TableIsRefusedBeforeAnyWalk(t *testing.T) {
 	active, snapshot := newImage(t), newImage(t)
 	active.set(l1At+8, l2At)
@@ -162,13 +162,14 @@ func TestASharedL2TableIsRefusedBeforeAnyWalk(t *testing.T) {
 	}{
 		"active": {active, "", formats.ErrCorrupt}, "snapshot": {snapshot, "1", formats.ErrCorrupt}, "beside a bad snapshot": {snapshot, "", nil},
 	} {
-		l, err := qcow2.Driver().Open(t.Context(), []formats.Source{formattest.Memory(c.img.bytes())}, nil, formats.Options{Snapshot: c.snapshot})
-		if !errors.Is(err, c.want) {
+		l, err := qcow2.Driver().Open(t.Context(), formattest.Memory(c.img.bytes()), formats.Options{Snapshot: c.snapshot})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.(formats.Checker).Check(t.Context()); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
-		if err == nil {
-			l.Close()
-		}
+		l.Close()
 	}
 }
 

@@ -4,40 +4,74 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"glanced/formats"
 )
 
-// checkUnshared refuses a disk of which two L1 entries point to one L2 table: few
-// bytes would be many terabytes of a disk, for whoever walks it. It is looked for
-// when the image is opened, because a walk in parts (one request after another)
-// would never see it. The L1 table t was checked by checkL1. What else may be
-// wrong with an entry is told when it is used.
-func (h *header) checkUnshared(ctx context.Context, src formats.Source, t table) error {
-	n := h.l1Entries(t.size)
-	room := src.Size() / h.clusterSize() // how many L2 tables the image can hold
-	var tables []uint64
-	b := make([]byte, min(n*8, sliceSize))
-	for at := int64(0); at < n*8; at += int64(len(b)) {
-		b = b[:min(int64(len(b)), n*8-at)]
-		if err := src.ReadAt(ctx, b, t.l1+at); err != nil {
-			return fmt.Errorf("read the L1 table: %w", err)
+const (
+	l1Slice = 16 << 10 // bytes of the L1 table that are read at once
+	// l2Ahead is how many L2 tables a walk over a large range has read ahead.
+	l2Ahead = 32
+)
+
+// l1Entry is the index-th entry of the L1 table, of a walk up to the entry until.
+func (l *layout) l1Entry(ctx context.Context, index, until int64) (uint64, error) {
+	const perSlice = l1Slice / 8
+	b, err := l.l1.Slice(ctx, index/perSlice, l.l1.Pos+until*8)
+	if err != nil {
+		return 0, fmt.Errorf("L1 table: %w", err)
+	}
+	return binary.BigEndian.Uint64(b[index%perSlice*8:]), nil
+}
+
+// l2Table is the host offset of the index-th L2 table, 0 = none.
+func (l *layout) l2Table(ctx context.Context, index, until int64) (int64, error) {
+	entry, err := l.l1Entry(ctx, index, until)
+	if err != nil {
+		return 0, err
+	}
+	if entry&l1Reserved != 0 {
+		return 0, corruptf("L1 entry %d is %#x: reserved bits are set", index, entry)
+	}
+	off := int64(entry & offsetMask)
+	if off%l.clusterSize() != 0 || off > l.image.Size()-l.clusterSize() && off != 0 {
+		return 0, corruptf("L1 entry %d points to %d: not a cluster of the image (%d bytes)", index, off, l.image.Size())
+	}
+	return off, nil
+}
+
+// readAhead has the L2 tables read that a walk which is at L1 entry index, and goes
+// up to the entry until, will want next; from is the first that was not asked for
+// yet. It returns the next from.
+func (l *layout) readAhead(ctx context.Context, from, index, until int64) int64 {
+	from = max(from, index)
+	for ; from < min(until, index+l2Ahead); from++ {
+		off, err := l.l2Table(ctx, from, until)
+		if err != nil {
+			break // told when the walk gets there
 		}
-		for i := 0; i < len(b); i += 8 {
-			if off := binary.BigEndian.Uint64(b[i:]) & offsetMask; off != 0 {
-				tables = append(tables, off)
+		for at := int64(0); off != 0 && at < l.clusterSize(); at += aheadBytes {
+			if !l.tables.Ahead(off+at, int(min(aheadBytes, l.clusterSize()-at)), int(l.l2Slice())) {
+				return from
 			}
 		}
-		if int64(len(tables)) > room {
-			return corruptf("the L1 table points to more L2 tables than the image can hold: some are used twice")
-		}
 	}
-	slices.Sort(tables)
-	for i := 1; i < len(tables); i++ {
-		if tables[i] == tables[i-1] {
-			return corruptf("two L1 entries point to the same L2 table, at %d", tables[i])
+	return from
+}
+
+// Check refuses a disk of which two L1 entries lead to one L2 table
+// (formats.Checker). What else may be wrong with an entry is told when it is used.
+func (l *layout) Check(ctx context.Context) error {
+	n := l.l1Entries(l.disk.size)
+	err := formats.Unshared(ctx, n, l.image.Size()>>l.clusterBits, func(ctx context.Context, i int64) (int64, error) {
+		entry, err := l.l1Entry(ctx, i, n)
+		if err != nil || entry&offsetMask == 0 {
+			return -1, err
 		}
+		return int64(entry&offsetMask) >> l.clusterBits, nil
+	})
+	if err != nil {
+		return fmt.Errorf("L1 table: %w", err)
 	}
 	return nil
 }

@@ -2,15 +2,18 @@ package qcow2
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
-// sliceSize is how much of a table is read at once, in bytes: as L2 entries, it
-// maps 128 MiB of a guest disk with 64 KiB clusters.
+// sliceSize is how much of an L2 table is read at once, in bytes: it maps 128 MiB of
+// a guest disk with 64 KiB clusters.
 const sliceSize = 16 << 10
+
+// aheadBytes is how much of an L2 table is read ahead at once.
+const aheadBytes = formats.MaxAhead
 
 // layout is an open image. Nothing in it changes after open; tables has a lock of
 // its own.
@@ -18,10 +21,10 @@ type layout struct {
 	*header
 	disk     table // which of the image's disks this is
 	opened   formats.Info
-	image    formats.Source
-	dataFile formats.Source // external data file; nil = clusters lie in the image
-	parent   *formats.Disk  // backing file; nil = none
-	tables   *formats.TableReader
+	image    stored.Bytes
+	dataFile stored.Bytes // external data file; nil = clusters lie in the image
+	tables   formats.Tables
+	l1       formats.LongTable // of this disk
 }
 
 // Size is the virtual size in bytes.
@@ -30,15 +33,12 @@ func (l *layout) Size() int64 { return l.disk.size }
 // Info is what Inspect says, with the size of a snapshot where one was opened.
 func (l *layout) Info() formats.Info { return l.opened }
 
-// Parent is the backing file's disk.
-func (l *layout) Parent() *formats.Disk { return l.parent }
-
 // Sources is the external data file, if the image has one (formats.Sourcer).
-func (l *layout) Sources() []formats.Source {
+func (l *layout) Sources() []stored.Bytes {
 	if l.dataFile == nil {
 		return nil
 	}
-	return []formats.Source{l.dataFile}
+	return []stored.Bytes{l.dataFile}
 }
 
 // Close drops the layout's tables from the cache.
@@ -48,7 +48,7 @@ func (l *layout) Close() error {
 }
 
 // clusters is the source in which uncompressed clusters lie, and its Src.
-func (l *layout) clusters() (formats.Source, int) {
+func (l *layout) clusters() (stored.Bytes, int) {
 	if l.dataFile != nil {
 		return l.dataFile, 1
 	}
@@ -56,18 +56,22 @@ func (l *layout) clusters() (formats.Source, int) {
 }
 
 // Map yields where guest range [off, off+n) lies, neighbours that continue each
-// other merged. No L2 table is used twice (checkUnshared), so that one call looks at
-// no more entries than the image has room for.
+// other merged. The L2 tables of a large range are read ahead.
 func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
 	r, err := formats.NewRun(l.disk.size, off, n, yield)
 	if err != nil {
 		return err
 	}
 	perTable := l.bytesPerTable()
+	until := (r.End() + perTable - 1) / perTable // L1 entries
+	ahead := int64(0)
 	for at := off; at < r.End() && !r.Stopped(); {
 		index := at / perTable
 		next := min((index+1)*perTable, l.disk.size)
-		l2, err := l.l2Table(ctx, index)
+		if r.End()-at > perTable {
+			ahead = l.readAhead(ctx, ahead, index, until)
+		}
+		l2, err := l.l2Table(ctx, index, until)
 		if err != nil {
 			return err
 		}
@@ -85,31 +89,14 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 	return nil
 }
 
-// l2Table is the host offset of the index-th L2 table, 0 = none.
-func (l *layout) l2Table(ctx context.Context, index int64) (int64, error) {
-	const perSlice = sliceSize / 8
-	first := index / perSlice * perSlice
-	n := min(perSlice, l.disk.l1N-first)
-	b, err := l.tables.Read(ctx, l.disk.l1+first*8, int(n)*8)
-	if err != nil {
-		return 0, fmt.Errorf("L1 table: %w", err)
-	}
-	entry := binary.BigEndian.Uint64(b[(index-first)*8:])
-	if entry&l1Reserved != 0 {
-		return 0, corruptf("L1 entry %d is %#x: reserved bits are set", index, entry)
-	}
-	off := int64(entry & offsetMask)
-	if off%l.clusterSize() != 0 || off > l.image.Size()-l.clusterSize() && off != 0 {
-		return 0, corruptf("L1 entry %d points to %d: not a cluster of the image (%d bytes)", index, off, l.image.Size())
-	}
-	return off, nil
-}
+// l2Slice is how many bytes of an L2 table are read at once.
+func (l *layout) l2Slice() int64 { return min(sliceSize, l.clusterSize()) }
 
 // mapTable maps from guest offset at up to the end of the L2 table at host offset
 // l2, which maps the disk from guest offset base on, or of the run.
 func (l *layout) mapTable(ctx context.Context, r *formats.Run, l2, base, at int64) error {
 	size := l.entrySize()
-	perSlice := min(sliceSize, l.clusterSize()) / size
+	perSlice := l.l2Slice() / size
 	end := min(r.End(), base+l.bytesPerTable())
 	for at < end && !r.Stopped() {
 		if err := ctx.Err(); err != nil {

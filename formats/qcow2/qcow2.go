@@ -7,8 +7,8 @@
 // and are not read.
 //
 // Read: all cluster sizes, zero clusters, compressed clusters (deflate, zstd),
-// extended L2 entries (subclusters), dirty images, and, where a Resolver supplies
-// them, a backing file and an external data file; of each image, the active disk
+// extended L2 entries (subclusters), dirty images, and, where they are supplied,
+// a backing file and an external data file; of each image, the active disk
 // and its internal snapshots. Refused: encryption, the corrupt bit, features that
 // are not known. Dirty bitmaps are listed only.
 package qcow2
@@ -18,6 +18,7 @@ import (
 	"context"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -28,19 +29,16 @@ func Driver() formats.Driver {
 
 func probe(head []byte) bool { return bytes.HasPrefix(head, []byte(magic)) }
 
-func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
-	h, err := inspectHeader(ctx, srcs)
+func inspect(ctx context.Context, src stored.Bytes) (formats.Info, error) {
+	h, err := inspectHeader(ctx, src)
 	if err != nil {
 		return formats.Info{}, err
 	}
 	return h.info(), nil
 }
 
-func inspectHeader(ctx context.Context, srcs []formats.Source) (*header, error) {
-	if len(srcs) != 1 {
-		return nil, fmt.Errorf("%w: a qcow2 image is one file, got %d", formats.ErrFormat, len(srcs))
-	}
-	return readHeader(ctx, srcs[0])
+func inspectHeader(ctx context.Context, src stored.Bytes) (*header, error) {
+	return readHeader(ctx, src)
 }
 
 func (h *header) info() formats.Info {
@@ -75,49 +73,34 @@ func (h *header) variant() string {
 	return s
 }
 
-func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o formats.Options) (formats.Layout, error) {
-	h, err := inspectHeader(ctx, srcs)
+func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Layout, error) {
+	h, err := inspectHeader(ctx, src)
 	if err != nil {
 		return nil, err
 	}
 	if h.refused != nil {
 		return nil, h.refused
 	}
-	l := &layout{header: h, disk: h.disk, opened: h.info(), image: srcs[0]}
+	l := &layout{header: h, disk: h.disk, opened: h.info(), image: src}
 	if o.Snapshot != "" {
 		s, err := h.find(o.Snapshot)
 		if err != nil {
 			return nil, err
 		}
-		if err := h.checkL1(s.disk, srcs[0].Size()); err != nil {
-			return nil, fmt.Errorf("snapshot %s (%s): %w", quote(s.id), quote(s.name), err)
-		}
-		if err := h.checkUnshared(ctx, srcs[0], s.disk); err != nil {
+		if err := h.checkL1(s.disk, src.Size()); err != nil {
 			return nil, fmt.Errorf("snapshot %s (%s): %w", quote(s.id), quote(s.name), err)
 		}
 		l.disk, l.opened.VirtualSize = s.disk, s.disk.size
 	}
-	if err := l.resolve(ctx, r); err != nil {
-		return nil, err
-	}
-	l.tables = o.Tables.Reader(srcs[0])
-	return l, nil
-}
-
-// resolve asks r for the files that the image refers to; the data file comes last,
-// so that it is never left open by the failure of another.
-func (l *layout) resolve(ctx context.Context, r formats.Resolver) error {
-	var err error
 	for _, ref := range l.refs {
-		switch ref.Kind {
-		case formats.RefBacking:
-			l.parent, err = r.Disk(ctx, ref)
-		case formats.RefDataFile:
-			l.dataFile, err = r.Source(ctx, ref)
-		}
-		if err != nil {
-			return err
+		if ref.Kind == formats.RefDataFile {
+			if l.dataFile, err = o.Files.Open(ctx, ref); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return nil
+	l.tables = o.TablesOf(src)
+	l.l1 = formats.LongTable{Tables: l.tables, Pos: l.disk.l1, End: l.disk.l1 + h.l1Entries(l.disk.size)*8, Each: l1Slice}
+	l.opened.Refused = nil
+	return l, nil
 }

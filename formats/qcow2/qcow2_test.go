@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/qcow2"
 )
@@ -58,7 +59,7 @@ func TestContract(t *testing.T) {
 
 // open opens a hand-made image.
 func open(t *testing.T, b []byte) (formats.Layout, error) {
-	l, err := qcow2.Driver().Open(t.Context(), []formats.Source{formattest.Memory(b)}, nil, formats.Options{})
+	l, err := qcow2.Driver().Open(t.Context(), formattest.Memory(b), formats.Options{})
 	if err == nil {
 		t.Cleanup(func() { l.Close() })
 	}
@@ -169,7 +170,7 @@ func TestHeaderLengthSaysWhereExtensionsBegin(t *testing.T) {
 		img.extend(0x12345678, []byte("odd")) // unknown, and padded to 8 bytes
 		img.extend(0xe2792aca, []byte("raw"))
 		img.name("base")
-		info, err := qcow2.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(img.bytes())})
+		info, err := qcow2.Driver().Inspect(t.Context(), formattest.Memory(img.bytes()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +184,7 @@ func TestHeaderLengthSaysWhereExtensionsBegin(t *testing.T) {
 func TestSnapshotsAreListed(t *testing.T) {
 	img := newImage(t)
 	img.snapshotTable("before", "", "三")
-	info, err := qcow2.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(img.bytes())})
+	info, err := qcow2.Driver().Inspect(t.Context(), formattest.Memory(img.bytes()))
 	if err != nil || info.Refused != nil {
 		t.Fatal(err, info.Refused)
 	}
@@ -206,11 +207,11 @@ func TestTheLastSnapshotMayEndWithTheFile(t *testing.T) {
 		for file[len(file)-1] == 0 {
 			file = file[:len(file)-1]
 		}
-		info, err := qcow2.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(file)})
+		info, err := qcow2.Driver().Inspect(t.Context(), formattest.Memory(file))
 		if err != nil || info.Refused != nil || len(info.Snapshots) != 2 || info.Snapshots[1].Name != name {
 			t.Errorf("%q: %+v, %v, %v", name, info.Snapshots, info.Refused, err)
 		}
-		info, err = qcow2.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(file[:len(file)-1])})
+		info, err = qcow2.Driver().Inspect(t.Context(), formattest.Memory(file[:len(file)-1]))
 		if err != nil || info.Refused == nil {
 			t.Errorf("%q, its end missing: %v, %v", name, info.Refused, err)
 		}
@@ -237,7 +238,7 @@ func TestOpeningALargeDiskReadsLittle(t *testing.T) {
 	img.l1Size, img.l1Off = 4096, 1<<16
 	img.b = make([]byte, 2<<16)
 	src := formattest.Memory(img.bytes())
-	l, err := qcow2.Driver().Open(t.Context(), []formats.Source{src}, nil, formats.Options{})
+	l, err := qcow2.Driver().Open(t.Context(), src, formats.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,9 +254,9 @@ func TestOpeningALargeDiskReadsLittle(t *testing.T) {
 
 func TestReadsThroughTheEngine(t *testing.T) {
 	img := newImage(t)
-	e := formats.NewEngine(formats.EngineOptions{CacheBytes: 1 << 20, TableBytes: 1 << 20})
+	e := engine.New(engine.Options{CacheBytes: 1 << 20, TableBytes: 1 << 20})
 	defer e.Close()
-	d, err := e.Open(t.Context(), qcow2.Driver(), []formats.Source{formattest.Memory(img.bytes())}, nil, formats.Options{})
+	d, err := e.Open(t.Context(), qcow2.Driver(), formattest.Memory(img.bytes()), engine.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

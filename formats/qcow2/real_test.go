@@ -13,7 +13,8 @@ import (
 	"github.com/lima-vm/go-qcow2reader"
 	reference "github.com/lima-vm/go-qcow2reader/image/qcow2"
 
-	"glanced/formats"
+	"glanced/contrib/testbed"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/qcow2"
 )
@@ -22,7 +23,7 @@ import (
 // machine's /usr/share.
 func makeExt4(t *testing.T) string {
 	t.Helper()
-	formattest.Need(t, "mke2fs", "e2fsprogs")
+	testbed.Need(t, "mke2fs", "e2fsprogs")
 	dir := t.TempDir()
 	tree, disk := filepath.Join(dir, "tree"), filepath.Join(dir, "disk.raw")
 	left := int64(24 << 20)
@@ -46,15 +47,15 @@ func makeExt4(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	formattest.Run(t, "mke2fs", "-q", "-t", "ext4", "-d", tree, disk, "64M")
+	testbed.Run(t, "mke2fs", "-q", "-t", "ext4", "-d", tree, disk, "64M")
 	return disk
 }
 
 // openFile opens an image through an engine.
-func openFile(t *testing.T, path string) *formats.Disk {
+func openFile(t *testing.T, path string) *engine.Disk {
 	t.Helper()
-	e := formats.NewEngine(formats.EngineOptions{CacheBytes: 8 << 20, TableBytes: 2 << 20})
-	d, err := e.Open(t.Context(), qcow2.Driver(), []formats.Source{formattest.OpenFile(t, path)}, nil, formats.Options{})
+	e := engine.New(engine.Options{CacheBytes: 8 << 20, TableBytes: 2 << 20})
+	d, err := e.Open(t.Context(), qcow2.Driver(), formattest.OpenFile(t, path), engine.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,13 +83,13 @@ func sameBytes(t *testing.T, size int64, a, b func(p []byte, off int64) error) {
 
 // A file system of real files, as cloud images are, reads back as it was made.
 func TestRealFileSystem(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	disk := makeExt4(t)
 	want := formattest.OpenFile(t, disk)
 	for _, options := range []string{"compression_type=zlib", "compression_type=zstd"} {
 		t.Run(options, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "image")
-			formattest.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", "-o", options, disk, path)
+			testbed.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", "-o", options, disk, path)
 			got := openFile(t, path)
 			if got.Size() != want.Size() {
 				t.Fatalf("%d bytes, want %d", got.Size(), want.Size())
@@ -114,7 +115,7 @@ func (r bytesBeforeEOF) Read(p []byte) (int, error) {
 
 // An independent implementation reads the same from every kind of image that it knows.
 func TestAgreesWithGoQcow2reader(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	reference.SetDecompressor(reference.CompressionTypeZlib, func(r io.Reader) (io.ReadCloser, error) {
 		return bytesBeforeEOF{flate.NewReader(r)}, nil
 	})
@@ -144,7 +145,7 @@ func TestAgreesWithGoQcow2reader(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "image")
 			args := append([]string{"convert", "-f", "raw", "-O", "qcow2", "-o", c.options}, c.args...)
-			formattest.Run(t, "qemu-img", append(args, truth, path)...)
+			testbed.Run(t, "qemu-img", append(args, truth, path)...)
 			qemuIO(t, path, "write -z 64k 70k", "discard 1M 300k", "write -P 1 1100k 3k")
 			f, err := os.Open(path)
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -27,7 +28,7 @@ const (
 )
 
 // readSnapshots reads the snapshot table.
-func (h *header) readSnapshots(ctx context.Context, src formats.Source) error {
+func (h *header) readSnapshots(ctx context.Context, src stored.Bytes) error {
 	if h.snapshotCount == 0 {
 		return nil
 	}

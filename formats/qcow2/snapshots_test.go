@@ -10,7 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/qcow2"
 )
@@ -20,10 +22,10 @@ import (
 // changes the active disk again.
 func shoot(t *testing.T, path string, resize bool) {
 	t.Helper()
-	img := func(args ...string) { formattest.Run(t, "qemu-img", append(args, path)...) }
+	img := func(args ...string) { testbed.Run(t, "qemu-img", append(args, path)...) }
 	size := func(args ...string) {
 		if resize {
-			formattest.Run(t, "qemu-img", args...)
+			testbed.Run(t, "qemu-img", args...)
 		}
 	}
 	img("snapshot", "-c", "before")
@@ -51,7 +53,7 @@ func reverted(t *testing.T, path, snapshot string) string {
 	if err := os.WriteFile(to, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	formattest.Run(t, "qemu-img", "snapshot", "-a", snapshot, to)
+	testbed.Run(t, "qemu-img", "snapshot", "-a", snapshot, to)
 	return to
 }
 
@@ -60,11 +62,11 @@ func reverted(t *testing.T, path, snapshot string) string {
 func sameAsConverted(t *testing.T, img formattest.Image, snapshot string) {
 	t.Helper()
 	raw := filepath.Join(t.TempDir(), "snapshot.raw")
-	formattest.Run(t, "qemu-img", "convert", "-f", "qcow2", "-l", "snapshot.name="+snapshot, "-O", "raw", img.Path, raw)
+	testbed.Run(t, "qemu-img", "convert", "-f", "qcow2", "-l", "snapshot.name="+snapshot, "-O", "raw", img.Path, raw)
 	want := formattest.OpenFile(t, raw)
-	e := formats.NewEngine(formats.EngineOptions{CacheBytes: 1 << 20, TableBytes: 1 << 20})
+	e := engine.New(engine.Options{CacheBytes: 1 << 20, TableBytes: 1 << 20})
 	defer e.Close()
-	got, err := e.Open(t.Context(), img.Driver, []formats.Source{formattest.OpenFile(t, img.Path)}, img.Resolver, img.Options)
+	got, err := e.Open(t.Context(), img.Driver, formattest.OpenFile(t, img.Path), img.Open)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +77,7 @@ func sameAsConverted(t *testing.T, img formattest.Image, snapshot string) {
 }
 
 func TestSnapshotsAreDisksOfTheirOwn(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	base := formattest.Truths[0].Make(t, t.TempDir())
 	for i, c := range []struct {
 		options string
@@ -99,20 +101,20 @@ func TestSnapshotsAreDisksOfTheirOwn(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "image")
 			img := formattest.Image{Driver: qcow2.Driver(), Path: path, QemuFormat: "qcow2", Seed: uint64(i)}
 			if c.backed {
-				formattest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", c.options, "-b", base, "-F", "raw", path)
-				img.Resolver = newResolver(t, map[string]string{base: base}).resolve
+				testbed.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", c.options, "-b", base, "-F", "raw", path)
+				img.Open.Parent = newResolver(t, map[string]string{base: base}).disk
 			} else {
 				args := append([]string{"convert", "-f", "raw", "-O", "qcow2", "-o", c.options}, c.args...)
-				formattest.Run(t, "qemu-img", append(args, base, path)...)
+				testbed.Run(t, "qemu-img", append(args, base, path)...)
 			}
 			resize := c.options != "compat=0.10" // QEMU resizes no version 2 image that has snapshots
 			shoot(t, path, resize)
 			img.Compare(t, "the active disk")
 			for i, snapshot := range []string{"before", "grown", "shrunk"} {
 				img.Truth = reverted(t, path, snapshot)
-				img.Options.Snapshot = snapshot
+				img.Open.Snapshot = snapshot
 				img.Compare(t, "snapshot "+snapshot)
-				img.Options.Snapshot = fmt.Sprint(i + 1)
+				img.Open.Snapshot = fmt.Sprint(i + 1)
 				sameAsConverted(t, img, snapshot)
 			}
 		})
@@ -122,7 +124,7 @@ func TestSnapshotsAreDisksOfTheirOwn(t *testing.T) {
 // snapshotOf opens a snapshot of a hand-made image.
 func snapshotOf(t *testing.T, b []byte, snapshot string) (formats.Layout, error) {
 	t.Helper()
-	l, err := qcow2.Driver().Open(t.Context(), []formats.Source{formattest.Memory(b)}, nil, formats.Options{Snapshot: snapshot})
+	l, err := qcow2.Driver().Open(t.Context(), formattest.Memory(b), formats.Options{Snapshot: snapshot})
 	if err == nil {
 		t.Cleanup(func() { l.Close() })
 	}

@@ -12,6 +12,7 @@ import (
 	"math"
 	"strings"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -31,11 +32,8 @@ const (
 
 func probe(head []byte) bool { return bytes.HasPrefix(head, []byte(magic)) }
 
-func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
-	if len(srcs) != 1 {
-		return formats.Info{}, fmt.Errorf("%w: qed takes one file, got %d", formats.ErrFormat, len(srcs))
-	}
-	head, err := formats.ReadHead(ctx, srcs[0])
+func inspect(ctx context.Context, src stored.Bytes) (formats.Info, error) {
+	head, err := formats.ReadHead(ctx, src)
 	if err != nil {
 		return formats.Info{}, err
 	}
@@ -74,8 +72,8 @@ func backing(head []byte) (formats.Ref, bool) {
 	return ref, true
 }
 
-func open(ctx context.Context, srcs []formats.Source, _ formats.Resolver, _ formats.Options) (formats.Layout, error) {
-	info, err := inspect(ctx, srcs)
+func open(ctx context.Context, src stored.Bytes, _ formats.Options) (formats.Layout, error) {
+	info, err := inspect(ctx, src)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/formattest"
 	"glanced/formats/formattest/hostile"
@@ -18,13 +19,13 @@ import (
 // made is an image of 6 MiB that qemu-img makes, on a backing file if there is a name.
 func made(t testing.TB, backing string) []byte {
 	t.Helper()
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "disk.qed")
 	args := []string{"create", "-q", "-f", "qed", "-o", "cluster_size=32k"}
 	if backing != "" {
 		args = append(args, "-u", "-b", backing, "-F", "raw")
 	}
-	formattest.Run(t, "qemu-img", append(args, path, "6M")...)
+	testbed.Run(t, "qemu-img", append(args, path, "6M")...)
 	image, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +39,7 @@ func TestIsRecognisedAndRefusedByName(t *testing.T) {
 		if !qed.Driver().Probe(image[:formats.ProbeLen]) {
 			t.Error("Probe does not recognise it")
 		}
-		info, err := qed.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(image)})
+		info, err := qed.Driver().Inspect(t.Context(), formattest.Memory(image))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -21,21 +22,18 @@ func Drivers() []formats.Driver {
 }
 
 func driver(name string) formats.Driver {
-	inspect := func(_ context.Context, srcs []formats.Source) (formats.Info, error) {
-		if len(srcs) != 1 {
-			return formats.Info{}, fmt.Errorf("%w: %s takes one file, got %d", formats.ErrFormat, name, len(srcs))
-		}
-		return formats.Info{Format: name, VirtualSize: srcs[0].Size()}, nil
+	inspect := func(_ context.Context, src stored.Bytes) (formats.Info, error) {
+		return formats.Info{Format: name, VirtualSize: src.Size()}, nil
 	}
-	open := func(ctx context.Context, srcs []formats.Source, _ formats.Resolver, o formats.Options) (formats.Layout, error) {
-		info, err := inspect(ctx, srcs)
+	open := func(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Layout, error) {
+		info, err := inspect(ctx, src)
 		if err != nil {
 			return nil, err
 		}
 		if o.Snapshot != "" {
 			return nil, fmt.Errorf("%w: %s images have none (asked for %q)", formats.ErrSnapshot, name, o.Snapshot)
 		}
-		return formats.NewFlat(ctx, srcs[0], info)
+		return formats.NewFlat(ctx, src, info)
 	}
 	return formats.Driver{Name: name, Inspect: inspect, Open: open}
 }

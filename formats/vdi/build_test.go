@@ -9,7 +9,10 @@ import (
 	"slices"
 	"testing"
 
+	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/vdi"
 )
@@ -133,11 +136,11 @@ func guestOf(n int) []byte {
 	return g
 }
 
-func openDisk(t testing.TB, src formats.Source, r formats.Resolver) *formats.Disk {
+func openDisk(t testing.TB, src stored.Bytes, parent engine.Parent) *engine.Disk {
 	t.Helper()
-	e := formats.NewEngine(formats.EngineOptions{TableBytes: 1 << 20})
+	e := engine.New(engine.Options{TableBytes: 1 << 20})
 	t.Cleanup(func() { e.Close() })
-	d, err := e.Open(t.Context(), vdi.Driver(), []formats.Source{src}, r, formats.Options{})
+	d, err := e.Open(t.Context(), vdi.Driver(), src, engine.OpenOptions{Parent: parent})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -145,7 +148,7 @@ func openDisk(t testing.TB, src formats.Source, r formats.Resolver) *formats.Dis
 	return d
 }
 
-func readAll(t testing.TB, d *formats.Disk) []byte {
+func readAll(t testing.TB, d *engine.Disk) []byte {
 	t.Helper()
 	p := make([]byte, d.Size())
 	if err := d.ReadAt(t.Context(), p, 0); err != nil {
@@ -174,7 +177,7 @@ func firstDifference(a, b []byte) int {
 // mapOf is the whole map of image.
 func mapOf(t *testing.T, image []byte) []formats.Extent {
 	t.Helper()
-	l, err := vdi.Driver().Open(t.Context(), []formats.Source{formattest.Memory(image)}, nil, formats.Options{})
+	l, err := vdi.Driver().Open(t.Context(), formattest.Memory(image), formats.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,10 +201,10 @@ func shuffled(n []int) {
 // qemuImage is qemu's image of a disk of one sector, cut off after that.
 func qemuImage(t testing.TB, options string) []byte {
 	t.Helper()
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "disk.vdi")
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "vdi", "-o", options, path, "512")
-	formattest.Run(t, "qemu-io", "-f", "vdi", "-c", "write -P 1 0 512", path)
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "vdi", "-o", options, path, "512")
+	testbed.Run(t, "qemu-io", "-f", "vdi", "-c", "write -P 1 0 512", path)
 	image, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

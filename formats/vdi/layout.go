@@ -21,18 +21,16 @@ const sliceBytes = 64 << 10
 // layout maps one vdi file. Nothing in it changes after open.
 type layout struct {
 	*image
-	tables     *formats.TableReader
-	parentDisk *formats.Disk // below a differencing image; nil otherwise
-	srcSize    int64
+	blocks  formats.LongTable // the block map
+	srcSize int64
 }
 
-func (l *layout) Size() int64           { return l.info.VirtualSize }
-func (l *layout) Info() formats.Info    { return l.info }
-func (l *layout) Parent() *formats.Disk { return l.parentDisk }
+func (l *layout) Size() int64        { return l.info.VirtualSize }
+func (l *layout) Info() formats.Info { return l.info }
 
 // Close lets go of the cached parts of the block map.
 func (l *layout) Close() error {
-	l.tables.Close()
+	l.blocks.Tables.Close()
 	return nil
 }
 
@@ -49,7 +47,7 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 			return err
 		}
 		first := block / entries * entries
-		slice, err := l.tables.Read(ctx, int64(l.h.mapOff)+4*first, int(4*min(entries, int64(l.h.blocks)-first)))
+		slice, err := l.blocks.Slice(ctx, block/entries, l.blocks.Pos+(run.End()+size-1)/size*4)
 		if err != nil {
 			return fmt.Errorf("vdi block map: %w", err)
 		}

@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -43,50 +44,44 @@ func probe(head []byte) bool {
 	return len(head) >= signatureAt+4 && binary.LittleEndian.Uint32(head[signatureAt:]) == signature
 }
 
-func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
-	img, err := read(ctx, srcs)
+func inspect(ctx context.Context, src stored.Bytes) (formats.Info, error) {
+	img, err := read(ctx, src)
 	if err != nil {
 		return formats.Info{}, err
 	}
 	return img.info, nil
 }
 
-func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o formats.Options) (formats.Layout, error) {
+func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Layout, error) {
 	if o.Snapshot != "" {
 		return nil, fmt.Errorf("%w: a vdi file has no internal snapshots (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
-	img, err := read(ctx, srcs)
+	img, err := read(ctx, src)
 	if err != nil {
 		return nil, err
 	}
-	l := &layout{image: img, srcSize: srcs[0].Size()}
+	l := &layout{image: img, srcSize: src.Size()}
 	if err := img.info.Refused; err != nil {
-		if img.parent == nil || r == nil {
-			return nil, err
-		}
-		if l.parentDisk, err = r.Disk(ctx, *img.parent); err != nil {
+		if !img.onParent {
 			return nil, err
 		}
 		l.info.Refused = nil
 	}
-	l.tables = o.Tables.Reader(srcs[0])
+	begin := int64(img.h.mapOff)
+	l.blocks = formats.LongTable{Tables: o.TablesOf(src), Pos: begin, End: begin + 4*int64(img.h.blocks), Each: sliceBytes}
 	return l, nil
 }
 
 // image is what the header of one file says.
 type image struct {
-	info   formats.Info
-	h      header
-	parent *formats.Ref // where that is the one reason to refuse
+	info     formats.Info
+	h        header
+	onParent bool // a differencing image, and that is the one reason to refuse it
 }
 
 // read reads the header. What it finds wrong with an otherwise sensible one goes
 // to info.Refused; errors of the source are its own.
-func read(ctx context.Context, srcs []formats.Source) (*image, error) {
-	if len(srcs) != 1 {
-		return nil, fmt.Errorf("%w: vdi takes one file, got %d", formats.ErrFormat, len(srcs))
-	}
-	src := srcs[0]
+func read(ctx context.Context, src stored.Bytes) (*image, error) {
 	head := make([]byte, min(headerEnd, src.Size()))
 	if err := src.ReadAt(ctx, head, 0); err != nil {
 		return nil, fmt.Errorf("read the vdi header: %w", err)
@@ -132,7 +127,7 @@ func (img *image) take(srcSize int64) error {
 	img.info.Refs = []formats.Ref{ref}
 	switch h.kind {
 	case differencing:
-		img.parent = &ref
+		img.onParent = true
 		return fmt.Errorf("%w: a vdi differencing image, whose parent has the UUID %s", formats.ErrReference, ref.Name)
 	case undo:
 		return fmt.Errorf("%w: a vdi undo image of the disk with the UUID %s; no VirtualBox reads these, so what it means is not known", formats.ErrReference, ref.Name)

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/vdi"
 )
@@ -80,17 +82,17 @@ func discardFirstHole(t *testing.T, path string) {
 
 // Blocks that qemu-io writes in any order.
 func TestReadsWhatQemuWroteOutOfOrder(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	for i, options := range []string{"static=off", "static=on"} {
 		t.Run(options, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk.vdi")
-			formattest.Run(t, "qemu-img", "create", "-q", "-f", "vdi", "-o", options, path, "40001k")
+			testbed.Run(t, "qemu-img", "create", "-q", "-f", "vdi", "-o", options, path, "40001k")
 			args := []string{"-f", "vdi", path}
 			for i, mib := range []int{38, 7, 20, 8, 3, 21, 0, 37} {
 				args = append(args, "-c", fmt.Sprintf("write -P %d %dM 1M", i+1, mib))
 			}
 			args = append(args, "-c", "write -P 99 40000k 1k", "-c", "write -z 7M 1M", "-c", "write -P 98 9999k 2M")
-			formattest.Run(t, "qemu-io", args...)
+			testbed.Run(t, "qemu-io", args...)
 			formattest.Image{Driver: vdi.Driver(), Path: path, QemuFormat: "vdi", Seed: uint64(i)}.Compare(t, options)
 		})
 	}
@@ -192,9 +194,9 @@ func TestADifferencingImageShowsItsParent(t *testing.T) {
 		entries: map[int]uint32{0: free, 1: zero, 3: free, 4: free}}).build(above)
 
 	var asked formats.Ref
-	resolver := func(_ context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+	resolver := func(_ context.Context, ref formats.Ref) (*engine.Disk, error) {
 		asked = ref
-		return parent, nil, nil
+		return parent, nil
 	}
 	d := openDisk(t, formattest.Memory(image), resolver)
 	if got := readAll(t, d); !bytes.Equal(got, above) {
@@ -205,8 +207,10 @@ func TestADifferencingImageShowsItsParent(t *testing.T) {
 	}
 
 	other := openDisk(t, formattest.Memory((&builder{}).build(below)), nil)
-	_, err := vdi.Driver().Open(t.Context(), []formats.Source{formattest.Memory(image)},
-		func(context.Context, formats.Ref) (*formats.Disk, formats.Source, error) { return other, nil, nil }, formats.Options{})
+	e := engine.New(engine.Options{})
+	defer e.Close()
+	_, err := e.Open(t.Context(), vdi.Driver(), formattest.Memory(image), engine.OpenOptions{
+		Parent: func(context.Context, formats.Ref) (*engine.Disk, error) { return other, nil }})
 	if !errors.Is(err, formats.ErrReference) {
 		t.Errorf("above another disk than its parent: %v, want ErrReference", err)
 	}
@@ -243,8 +247,8 @@ func TestFindsBlocksInEverySliceOfTheMap(t *testing.T) {
 // guest read one slice.
 func TestOpeningALargeDiskReadsLittle(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.vdi")
-	formattest.Need(t, "qemu-img", "qemu-utils")
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "vdi", path, "2T")
+	testbed.Need(t, "qemu-img", "qemu-utils")
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "vdi", path, "2T")
 	image, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

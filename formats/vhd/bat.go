@@ -18,14 +18,13 @@ const (
 // in slices. A slice is checked once, when it is first read. Safe for concurrent
 // use.
 type bat struct {
-	tables *formats.TableReader
-	off    int64 // where it lies, bytes
-	blocks int64 // of the disk; there may be more entries
-	size   int64 // of the disk, bytes
-	block  int64 // of a block's data, bytes
-	bitmap int64 // of a block's sector bitmap, bytes
-	end    int64 // where the footer begins, bytes
-	fixed  []span
+	tables  formats.Tables
+	entries formats.LongTable // of the disk's blocks; there may be more entries
+	size    int64             // of the disk, bytes
+	block   int64             // of a block's data, bytes
+	bitmap  int64             // of a block's sector bitmap, bytes
+	end     int64             // where the footer begins, bytes
+	fixed   []span
 
 	mu      sync.Mutex
 	checked bitset // slices
@@ -46,28 +45,29 @@ func (b bitset) flip(i int64)     { b[i/64] ^= 1 << (i % 64) }
 // entry is entry i of a slice.
 func entry(slice []byte, i int) uint32 { return binary.BigEndian.Uint32(slice[4*i:]) }
 
-func newBAT(img *image, tables *formats.TableReader) *bat {
+func newBAT(img *image, tables formats.Tables) *bat {
 	h := &img.header
+	begin, blocks := int64(h.tableOff), h.blocks(img.info.VirtualSize)
 	t := &bat{
-		tables: tables,
-		off:    int64(h.tableOff),
-		blocks: h.blocks(img.info.VirtualSize),
-		size:   img.info.VirtualSize,
-		block:  h.block,
-		bitmap: h.bitmap(),
-		end:    img.end,
-		fixed:  h.metadata(),
+		tables:  tables,
+		entries: formats.LongTable{Tables: tables, Pos: begin, End: begin + 4*blocks, Each: 4 * sliceEntries},
+		size:    img.info.VirtualSize,
+		block:   h.block,
+		bitmap:  h.bitmap(),
+		end:     img.end,
+		fixed:   h.metadata(),
 	}
-	t.checked = newBitset((t.blocks + sliceEntries - 1) / sliceEntries)
+	t.checked = newBitset((blocks + sliceEntries - 1) / sliceEntries)
 	t.starts = newBitset(t.end/(t.block+t.bitmap) + 1)
 	return t
 }
 
 // slice is the entries of blocks [n*sliceEntries, (n+1)*sliceEntries), fewer at
-// the end. It fails with ErrCorrupt where one of them makes no sense.
-func (t *bat) slice(ctx context.Context, n int64) ([]byte, error) {
+// the end, of a walk up to the block until. It fails with ErrCorrupt where one of
+// them makes no sense.
+func (t *bat) slice(ctx context.Context, n, until int64) ([]byte, error) {
 	first := n * sliceEntries
-	s, err := t.tables.Read(ctx, t.off+4*first, int(4*min(sliceEntries, t.blocks-first)))
+	s, err := t.entries.Slice(ctx, n, t.entries.Pos+4*until)
 	if err != nil {
 		return nil, fmt.Errorf("vhd BAT: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -70,7 +71,7 @@ func footerAt(tail []byte) int {
 // image whose two footers disagree would be two disks, depending on who reads it
 // (a guest can write a copy into the first sector of its fixed disk), and is
 // refused, as is one that lacks either: it is cut off, or has bytes added.
-func readFooter(ctx context.Context, src formats.Source) (footer, int64, error) {
+func readFooter(ctx context.Context, src stored.Bytes) (footer, int64, error) {
 	head, tail := make([]byte, min(footerBytes, src.Size())), make([]byte, min(footerBytes, src.Size()))
 	if err := src.ReadAt(ctx, head, 0); err != nil {
 		return footer{}, 0, fmt.Errorf("read the vhd's first %d bytes: %w", len(head), err)

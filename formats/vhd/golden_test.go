@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats/formattest"
 	"glanced/formats/vhd"
 )
@@ -27,14 +28,14 @@ func TestReadsWhatQemuWrites(t *testing.T) {
 
 // Blocks that qemu-io writes in any order, in parts, and again.
 func TestReadsWhatQemuWroteOutOfOrder(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "disk.vhd")
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "vpc", path, "200M")
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "vpc", path, "200M")
 	args := []string{"-f", "vpc", path}
 	for i, mib := range []int{150, 7, 90, 8, 3, 51, 52, 0, 89, 150} {
 		args = append(args, "-c", fmt.Sprintf("write -P %d %dM 700k", i+1, mib))
 	}
-	formattest.Run(t, "qemu-io", append(args, "-c", "write -P 77 30223k 3M", "-c", "write -z 7M 64k")...)
+	testbed.Run(t, "qemu-io", append(args, "-c", "write -P 77 30223k 3M", "-c", "write -z 7M 64k")...)
 	formattest.Image{Driver: vhd.Driver(), Path: path, QemuFormat: "vpc"}.Compare(t, "out of order")
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -42,7 +43,7 @@ type locator struct {
 type span struct{ begin, end int64 }
 
 // readHeader reads the header at off of a file whose footer begins at end.
-func readHeader(ctx context.Context, src formats.Source, off uint64, end int64) (header, error) {
+func readHeader(ctx context.Context, src stored.Bytes, off uint64, end int64) (header, error) {
 	if off < footerBytes || end < headerBytes || off > uint64(end-headerBytes) {
 		return header{}, fmt.Errorf("%w: the vhd's dynamic disk header is said to be at %d, which is not between its footers (%d bytes)", formats.ErrCorrupt, off, end)
 	}

@@ -11,18 +11,16 @@ import (
 
 // layout maps a dynamic or differencing disk.
 type layout struct {
-	info   formats.Info
-	parent *formats.Disk // below a differencing disk; nil otherwise
-	bat    *bat
+	info formats.Info
+	bat  *bat
 }
 
-func newLayout(img *image, parent *formats.Disk, tables *formats.TableReader) *layout {
-	return &layout{info: img.info, parent: parent, bat: newBAT(img, tables)}
+func newLayout(img *image, tables formats.Tables) *layout {
+	return &layout{info: img.info, bat: newBAT(img, tables)}
 }
 
-func (l *layout) Size() int64           { return l.info.VirtualSize }
-func (l *layout) Info() formats.Info    { return l.info }
-func (l *layout) Parent() *formats.Disk { return l.parent }
+func (l *layout) Size() int64        { return l.info.VirtualSize }
+func (l *layout) Info() formats.Info { return l.info }
 
 // Close lets go of the cached tables.
 func (l *layout) Close() error {
@@ -43,7 +41,7 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 			return err
 		}
 		slice := off / size / sliceEntries
-		table, err := l.bat.slice(ctx, slice)
+		table, err := l.bat.slice(ctx, slice, (run.End()+size-1)/size)
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf16"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -28,7 +29,7 @@ const maxLocator = 2 << 10
 //
 // The parent's name is in the header, for all platforms; the locators say where
 // to look for it, and are asked only where the header does not name it.
-func (h *header) parent(ctx context.Context, src formats.Source, end int64) (formats.Ref, error) {
+func (h *header) parent(ctx context.Context, src stored.Bytes, end int64) (formats.Ref, error) {
 	ref := formats.Ref{Kind: formats.RefParent, Format: "vhd", Identity: identity(h.parentID)}
 	if ref.Identity == "" {
 		return ref, fmt.Errorf("%w: a differencing vhd without its parent's unique id", formats.ErrCorrupt)
@@ -52,7 +53,7 @@ func (h *header) parent(ctx context.Context, src formats.Source, end int64) (for
 }
 
 // name reads the text that l points at.
-func (l *locator) name(ctx context.Context, src formats.Source, end int64) (string, error) {
+func (l *locator) name(ctx context.Context, src stored.Bytes, end int64) (string, error) {
 	if l.off > uint64(end) || int64(l.length) > end-int64(l.off) {
 		return "", fmt.Errorf("%w: the name of the vhd's parent (%d bytes at %d) is not before its footer (at %d)", formats.ErrCorrupt, l.length, l.off, end)
 	}

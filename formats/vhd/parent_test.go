@@ -13,15 +13,17 @@ import (
 
 	"github.com/google/uuid"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/vhd"
 )
 
-// shelf is a Resolver of images by the names that children know them by.
+// shelf is an engine.Parent of images by the names that children know them by.
 type shelf struct {
 	t      *testing.T
-	engine *formats.Engine
+	engine *engine.Engine
 	images map[string][]byte
 	asked  []formats.Ref
 }
@@ -30,13 +32,13 @@ func newShelf(t *testing.T, images map[string][]byte) *shelf {
 	return &shelf{t: t, engine: engineOf(t), images: images}
 }
 
-func (s *shelf) resolve(ctx context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+func (s *shelf) resolve(ctx context.Context, ref formats.Ref) (*engine.Disk, error) {
 	s.asked = append(s.asked, ref)
-	d, err := s.engine.Open(ctx, vhd.Driver(), []formats.Source{formattest.Memory(s.images[ref.Name])}, s.resolve, formats.Options{})
+	d, err := s.engine.Open(ctx, vhd.Driver(), formattest.Memory(s.images[ref.Name]), engine.OpenOptions{Parent: s.resolve})
 	if err == nil {
 		s.t.Cleanup(func() { d.Close() })
 	}
-	return d, nil, err
+	return d, err
 }
 
 func idOf(b byte) string { return uuid.UUID([]byte(strings.Repeat(string(b), 16))).String() }
@@ -77,10 +79,10 @@ func TestParentsShowThrough(t *testing.T) {
 
 // A differencing disk on an image that qemu-img made.
 func TestAParentMayBeQemus(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "base.vhd")
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "vpc", "-o", "force_size=on", path, "1M")
-	formattest.Run(t, "qemu-io", "-f", "vpc", "-c", "write -P 120 100k 300k", path)
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "vpc", "-o", "force_size=on", path, "1M")
+	testbed.Run(t, "qemu-io", "-f", "vpc", "-c", "write -P 120 100k 300k", path)
 	base, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +100,7 @@ func TestAnotherParentIsRefused(t *testing.T) {
 	child := builder{parent: 'p', parentName: "base.vhd"}.sparse(guest, mixture(1)).image
 	for name, parent := range map[string]builder{"another": {id: 'q'}, "the child itself": {}} {
 		s := newShelf(t, map[string][]byte{"base.vhd": parent.fixed(guest)})
-		_, err := s.engine.Open(t.Context(), vhd.Driver(), []formats.Source{formattest.Memory(child)}, s.resolve, formats.Options{})
+		_, err := s.engine.Open(t.Context(), vhd.Driver(), formattest.Memory(child), engine.OpenOptions{Parent: s.resolve})
 		if !errors.Is(err, formats.ErrReference) || len(s.asked) != 1 {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -131,7 +133,7 @@ func TestTheParentsNameComesFromWhereThereIsOne(t *testing.T) {
 		{"none", "", nil, idOf('p')},
 	} {
 		image := builder{parent: 'p', parentName: c.header, locators: c.locators}.sparse(guestOf(64*sector), all).image
-		info, err := vhd.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(image)})
+		info, err := vhd.Driver().Inspect(t.Context(), formattest.Memory(image))
 		want := []formats.Ref{{Kind: formats.RefParent, Name: c.want, Format: "vhd", Identity: idOf('p')}}
 		if err != nil || !slices.Equal(info.Refs, want) || !errors.Is(info.Refused, formats.ErrReference) {
 			t.Errorf("%s: %+v, %v (%v)", c.name, info.Refs, info.Refused, err)

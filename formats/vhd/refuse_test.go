@@ -6,6 +6,7 @@ import (
 	"errors"
 	"testing"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/formattest"
 	"glanced/formats/formattest/hostile"
@@ -88,7 +89,7 @@ func TestSavedAndTemporaryDisksAreRead(t *testing.T) {
 func refuseAtOnce(t *testing.T, image []byte, want error) {
 	t.Helper()
 	formattest.Refuse(t, vhd.Driver(), image, want)
-	info, err := vhd.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(image)})
+	info, err := vhd.Driver().Inspect(t.Context(), formattest.Memory(image))
 	if err != nil || !errors.Is(info.Refused, want) {
 		t.Errorf("Inspect says refused: %v (%v)", info.Refused, err)
 	}
@@ -222,26 +223,26 @@ func TestRefusesHostileParents(t *testing.T) {
 // them, and what lies behind them would never be reached.
 func sealing(d formats.Driver) formats.Driver {
 	s := d
-	s.Inspect = func(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
-		return d.Inspect(ctx, sealed(ctx, srcs))
+	s.Inspect = func(ctx context.Context, src stored.Bytes) (formats.Info, error) {
+		return d.Inspect(ctx, sealed(ctx, src))
 	}
-	s.Open = func(ctx context.Context, srcs []formats.Source, r formats.Resolver, o formats.Options) (formats.Layout, error) {
-		return d.Open(ctx, sealed(ctx, srcs), r, o)
+	s.Open = func(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Layout, error) {
+		return d.Open(ctx, sealed(ctx, src), o)
 	}
 	return s
 }
 
-func sealed(ctx context.Context, srcs []formats.Source) []formats.Source {
-	b := make([]byte, srcs[0].Size())
-	if err := srcs[0].ReadAt(ctx, b, 0); err != nil || len(b) < 2*sector || string(b[:8]) != "conectix" {
-		return srcs
+func sealed(ctx context.Context, src stored.Bytes) stored.Bytes {
+	b := make([]byte, src.Size())
+	if err := src.ReadAt(ctx, b, 0); err != nil || len(b) < 2*sector || string(b[:8]) != "conectix" {
+		return src
 	}
 	seal(b[:sector], 64)
 	copy(b[len(b)-sector:], b[:sector])
 	if at := be.Uint64(b[16:]); at < uint64(len(b)) && uint64(len(b))-at >= 1024 && at >= sector {
 		seal(b[at:][:1024], 36)
 	}
-	return []formats.Source{formattest.Memory(b)}
+	return formattest.Memory(b)
 }
 
 func FuzzOpenVHD(f *testing.F) {

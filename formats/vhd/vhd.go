@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -38,61 +39,55 @@ func probe(head []byte) bool { return bytes.HasPrefix(head, []byte(footerCookie)
 // probeTail sees fixed disks, which begin with what the guest wrote there.
 func probeTail(tail []byte) bool { return footerAt(tail) >= 0 }
 
-func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
-	img, err := read(ctx, srcs)
+func inspect(ctx context.Context, src stored.Bytes) (formats.Info, error) {
+	img, err := read(ctx, src)
 	if err != nil {
 		return formats.Info{}, err
 	}
 	return img.info, nil
 }
 
-func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o formats.Options) (formats.Layout, error) {
+func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Layout, error) {
 	if o.Snapshot != "" {
 		return nil, fmt.Errorf("%w: a vhd file has no internal snapshots (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
-	img, err := read(ctx, srcs)
+	img, err := read(ctx, src)
 	if err != nil {
 		return nil, err
 	}
-	var parent *formats.Disk
 	if err := img.info.Refused; err != nil {
-		if img.parent == nil || r == nil {
-			return nil, err
-		}
-		if parent, err = r.Disk(ctx, *img.parent); err != nil {
+		if !img.onParent {
 			return nil, err
 		}
 		img.info.Refused = nil
 	}
 	if img.footer.kind == kindFixed {
-		return formats.NewFlat(ctx, srcs[0], img.info)
+		return formats.NewFlat(ctx, src, img.info)
 	}
-	return newLayout(img, parent, o.Tables.Reader(srcs[0])), nil
+	return newLayout(img, o.TablesOf(src)), nil
 }
 
 // image is what the metadata of one file says, its BAT left out.
 type image struct {
 	info   formats.Info
 	footer footer
-	end    int64        // where the footer at the end begins, bytes
-	header header       // of dynamic and differencing disks
-	parent *formats.Ref // the parent, where that is the one reason to refuse
+	end    int64  // where the footer at the end begins, bytes
+	header header // of dynamic and differencing disks
+	// onParent: a differencing disk, and that is the one reason to refuse it.
+	onParent bool
 }
 
 // read reads the footers and the dynamic disk header. What it finds wrong behind
 // a good footer goes to info.Refused; errors of the source are its own.
-func read(ctx context.Context, srcs []formats.Source) (*image, error) {
-	if len(srcs) != 1 {
-		return nil, fmt.Errorf("%w: vhd takes one file, got %d", formats.ErrFormat, len(srcs))
-	}
+func read(ctx context.Context, src stored.Bytes) (*image, error) {
 	img := &image{info: formats.Info{Format: "vhd"}}
 	var err error
-	if img.footer, img.end, err = readFooter(ctx, srcs[0]); err != nil {
+	if img.footer, img.end, err = readFooter(ctx, src); err != nil {
 		return nil, err
 	}
 	img.info.Variant = img.footer.variant()
 	img.info.Identity = identity(img.footer.id)
-	if err = img.check(ctx, srcs[0]); err == nil {
+	if err = img.check(ctx, src); err == nil {
 		return img, nil
 	}
 	if !formats.IsRefusal(err) {
@@ -103,7 +98,7 @@ func read(ctx context.Context, srcs []formats.Source) (*image, error) {
 }
 
 // check is why the image is refused, if it is.
-func (img *image) check(ctx context.Context, src formats.Source) error {
+func (img *image) check(ctx context.Context, src stored.Bytes) error {
 	f := &img.footer
 	if err := f.check(); err != nil {
 		return err
@@ -136,7 +131,7 @@ func (img *image) check(ctx context.Context, src formats.Source) error {
 	if h.parentID == f.id {
 		return fmt.Errorf("%w: a differencing vhd that names itself as its parent (unique id %s)", formats.ErrCorrupt, ref.Identity)
 	}
-	img.parent = &ref
+	img.onParent = true
 	img.info.Refs = []formats.Ref{ref}
 	return fmt.Errorf("%w: a differencing vhd, whose parent (unique id %s) is called %q", formats.ErrReference, ref.Identity, ref.Name)
 }

@@ -8,7 +8,10 @@ import (
 	"slices"
 	"testing"
 
+	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/vhd"
 )
@@ -26,15 +29,15 @@ func overlay(guest, below []byte, has func(int) bool) []byte {
 	return want
 }
 
-func engineOf(t testing.TB) *formats.Engine {
-	e := formats.NewEngine(formats.EngineOptions{CacheBytes: 1 << 20, TableBytes: 1 << 20})
+func engineOf(t testing.TB) *engine.Engine {
+	e := engine.New(engine.Options{CacheBytes: 1 << 20, TableBytes: 1 << 20})
 	t.Cleanup(func() { e.Close() })
 	return e
 }
 
-func openDisk(t testing.TB, src formats.Source, r formats.Resolver) *formats.Disk {
+func openDisk(t testing.TB, src stored.Bytes, parent engine.Parent) *engine.Disk {
 	t.Helper()
-	d, err := engineOf(t).Open(t.Context(), vhd.Driver(), []formats.Source{src}, r, formats.Options{})
+	d, err := engineOf(t).Open(t.Context(), vhd.Driver(), src, engine.OpenOptions{Parent: parent})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -43,7 +46,7 @@ func openDisk(t testing.TB, src formats.Source, r formats.Resolver) *formats.Dis
 }
 
 // mustRead checks that the disk reads as want, at once and in odd pieces.
-func mustRead(t *testing.T, d *formats.Disk, want []byte) {
+func mustRead(t *testing.T, d *engine.Disk, want []byte) {
 	t.Helper()
 	got := make([]byte, d.Size())
 	if err := d.ReadAt(t.Context(), got, 0); err != nil {
@@ -120,7 +123,7 @@ func TestFixedVHD(t *testing.T) {
 func TestTheSectorBitmapDecides(t *testing.T) {
 	guest := guestOf(96 * sector)
 	x := builder{}.sparse(guest, func(s int) bool { return s >= 3 && s < 7 || s >= 30 && s < 34 })
-	l, err := vhd.Driver().Open(t.Context(), []formats.Source{formattest.Memory(x.image)}, nil, formats.Options{})
+	l, err := vhd.Driver().Open(t.Context(), formattest.Memory(x.image), formats.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +202,7 @@ func TestSizeIsByCreator(t *testing.T) {
 		b := builder{app: c.app, geometry: c.geometry}
 		guest := make([]byte, current)
 		for variant, image := range map[string][]byte{"fixed": b.fixed(guest), "dynamic": b.sparse(guest, all).image} {
-			info, err := vhd.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(image)})
+			info, err := vhd.Driver().Inspect(t.Context(), formattest.Memory(image))
 			if err != nil || info.Refused != nil || info.VirtualSize != c.want || info.Variant != variant {
 				t.Errorf("%s made by %q, geometry %v: %+v (%v), want %d bytes", variant, c.app, c.geometry, info, err, c.want)
 			}
@@ -243,14 +246,14 @@ func TestReadsTheBATInSlices(t *testing.T) {
 
 // The largest disk there is costs nothing until it is read.
 func TestOpeningTheLargestDiskIsCheap(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "disk.vhd")
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "vpc", path, "2040G")
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "vpc", path, "2040G")
 	src := formattest.OpenFile(t, path)
-	engine := engineOf(t)
+	e := engineOf(t)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	d, err := engine.Open(t.Context(), vhd.Driver(), []formats.Source{src}, nil, formats.Options{})
+	d, err := e.Open(t.Context(), vhd.Driver(), src, engine.OpenOptions{})
 	runtime.ReadMemStats(&after)
 	if err != nil {
 		t.Fatal(err)

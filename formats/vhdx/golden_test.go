@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats/formattest"
 	"glanced/formats/vhdx"
 )
@@ -27,16 +28,16 @@ func TestReadsWhatQemuWrites(t *testing.T) {
 
 // Blocks that qemu-io writes in any order, and makes zeros again.
 func TestReadsWhatQemuWroteOutOfOrder(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	for _, options := range []string{"block_size=1M", "block_size=2M,block_state_zero=off", "subformat=fixed,block_size=1M", "block_size=32M"} {
 		t.Run(options, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk.vhdx")
-			formattest.Run(t, "qemu-img", "create", "-f", "vhdx", "-o", options, path, "100M")
+			testbed.Run(t, "qemu-img", "create", "-f", "vhdx", "-o", options, path, "100M")
 			args := []string{"-t", "unsafe", "-f", "vhdx", path}
 			for i, k := range []int{97, 7, 44, 8, 3, 31, 32, 0, 43} { // MiB
 				args = append(args, "-c", fmt.Sprintf("write -P %d %dk 300k", i+1, k<<10+i))
 			}
-			formattest.Run(t, "qemu-io", args...)
+			testbed.Run(t, "qemu-io", args...)
 			formattest.Image{Driver: vhdx.Driver(), Path: path, QemuFormat: "vhdx"}.Compare(t, options)
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"slices"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -67,7 +68,7 @@ type header struct {
 }
 
 // readHeader finds the header that counts: the newest whose checksum is right.
-func readHeader(ctx context.Context, src formats.Source) (header, error) {
+func readHeader(ctx context.Context, src stored.Bytes) (header, error) {
 	head := make([]byte, len(fileSignature))
 	if src.Size() >= int64(len(head)) {
 		if err := src.ReadAt(ctx, head, 0); err != nil {

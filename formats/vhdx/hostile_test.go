@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/formattest"
 	"glanced/formats/vhdx"
@@ -185,7 +186,6 @@ func TestSurvivesWhatItNeedNotRefuse(t *testing.T) {
 }
 
 func TestRefusesHostileDifferencingDisks(t *testing.T) {
-	parent := (&builder{size: 3 * mib, identity: parentIdentity}).image()
 	small := func() *builder {
 		b := &builder{size: 3 * mib, locator: locatorTo(parentIdentity), blocks: map[int64]block{1: {partially, make([]byte, mib)}}}
 		b.mark(2048, 7)
@@ -218,7 +218,7 @@ func TestRefusesHostileDifferencingDisks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := small().image()
 			c.edit(f)
-			l, err := vhdx.Driver().Open(t.Context(), []formats.Source{formattest.Memory(f)}, parentOf(t, parent), formats.Options{})
+			l, err := vhdx.Driver().Open(t.Context(), formattest.Memory(f), formats.Options{})
 			if err == nil {
 				err = l.Map(t.Context(), 0, l.Size(), func(formats.Extent) bool { return true })
 				l.Close()
@@ -242,7 +242,7 @@ func TestRefusesHostileDifferencingDisks(t *testing.T) {
 		f := small().image()
 		value := f[locatorAt+int(le.Uint32(f[locatorAt+36:])):]
 		le.PutUint16(value, 0xd800)
-		info, err := vhdx.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(f)})
+		info, err := vhdx.Driver().Inspect(t.Context(), formattest.Memory(f))
 		if err != nil || len(info.Refs) != 1 || info.Refs[0].Name != "\ufffd\\parent.vhdx" {
 			t.Errorf("Inspect says %+v, %v", info, err)
 		}
@@ -251,16 +251,16 @@ func TestRefusesHostileDifferencingDisks(t *testing.T) {
 
 // A file of 2 TiB with blocks of 1 MiB has a BAT of 16 MiB.
 func TestOpensALargeDiskInLittleMemory(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "disk.vhdx")
-	formattest.Run(t, "qemu-img", "create", "-f", "vhdx", "-o", "block_size=1M,block_state_zero=off", path, "2T")
+	testbed.Run(t, "qemu-img", "create", "-f", "vhdx", "-o", "block_size=1M,block_state_zero=off", path, "2T")
 	if st, err := os.Stat(path); err != nil || st.Size() < 16*mib {
 		t.Fatalf("%v, %v", st, err)
 	}
 	src := formattest.OpenFile(t, path)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	l, err := vhdx.Driver().Open(t.Context(), []formats.Source{src}, nil, formats.Options{})
+	l, err := vhdx.Driver().Open(t.Context(), src, formats.Options{})
 	runtime.ReadMemStats(&after)
 	if err != nil {
 		t.Fatal(err)

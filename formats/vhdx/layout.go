@@ -7,6 +7,7 @@ import (
 	"math"
 	"sort"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -35,8 +36,8 @@ const bitmapPresent = 6
 // layout maps one file. Nothing in it changes after open.
 type layout struct {
 	*image
-	tables *formats.TableReader
-	below  *formats.Disk // below a differencing disk; nil otherwise
+	tables formats.Tables
+	table  formats.LongTable // the BAT: what the disk needs of a region that may be longer
 }
 
 // Size is the virtual size in bytes.
@@ -45,16 +46,13 @@ func (l *layout) Size() int64 { return l.params.size }
 // Info is what Inspect says.
 func (l *layout) Info() formats.Info { return l.info }
 
-// Parent is the disk that a differencing disk was made on.
-func (l *layout) Parent() *formats.Disk { return l.below }
-
 // Sources is what the log wrote, where it wrote anything (formats.Sourcer): a log
 // may hold blocks of the disk.
-func (l *layout) Sources() []formats.Source {
+func (l *layout) Sources() []stored.Bytes {
 	if len(l.view.pages) == 0 {
 		return nil
 	}
-	return []formats.Source{l.view.pages}
+	return []stored.Bytes{l.view.pages}
 }
 
 // Close lets go of the cached tables.
@@ -71,9 +69,9 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 		return err
 	}
 	p := &l.params
-	bat := batReader{l: l}
+	bat := batReader{l: l, until: p.batIndex((run.End()-1)>>p.blockShift) + 1}
 	for b := off >> p.blockShift; b<<p.blockShift < run.End() && !run.Stopped(); b++ {
-		entry, err := bat.entry(ctx, b+b/p.chunkRatio)
+		entry, err := bat.entry(ctx, p.batIndex(b))
 		if err != nil {
 			return err
 		}
@@ -206,6 +204,7 @@ func (l *layout) place(entry uint64, size, visible int64, what string, i int64) 
 // batReader reads entries of the BAT for one call of Map.
 type batReader struct {
 	l     *layout
+	until int64  // entries that are wanted, at most
 	slice []byte // of the BAT, from byte at on
 	at    int64
 }
@@ -217,10 +216,8 @@ func (r *batReader) entry(ctx context.Context, i int64) (uint64, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		// What the disk needs of a region that may be longer.
 		begin := at / batSlice * batSlice
-		n := min(batSlice, r.l.params.batEntries()*batEntry-begin)
-		slice, err := r.l.tables.Read(ctx, r.l.bat.begin+begin, int(n))
+		slice, err := r.l.table.Slice(ctx, at/batSlice, r.l.table.Pos+r.until*batEntry)
 		if err != nil {
 			return 0, fmt.Errorf("vhdx BAT: %w", err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf16"
@@ -26,41 +25,19 @@ const (
 // pathKeys are the keys of paths to the parent, the best first (2.6.2.6.3).
 func pathKeys() [3]string { return [3]string{"relative_path", "volume_path", "absolute_win32_path"} }
 
-// locator says which disk a differencing file was made on.
-type locator struct {
-	ref formats.Ref
-	// other is another identity the parent may have, while a merge into it is
-	// under way; "" = none.
-	other guid
-}
-
-// disk asks r for the parent.
-func (p *locator) disk(ctx context.Context, r formats.Resolver) (*formats.Disk, error) {
-	disk, err := r.Disk(ctx, p.ref)
-	if p.other == "" || !errors.Is(err, formats.ErrReference) {
-		return disk, err
-	}
-	ref := p.ref
-	ref.Identity = p.other
-	if disk, second := r.Disk(ctx, ref); second == nil {
-		return disk, nil
-	}
-	return nil, err
-}
-
-// locator reads the parent locator.
-func (m *metadata) locator(ctx context.Context) (locator, error) {
+// locator reads the parent locator: which disk a differencing file was made on.
+func (m *metadata) locator(ctx context.Context) (formats.Ref, error) {
 	b, err := m.item(ctx, parentLocator, "parent locator, which a differencing disk must have", locatorHeader)
 	if err != nil {
-		return locator{}, err
+		return formats.Ref{}, err
 	}
 	le := binary.LittleEndian
 	if id := parseGUID(b); id != locatorType {
-		return locator{}, fmt.Errorf("%w: a vhdx parent locator of type %s (only parents that are vhdx files are known)", formats.ErrUnsupported, id)
+		return formats.Ref{}, fmt.Errorf("%w: a vhdx parent locator of type %s (only parents that are vhdx files are known)", formats.ErrUnsupported, id)
 	}
 	n := int(le.Uint16(b[18:]))
 	if locatorHeader+n*locatorEntry > len(b) {
-		return locator{}, fmt.Errorf("%w: a vhdx parent locator of %d bytes with %d entries", formats.ErrCorrupt, len(b), n)
+		return formats.Ref{}, fmt.Errorf("%w: a vhdx parent locator of %d bytes with %d entries", formats.ErrCorrupt, len(b), n)
 	}
 	values := make(map[string]string)
 	for i := range n {
@@ -71,7 +48,7 @@ func (m *metadata) locator(ctx context.Context) (locator, error) {
 		}
 		key, err := locatorText(b, int64(le.Uint32(e)), keyLen)
 		if err != nil {
-			return locator{}, err
+			return formats.Ref{}, err
 		}
 		switch key {
 		case linkageKey, linkage2Key, pathKeys()[0], pathKeys()[1], pathKeys()[2]:
@@ -79,38 +56,38 @@ func (m *metadata) locator(ctx context.Context) (locator, error) {
 			continue
 		}
 		if _, twice := values[key]; twice {
-			return locator{}, fmt.Errorf("%w: the vhdx parent locator says %s twice", formats.ErrCorrupt, key)
+			return formats.Ref{}, fmt.Errorf("%w: the vhdx parent locator says %s twice", formats.ErrCorrupt, key)
 		}
 		if values[key], err = locatorText(b, int64(le.Uint32(e[4:])), valueLen); err != nil {
-			return locator{}, err
+			return formats.Ref{}, err
 		}
 	}
-	return newLocator(values)
+	return parentOf(values)
 }
 
-// newLocator makes sense of a locator's pairs.
-func newLocator(values map[string]string) (locator, error) {
-	p := locator{ref: formats.Ref{Kind: formats.RefParent, Format: "vhdx"}}
+// parentOf makes sense of a locator's pairs.
+func parentOf(values map[string]string) (formats.Ref, error) {
+	p := formats.Ref{Kind: formats.RefParent, Format: "vhdx"}
 	linkage, ok := guidOfText(values[linkageKey])
 	if !ok || linkage == "" {
 		return p, fmt.Errorf("%w: the vhdx parent locator's %s %q is not the identity of a disk", formats.ErrCorrupt, linkageKey, values[linkageKey])
 	}
-	p.ref.Identity = linkage
+	p.Identity = linkage
 	if text, there := values[linkage2Key]; there {
-		if p.other, ok = guidOfText(text); !ok {
+		if p.Alternative, ok = guidOfText(text); !ok {
 			return p, fmt.Errorf("%w: the vhdx parent locator's %s %q is not the identity of a disk", formats.ErrCorrupt, linkage2Key, text)
 		}
 	}
 	for _, key := range pathKeys() {
-		if p.ref.Name == "" {
-			p.ref.Name = values[key]
+		if p.Name == "" {
+			p.Name = values[key]
 		}
 	}
 	switch {
-	case p.ref.Name == "":
+	case p.Name == "":
 		return p, fmt.Errorf("%w: the vhdx parent locator has no path", formats.ErrCorrupt)
-	case len(p.ref.Name) > longestRefName:
-		return p, fmt.Errorf("%w: the vhdx parent locator has a path of %d bytes (at most %d)", formats.ErrLimit, len(p.ref.Name), longestRefName)
+	case len(p.Name) > longestRefName:
+		return p, fmt.Errorf("%w: the vhdx parent locator has a path of %d bytes (at most %d)", formats.ErrLimit, len(p.Name), longestRefName)
 	}
 	return p, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -33,7 +34,7 @@ const (
 
 // replay is the file with its log played back. A file without a log to be played
 // back is taken as it is.
-func replay(ctx context.Context, src formats.Source, h *header) (*view, error) {
+func replay(ctx context.Context, src stored.Bytes, h *header) (*view, error) {
 	v := &view{src: src, size: src.Size()}
 	if h.logID == "" {
 		return v, nil

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/formattest"
 	"glanced/formats/vhdx"
@@ -149,15 +150,15 @@ func TestPlaysTheLogBack(t *testing.T) {
 // into the file.
 func replayedByQemu(t *testing.T, image []byte) []byte {
 	t.Helper()
-	formattest.Need(t, "qemu-io", "qemu-utils")
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "disk.vhdx")
 	if err := os.WriteFile(path, image, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	formattest.Run(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", path, "-c", "read 0 512")
+	testbed.Run(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", path, "-c", "read 0 512")
 	raw := path + ".raw"
-	formattest.Run(t, "qemu-img", "convert", "-f", "vhdx", "-O", "raw", path, raw)
+	testbed.Run(t, "qemu-img", "convert", "-f", "vhdx", "-O", "raw", path, raw)
 	b, err := os.ReadFile(raw)
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +183,7 @@ func TestMapsBlocksThatTheLogWrote(t *testing.T) {
 	sameBytes(t, readAll(t, image, nil), want)
 	sameBytes(t, replayedByQemu(t, image), want)
 	var kinds []formats.Kind
-	for _, x := range extentsOf(t, image, nil) {
+	for _, x := range extentsOf(t, image) {
 		kinds = append(kinds, x.Kind)
 	}
 	if want := []formats.Kind{formats.Data, formats.Data, formats.Data, formats.Zero, formats.Data, formats.Absent}; !slices.Equal(kinds, want) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/vhdx"
 )
@@ -46,7 +47,7 @@ func TestContractWithALog(t *testing.T) {
 }
 
 func TestReadsADiskOfNoLength(t *testing.T) {
-	if got := extentsOf(t, (&builder{}).image(), nil); len(got) != 0 {
+	if got := extentsOf(t, (&builder{}).image()); len(got) != 0 {
 		t.Errorf("the map says %+v", got)
 	}
 }
@@ -80,7 +81,7 @@ func TestReadsSectorsOf4KiB(t *testing.T) {
 	guest := guestOf(5*mib + 3*4096)
 	image := (builder{sectorSize: 4096, blockSize: 2 * mib}).of(guest).image()
 	sameBytes(t, readAll(t, image, nil), guest)
-	info, err := vhdx.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(image)})
+	info, err := vhdx.Driver().Inspect(t.Context(), formattest.Memory(image))
 	if err != nil || info.Variant != "dynamic, 4096-byte sectors" || info.ClusterSize != 2*mib || info.Identity != imageIdentity {
 		t.Errorf("Inspect says %+v, %v", info, err)
 	}
@@ -101,7 +102,7 @@ func TestMapsEveryStateOfABlock(t *testing.T) {
 	// A differencing disk's undefined and unmapped blocks hide the parent too.
 	for _, locator := range [][][2]string{nil, locatorTo(parentIdentity)} {
 		b.locator = locator
-		if got := extentsOf(t, b.image(), parentOf(t, (&builder{size: 7 * mib, identity: parentIdentity}).image())); !slices.Equal(got, want) {
+		if got := extentsOf(t, b.image()); !slices.Equal(got, want) {
 			t.Errorf("the map says\n%+v, want\n%+v", got, want)
 		}
 	}
@@ -186,7 +187,9 @@ func TestAsksForTheParentThatTheDiskWasMadeOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			child := builder{size: mib, locator: c.locator}
 			parent := builder{identity: c.identity}.of(guestOf(mib))
-			l, err := vhdx.Driver().Open(t.Context(), []formats.Source{formattest.Memory(child.image())}, parentOf(t, parent.image()), formats.Options{})
+			e := engine.New(engine.Options{})
+			defer e.Close()
+			l, err := e.Open(t.Context(), vhdx.Driver(), formattest.Memory(child.image()), engine.OpenOptions{Parent: parentOf(t, parent.image())})
 			if c.fits != (err == nil) || !c.fits && !errors.Is(err, formats.ErrReference) {
 				t.Errorf("Open: %v", err)
 			}
@@ -198,16 +201,16 @@ func TestAsksForTheParentThatTheDiskWasMadeOn(t *testing.T) {
 }
 
 // parentOf resolves every reference to the disk in image.
-func parentOf(t *testing.T, image []byte) formats.Resolver {
+func parentOf(t *testing.T, image []byte) engine.Parent {
 	disk := openDisk(t, image, nil)
-	return func(context.Context, formats.Ref) (*formats.Disk, formats.Source, error) { return disk, nil, nil }
+	return func(context.Context, formats.Ref) (*engine.Disk, error) { return disk, nil }
 }
 
-func openDisk(t testing.TB, image []byte, r formats.Resolver) *formats.Disk {
+func openDisk(t testing.TB, image []byte, r engine.Parent) *engine.Disk {
 	t.Helper()
-	e := formats.NewEngine(formats.EngineOptions{CacheBytes: 1 << 20, TableBytes: 1 << 20})
+	e := engine.New(engine.Options{CacheBytes: 1 << 20, TableBytes: 1 << 20})
 	t.Cleanup(func() { e.Close() })
-	d, err := e.Open(t.Context(), vhdx.Driver(), []formats.Source{formattest.Memory(image)}, r, formats.Options{})
+	d, err := e.Open(t.Context(), vhdx.Driver(), formattest.Memory(image), engine.OpenOptions{Parent: r})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -215,7 +218,7 @@ func openDisk(t testing.TB, image []byte, r formats.Resolver) *formats.Disk {
 	return d
 }
 
-func readAll(t testing.TB, image []byte, r formats.Resolver) []byte {
+func readAll(t testing.TB, image []byte, r engine.Parent) []byte {
 	t.Helper()
 	d := openDisk(t, image, r)
 	p := make([]byte, d.Size())
@@ -226,9 +229,9 @@ func readAll(t testing.TB, image []byte, r formats.Resolver) []byte {
 }
 
 // extentsOf is the map of the file's own layer.
-func extentsOf(t testing.TB, image []byte, r formats.Resolver) []formats.Extent {
+func extentsOf(t testing.TB, image []byte) []formats.Extent {
 	t.Helper()
-	l, err := vhdx.Driver().Open(t.Context(), []formats.Source{formattest.Memory(image)}, r, formats.Options{})
+	l, err := vhdx.Driver().Open(t.Context(), formattest.Memory(image), formats.Options{})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

@@ -183,6 +183,10 @@ func (p *params) batEntries() int64 {
 	return blocks + (blocks-1)/p.chunkRatio
 }
 
+// batIndex is the number of a payload block's entry in the BAT, which has those of
+// sector bitmaps in between.
+func (p *params) batIndex(block int64) int64 { return block + block/p.chunkRatio }
+
 // variant names the kind of file.
 func (p *params) variant() string {
 	kind := "dynamic"

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -35,33 +36,30 @@ const (
 
 func probe(head []byte) bool { return bytes.HasPrefix(head, []byte(fileSignature)) }
 
-func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
-	img, err := read(ctx, srcs)
+func inspect(ctx context.Context, src stored.Bytes) (formats.Info, error) {
+	img, err := read(ctx, src)
 	if err != nil {
 		return formats.Info{}, err
 	}
 	return img.info, nil
 }
 
-func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o formats.Options) (formats.Layout, error) {
+func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Layout, error) {
 	if o.Snapshot != "" {
 		return nil, fmt.Errorf("%w: a vhdx file has no internal snapshots (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
-	img, err := read(ctx, srcs)
+	img, err := read(ctx, src)
 	if err != nil {
 		return nil, err
 	}
-	l := &layout{image: img}
+	l := &layout{image: img, tables: o.TablesOf(img.view)}
 	if err := img.info.Refused; err != nil {
-		if img.parent == nil || r == nil {
-			return nil, err
-		}
-		if l.below, err = img.parent.disk(ctx, r); err != nil {
+		if !img.onParent {
 			return nil, err
 		}
 		l.info.Refused = nil
 	}
-	l.tables = o.Tables.Reader(img.view)
+	l.table = formats.LongTable{Tables: l.tables, Pos: img.bat.begin, End: img.bat.begin + img.params.batEntries()*batEntry, Each: batSlice}
 	return l, nil
 }
 
@@ -74,17 +72,15 @@ type image struct {
 	fixed  []span // header section, log and regions: no block may lie there
 	bat    span
 	params params
-	parent *locator // of a differencing file, where that is the one reason to refuse it
+	// onParent: a differencing file, and that is the one reason to refuse it.
+	onParent bool
 }
 
 // read reads all metadata but the BAT. What it finds wrong once the header is
 // understood goes to info.Refused; errors of the source are its own.
-func read(ctx context.Context, srcs []formats.Source) (*image, error) {
-	if len(srcs) != 1 {
-		return nil, fmt.Errorf("%w: vhdx takes one file, got %d", formats.ErrFormat, len(srcs))
-	}
+func read(ctx context.Context, src stored.Bytes) (*image, error) {
 	img := &image{info: formats.Info{Format: "vhdx"}}
-	err := img.read(ctx, srcs[0])
+	err := img.read(ctx, src)
 	if err == nil {
 		return img, nil
 	}
@@ -98,7 +94,7 @@ func read(ctx context.Context, srcs []formats.Source) (*image, error) {
 	return img, nil
 }
 
-func (img *image) read(ctx context.Context, src formats.Source) error {
+func (img *image) read(ctx context.Context, src stored.Bytes) error {
 	var err error
 	if img.head, err = readHeader(ctx, src); err != nil {
 		return err
@@ -134,7 +130,7 @@ func (img *image) read(ctx context.Context, src formats.Source) error {
 	if err != nil {
 		return err
 	}
-	img.parent = &parent
-	img.info.Refs = []formats.Ref{parent.ref}
-	return fmt.Errorf("%w: a differencing vhdx, whose parent (identity %s) is called %q", formats.ErrReference, parent.ref.Identity, parent.ref.Name)
+	img.onParent = true
+	img.info.Refs = []formats.Ref{parent}
+	return fmt.Errorf("%w: a differencing vhdx, whose parent (identity %s) is called %q", formats.ErrReference, parent.Identity, parent.Name)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -13,10 +14,10 @@ import (
 // through to the file wherever the log wrote nothing. Nothing in it changes after
 // replay. Safe for concurrent use.
 type view struct {
-	src     formats.Source // the file; not the view's to close
-	size    int64          // bytes, played back: the log may make the file longer
-	patches []patch        // what the log wrote: ascending, none overlapping another
-	pages   memory         // the bytes that it wrote
+	src     stored.Bytes // the file; not the view's to close
+	size    int64        // bytes, played back: the log may make the file longer
+	patches []patch      // what the log wrote: ascending, none overlapping another
+	pages   memory       // the bytes that it wrote
 }
 
 // patch is a range of the file that the log wrote.
@@ -98,6 +99,10 @@ func (v *view) ReadAt(ctx context.Context, p []byte, off int64) error {
 // Size is the length of the file in bytes, once its log is played back.
 func (v *view) Size() int64 { return v.size }
 
+// Identity is the file's: what the log in it makes of it is always the same. It is
+// told apart, as other bytes lie at the same offsets.
+func (v *view) Identity() stored.Identity { return v.src.Identity().Section(-1, v.size) }
+
 // Close does nothing: the file is its opener's.
 func (v *view) Close() error { return nil }
 
@@ -112,6 +117,9 @@ func (m memory) ReadAt(ctx context.Context, p []byte, off int64) error {
 	copy(p, m[off:])
 	return ctx.Err()
 }
+
+// Identity is none: nobody keeps these bytes elsewhere.
+func (m memory) Identity() stored.Identity { return "" }
 
 // Size is the number of bytes.
 func (m memory) Size() int64 { return int64(len(m)) }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -70,7 +71,7 @@ func isDescriptor(head []byte) bool {
 }
 
 // readEmbedded reads the descriptor inside a sparse extent.
-func readEmbedded(ctx context.Context, src formats.Source, h *header) (*descriptor, error) {
+func readEmbedded(ctx context.Context, src stored.Bytes, h *header) (*descriptor, error) {
 	if h.descriptorOff == 0 || h.descriptorSize == 0 {
 		return nil, fmt.Errorf("%w: this vmdk is one piece of a disk (it has no descriptor); upload the disk as one streamOptimized file", formats.ErrUnsupported)
 	}

@@ -8,36 +8,44 @@ import (
 	"math"
 	"slices"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
-// directory is the grain directory of one extent, and where the metadata lies.
-// It is not changed after readDirectory.
+// directorySlice is how many bytes of a grain directory are read at once: as grain
+// tables of 512 entries, they map 512 GiB of a disk with grains of 64 KiB.
+const directorySlice = 64 << 10
+
+// directory is the grain directory of one extent, read in slices, and where the
+// metadata lies that is known without reading it.
 type directory struct {
-	tables []uint32 // for each grain table its sector, 0 = all its grains are absent
-	sorted []uint32 // the sectors of the tables there are, ascending
-	fixed  []span   // header, descriptor, directories; ascending
-	span   int64    // sectors that one grain table takes
+	entries  formats.LongTable // for each grain table its sector, 0 = all its grains are absent
+	n        int64             // of them
+	fixed    []span            // header, descriptor, directories; ascending
+	span     int64             // sectors that one grain table takes
+	fileSize int64             // bytes
 }
 
 // span is a range of sectors of the file.
 type span struct{ begin, end int64 }
 
-// readDirectory reads the grain directory ("Grain Directory") and checks that no
-// table lies outside the file, in other metadata, or in another table: a table
-// used twice would show one grain at many places.
-func readDirectory(ctx context.Context, src formats.Source, h *header) (directory, error) {
+// findDirectory finds the grain directory ("Grain Directory"). A file that has the
+// redundant one alone is refused: VMware's readers take that one, and qemu takes
+// sector 0 for the directory, and shows another disk.
+func findDirectory(src stored.Bytes, h *header) (directory, error) {
 	off := h.gdOff
 	if off == 0 && h.has(flagRedundant) {
-		off = h.rgdOff // an extent whose first directory was never written
+		return directory{}, fmt.Errorf("%w: the vmdk has no grain directory but the redundant one, at sector %d, and what it holds depends on who reads it", formats.ErrCorrupt, h.rgdOff)
 	}
 	n := h.tables() * 4
 	if off == 0 || off > uint64(src.Size()/sector) || n > src.Size()-int64(off)*sector {
 		return directory{}, fmt.Errorf("%w: the vmdk grain directory (%d bytes at sector %d) is not within the file (%d bytes)", formats.ErrCorrupt, n, off, src.Size())
 	}
 	d := directory{
-		tables: make([]uint32, h.tables()),
-		span:   sectors(int64(h.tableLen) * 4),
+		entries:  formats.LongTable{Pos: int64(off) * sector, End: int64(off)*sector + n, Each: directorySlice},
+		n:        h.tables(),
+		span:     sectors(int64(h.tableLen) * 4),
+		fileSize: src.Size(),
 		fixed: []span{
 			{0, 1},
 			{int64(h.descriptorOff), int64(h.descriptorOff + h.descriptorSize)}, // bounded when it was read
@@ -52,33 +60,41 @@ func readDirectory(ctx context.Context, src formats.Source, h *header) (director
 		d.fixed = append(d.fixed, span{int64(h.rgdOff), int64(h.rgdOff) + sectors(n)})
 	}
 	slices.SortFunc(d.fixed, func(a, b span) int { return cmp.Compare(a.begin, b.begin) })
-
-	b := make([]byte, n)
-	if err := src.ReadAt(ctx, b, int64(off)*sector); err != nil {
-		return directory{}, fmt.Errorf("read the vmdk grain directory: %w", err)
-	}
-	for i := range d.tables {
-		at := binary.LittleEndian.Uint32(b[4*i:])
-		if d.tables[i] = at; at != 0 {
-			d.sorted = append(d.sorted, at)
-		}
-	}
-	slices.Sort(d.sorted)
-	return d, d.check(src.Size(), int64(h.tableLen)*4)
+	return d, nil
 }
 
-// check refuses tables of n bytes each that lie where they cannot.
-func (d *directory) check(fileSize, n int64) error {
-	for i, at := range d.sorted {
-		begin := int64(at)
-		switch {
-		case begin*sector > fileSize-n:
-			return fmt.Errorf("%w: a vmdk grain table at sector %d passes the end of the file (%d bytes)", formats.ErrCorrupt, at, fileSize)
-		case !d.free(span{begin, begin + d.span}):
-			return fmt.Errorf("%w: a vmdk grain table at sector %d overlaps the header, the descriptor or the grain directory", formats.ErrCorrupt, at)
-		case i > 0 && begin-int64(d.sorted[i-1]) < d.span:
-			return fmt.Errorf("%w: vmdk grain tables at sectors %d and %d overlap", formats.ErrCorrupt, d.sorted[i-1], at)
+// table is the sector of grain table i, 0 = there is none, of a walk up to the
+// table until. It fails with ErrCorrupt for one that cannot lie there.
+func (d *directory) table(ctx context.Context, i, until int64) (int64, error) {
+	const perSlice = directorySlice / 4
+	b, err := d.entries.Slice(ctx, i/perSlice, d.entries.Pos+4*until)
+	if err != nil {
+		return 0, fmt.Errorf("vmdk grain directory: %w", err)
+	}
+	at := int64(binary.LittleEndian.Uint32(b[i%perSlice*4:]))
+	switch {
+	case at == 0:
+	case at*sector > d.fileSize-d.span*sector:
+		return 0, fmt.Errorf("%w: vmdk grain table %d, at sector %d, passes the end of the file (%d bytes)", formats.ErrCorrupt, i, at, d.fileSize)
+	case !d.free(span{at, at + d.span}):
+		return 0, fmt.Errorf("%w: vmdk grain table %d, at sector %d, overlaps the header, the descriptor or the grain directory", formats.ErrCorrupt, i, at)
+	}
+	return at, nil
+}
+
+// check refuses a table that is used twice, and so would show one grain at many
+// places (formats.Checker). Tables that begin less than a table's length apart
+// overlap; those in one piece of the file of that length are seen.
+func (d *directory) check(ctx context.Context) error {
+	err := formats.Unshared(ctx, d.n, d.fileSize/sector/d.span+1, func(ctx context.Context, i int64) (int64, error) {
+		at, err := d.table(ctx, i, d.n)
+		if err != nil || at == 0 {
+			return -1, err
 		}
+		return at / d.span, nil
+	})
+	if err != nil {
+		return fmt.Errorf("vmdk grain directory: %w", err)
 	}
 	return nil
 }
@@ -93,30 +109,23 @@ func (d *directory) free(s span) bool {
 	return true
 }
 
-// room is how many sectors from at on hold no metadata: 0 where at lies in some,
+// room is how many sectors from at on hold no metadata that is known: none of the
+// fixed, nor the grain table at sector table. It is 0 where at lies in some,
 // math.MaxInt64 where none follows.
-func (d *directory) room(at int64) int64 {
-	next := int64(math.MaxInt64)
-	for _, f := range d.fixed {
-		if f.begin <= at && at < f.end {
-			return 0
-		}
+func (d *directory) room(at, table int64) int64 {
+	room := int64(math.MaxInt64)
+	until := func(f span) {
 		if f.begin > at {
-			next = f.begin
-			break
+			room = min(room, f.begin-at)
+		} else if at < f.end {
+			room = 0
 		}
 	}
-	// The first table that ends after at.
-	i, _ := slices.BinarySearchFunc(d.sorted, at, func(table uint32, at int64) int {
-		return cmp.Compare(int64(table)+d.span, at+1)
-	})
-	if i < len(d.sorted) {
-		next = min(next, int64(d.sorted[i]))
+	until(span{table, table + d.span})
+	for _, f := range d.fixed {
+		until(f)
 	}
-	if next == math.MaxInt64 {
-		return next
-	}
-	return max(0, next-at)
+	return room
 }
 
 // sectors is how many hold n bytes.

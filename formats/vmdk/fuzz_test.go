@@ -6,7 +6,9 @@ import (
 	"runtime/metrics"
 	"testing"
 
+	"glanced/backends/stored"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/formattest/hostile"
 	"glanced/formats/vmdk"
@@ -39,13 +41,13 @@ func FuzzOpenSplit(f *testing.F) {
 	verdicts := []error{formats.ErrFormat, formats.ErrCorrupt, formats.ErrUnsupported, formats.ErrReference, formats.ErrLimit}
 	f.Fuzz(func(t *testing.T, text, a, b []byte) {
 		var given []*formattest.Mem
-		resolve := func(_ context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+		resolve := func(_ context.Context, ref formats.Ref) (stored.Bytes, error) {
 			if ref.Kind != formats.RefExtent {
-				return nil, nil, formats.ErrReference
+				return nil, formats.ErrReference
 			}
 			src := formattest.Memory([][]byte{a, b}[len(given)%2])
 			given = append(given, src)
-			return nil, src, nil
+			return src, nil
 		}
 		check := func(err error) {
 			for _, v := range verdicts {
@@ -56,9 +58,9 @@ func FuzzOpenSplit(f *testing.F) {
 			t.Fatalf("%v: none of the contract's errors", err)
 		}
 		before := allocated()
-		e := formats.NewEngine(formats.EngineOptions{TableBytes: 1 << 20, Workers: 1})
+		e := engine.New(engine.Options{TableBytes: 1 << 20, Workers: 1})
 		defer e.Close()
-		d, err := e.Open(t.Context(), vmdk.Driver(), []formats.Source{formattest.Memory(text)}, resolve, formats.Options{})
+		d, err := e.Open(t.Context(), vmdk.Driver(), formattest.Memory(text), engine.OpenOptions{Files: resolve})
 		if check(err); err == nil {
 			n := 0
 			check(d.Extents(t.Context(), 0, d.Size(), func(formats.Extent) bool { n++; return n < 1<<14 }))

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -135,6 +136,9 @@ func (h *header) checkDescriptor(fileSize int64) error {
 	return nil
 }
 
+// tableBytes is the length of a grain table.
+func (h *header) tableBytes() int { return int(h.tableLen) * 4 }
+
 // tableSpan is how many bytes of the guest disk one grain table maps.
 func (h *header) tableSpan() int64 { return h.grain() * int64(h.tableLen) }
 
@@ -146,7 +150,7 @@ func (h *header) tables() int64 { return (h.size() + h.tableSpan() - 1) / h.tabl
 // marker, the footer and an end-of-stream marker ("Stream-Optimized Compressed
 // Sparse Extents"). A footer that says anything else than the header is refused:
 // it is how an image shows one disk to a checker and another to its user.
-func (h *header) readFooter(ctx context.Context, src formats.Source) error {
+func (h *header) readFooter(ctx context.Context, src stored.Bytes) error {
 	if h.gdOff != atEnd {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sort"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -11,9 +12,8 @@ import (
 // descriptor file lists. Nothing in it changes after open.
 type layout struct {
 	info   formats.Info
-	pieces []piece          // in the order of the guest disk, without gaps
-	given  []formats.Source // by the resolver, Src 1 on
-	parent *formats.Disk    // below a delta; nil otherwise
+	pieces []piece        // in the order of the guest disk, without gaps
+	given  []stored.Bytes // the extents' files, Src 1 on
 }
 
 // piece is what one extent holds of the guest disk.
@@ -26,18 +26,29 @@ type piece struct {
 	pos    int64          // … is from this byte on
 }
 
-func (l *layout) Size() int64           { return l.info.VirtualSize }
-func (l *layout) Info() formats.Info    { return l.info }
-func (l *layout) Parent() *formats.Disk { return l.parent }
+func (l *layout) Size() int64        { return l.info.VirtualSize }
+func (l *layout) Info() formats.Info { return l.info }
 
 // Sources are the extents' files, in the order of the guest disk (formats.Sourcer).
-func (l *layout) Sources() []formats.Source { return l.given }
+func (l *layout) Sources() []stored.Bytes { return l.given }
 
 // Close lets go of the cached grain tables.
 func (l *layout) Close() error {
 	for _, p := range l.pieces {
 		if p.sparse != nil {
 			p.sparse.tables.Close()
+		}
+	}
+	return nil
+}
+
+// Check refuses grain tables that are used twice (formats.Checker).
+func (l *layout) Check(ctx context.Context) error {
+	for i := range l.pieces {
+		if p := &l.pieces[i]; p.sparse != nil {
+			if err := p.sparse.dir.check(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

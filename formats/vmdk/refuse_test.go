@@ -12,7 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/vmdk"
 )
@@ -92,10 +94,10 @@ func TestContract(t *testing.T) {
 
 func TestReadsADeltaThroughItsParent(t *testing.T) {
 	below := guestOf(64 << 10)
-	e := formats.NewEngine(formats.EngineOptions{})
+	e := engine.New(engine.Options{})
 	defer e.Close()
 	pb := builder{}
-	parent, err := e.Open(t.Context(), vmdk.Driver(), []formats.Source{formattest.Memory(pb.stream(below))}, nil, formats.Options{})
+	parent, err := e.Open(t.Context(), vmdk.Driver(), formattest.Memory(pb.stream(below)), engine.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,13 +109,13 @@ func TestReadsADeltaThroughItsParent(t *testing.T) {
 	table := image[b.tables[0]*sector:]
 	le.PutUint32(table[4*15:], 0) // absent again, between grains of zeros: the parent's
 	copy(above[15*4096:], below[15*4096:])
-	d, err := e.Open(t.Context(), vmdk.Driver(), []formats.Source{formattest.Memory(image)},
-		func(_ context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+	d, err := e.Open(t.Context(), vmdk.Driver(), formattest.Memory(image), engine.OpenOptions{
+		Parent: func(_ context.Context, ref formats.Ref) (*engine.Disk, error) {
 			if ref.Kind != formats.RefParent || ref.Name != "base.vmdk" {
-				return nil, nil, fmt.Errorf("asked for %+v", ref)
+				return nil, fmt.Errorf("asked for %+v", ref)
 			}
-			return parent, nil, nil
-		}, formats.Options{})
+			return parent, nil
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,15 +203,15 @@ func TestRefusesHostileImages(t *testing.T) {
 	}
 }
 
-// An uncompressed grain may begin before a table and run into it.
-func TestRefusesAGrainThatRunsIntoATable(t *testing.T) {
+// An uncompressed grain may begin before its table and run into it.
+func TestRefusesAGrainThatRunsIntoItsTable(t *testing.T) {
 	b := builder{version: 1, tableLen: 8}
 	f := b.sparse(guestOf(1 << 20))
 	far := len(f) / sector
 	f = append(f, f[b.tables[1]*sector:][:sector]...) // the second table moves past the grains
 	f = append(f, make([]byte, 1<<20)...)
 	le.PutUint32(f[b.gd*sector+4:], uint32(far))
-	le.PutUint32(f[b.tables[0]*sector+4*5:], uint32(far-20))
+	le.PutUint32(f[far*sector+4*5:], uint32(far-20))
 	formattest.Refuse(t, vmdk.Driver(), f, formats.ErrCorrupt)
 }
 
@@ -314,7 +316,7 @@ func TestRefusesOtherKindsByName(t *testing.T) {
 		if !vmdk.Driver().Probe(image) {
 			t.Errorf("%s is not recognised", name)
 		}
-		info, err := vmdk.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(image)})
+		info, err := vmdk.Driver().Inspect(t.Context(), formattest.Memory(image))
 		if err != nil || info.Variant != name || info.VirtualSize != 1<<20 || !errors.Is(info.Refused, formats.ErrUnsupported) || !strings.Contains(info.Refused.Error(), name) {
 			t.Errorf("%s: %+v, refused %v, %v", name, info, info.Refused, err)
 		}
@@ -323,22 +325,22 @@ func TestRefusesOtherKindsByName(t *testing.T) {
 
 // The flat disk that qemu-img makes: two files, the uploaded one is the text.
 func TestRefusesTheDescriptorsOfQemu(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	for _, subformat := range []string{"monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"} {
 		path := filepath.Join(t.TempDir(), "disk.vmdk")
-		formattest.Run(t, "qemu-img", "create", "-f", "vmdk", "-o", "subformat="+subformat, path, "3G")
+		testbed.Run(t, "qemu-img", "create", "-f", "vmdk", "-o", "subformat="+subformat, path, "3G")
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		info, err := vmdk.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(text)})
+		info, err := vmdk.Driver().Inspect(t.Context(), formattest.Memory(text))
 		if err != nil || !errors.Is(info.Refused, formats.ErrReference) || info.Variant != subformat || info.VirtualSize != 3<<30 || len(info.Refs) == 0 {
 			t.Errorf("%s: %+v, refused %v, %v", subformat, info, info.Refused, err)
 		}
 	}
 	// A piece of a split disk has no descriptor of its own.
 	path := filepath.Join(t.TempDir(), "disk.vmdk")
-	formattest.Run(t, "qemu-img", "create", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", path, "10M")
+	testbed.Run(t, "qemu-img", "create", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", path, "10M")
 	piece, err := os.ReadFile(strings.TrimSuffix(path, ".vmdk") + "-s001.vmdk")
 	if err != nil {
 		t.Fatal(err)
@@ -346,17 +348,17 @@ func TestRefusesTheDescriptorsOfQemu(t *testing.T) {
 	formattest.Refuse(t, vmdk.Driver(), piece, formats.ErrUnsupported)
 	// A delta that qemu-img makes.
 	dir := t.TempDir()
-	formattest.Run(t, "qemu-img", "create", "-f", "vmdk", filepath.Join(dir, "base.vmdk"), "1M")
-	formattest.Run(t, "qemu-img", "create", "-f", "vmdk", "-b", filepath.Join(dir, "base.vmdk"), "-F", "vmdk", filepath.Join(dir, "top.vmdk"))
+	testbed.Run(t, "qemu-img", "create", "-f", "vmdk", filepath.Join(dir, "base.vmdk"), "1M")
+	testbed.Run(t, "qemu-img", "create", "-f", "vmdk", "-b", filepath.Join(dir, "base.vmdk"), "-F", "vmdk", filepath.Join(dir, "top.vmdk"))
 	top, err := os.ReadFile(filepath.Join(dir, "top.vmdk"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := vmdk.Driver().Inspect(t.Context(), []formats.Source{formattest.OpenFile(t, filepath.Join(dir, "base.vmdk"))})
+	base, err := vmdk.Driver().Inspect(t.Context(), formattest.OpenFile(t, filepath.Join(dir, "base.vmdk")))
 	if err != nil || len(base.Identity) != 8 {
 		t.Fatalf("the parent's identity is %q, %v", base.Identity, err)
 	}
-	info, err := vmdk.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(top)})
+	info, err := vmdk.Driver().Inspect(t.Context(), formattest.Memory(top))
 	want := []formats.Ref{{Kind: formats.RefParent, Name: filepath.Join(dir, "base.vmdk"), Format: "vmdk", Identity: base.Identity}}
 	if err != nil || !errors.Is(info.Refused, formats.ErrReference) || !slices.Equal(info.Refs, want) {
 		t.Errorf("delta: %+v, refused %v, %v", info, info.Refused, err)

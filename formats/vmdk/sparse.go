@@ -16,34 +16,46 @@ const markerBytes = 12
 const zeroGrain = 1
 
 // sparse is one hosted sparse extent: all of a disk, or a piece of it. Nothing in
-// it changes after it was read. Guest offsets are those within the extent.
+// it changes after open. Guest offsets are those within the extent.
 type sparse struct {
 	h        header
 	dir      directory
 	fileSize int64 // bytes
-	tables   *formats.TableReader
+	tables   formats.Tables
 }
+
+// open says how the tables are read.
+func (s *sparse) open(t formats.Tables) { s.tables, s.dir.entries.Tables = t, t }
 
 // mapRange adds guest range [off, end) of the extent to run, the guest offset
 // base further on, and as bytes of source src.
 func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base int64, src int) error {
+	until := (end + s.h.tableSpan() - 1) / s.h.tableSpan() // grain tables
+	ahead := int64(0)
 	for off < end && !run.Stopped() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		t := off / s.h.tableSpan()
 		tableEnd := min((t+1)*s.h.tableSpan(), end)
-		if s.dir.tables[t] == 0 {
+		if end-off > s.h.tableSpan() {
+			ahead = s.readAhead(ctx, ahead, t, until)
+		}
+		at, err := s.dir.table(ctx, t, until)
+		if err != nil {
+			return err
+		}
+		if at == 0 {
 			run.Add(formats.Extent{Off: base + off, Len: tableEnd - off, Kind: formats.Absent})
 			off = tableEnd
 			continue
 		}
-		table, err := s.tables.Read(ctx, int64(s.dir.tables[t])*sector, int(s.h.tableLen)*4)
+		table, err := s.tables.Read(ctx, at*sector, s.h.tableBytes())
 		if err != nil {
 			return fmt.Errorf("vmdk grain table %d: %w", t, err)
 		}
 		for off < tableEnd && !run.Stopped() {
-			x, err := s.grain(table, off, tableEnd)
+			x, err := s.grain(table, at, off, tableEnd)
 			if err != nil {
 				return err
 			}
@@ -54,9 +66,38 @@ func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base 
 	return nil
 }
 
+// tablesAhead is how many grain tables a walk over a large range has read ahead.
+const tablesAhead = 128
+
+// readAhead has the grain tables read that a walk which is at table t, and goes up
+// to the table until, will want next, those that lie one after the other at once;
+// from is the first that was not asked for yet. It returns the next from.
+func (s *sparse) readAhead(ctx context.Context, from, t, until int64) int64 {
+	each := s.h.tableBytes()
+	stop := min(until, t+tablesAhead)
+	for from = max(from, t); from < stop; {
+		at, err := s.dir.table(ctx, from, until)
+		if err != nil {
+			break // told when the walk gets there
+		}
+		n := int64(1)
+		for ; at != 0 && from+n < stop && (n+1)*int64(each) <= formats.MaxAhead; n++ {
+			if next, err := s.dir.table(ctx, from+n, until); err != nil || next*sector != at*sector+n*int64(each) {
+				break
+			}
+		}
+		if at != 0 && !s.tables.Ahead(at*sector, int(n)*each, each) {
+			break
+		}
+		from += n
+	}
+	return from
+}
+
 // grain is the extent of the grain that holds guest offset off, from there up to
-// end at most. table is the grain table of the guest range that off lies in.
-func (s *sparse) grain(table []byte, off, end int64) (formats.Extent, error) {
+// end at most. table is the grain table of the guest range that off lies in, and
+// lies at sector tableAt.
+func (s *sparse) grain(table []byte, tableAt, off, end int64) (formats.Extent, error) {
 	size := s.h.grain()
 	skip := off % size
 	begin := off - skip
@@ -73,7 +114,7 @@ func (s *sparse) grain(table []byte, off, end int64) (formats.Extent, error) {
 	}
 	at := int64(entry)
 	visible := min(size, s.h.size()-begin) // the last grain may be longer than the disk, and cut off there
-	room := s.dir.room(at)
+	room := s.dir.room(at, tableAt)
 	if room == 0 {
 		return x, fmt.Errorf("%w: the vmdk grain of guest offset %d is said to be at sector %d, among the metadata", formats.ErrCorrupt, begin, at)
 	}

@@ -7,13 +7,14 @@ import (
 	"strconv"
 	"strings"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
 // readText reads a vmdk that is a descriptor alone: its data lies in other files.
-// What no resolver could help is refused for what it is; the rest is refused as a
-// reference, which Open resolves.
-func (img *image) readText(ctx context.Context, src formats.Source) error {
+// What no other file could help is refused for what it is; the rest is refused as a
+// reference, which Open asks for.
+func (img *image) readText(ctx context.Context, src stored.Bytes) error {
 	if src.Size() > maxDescriptor {
 		return fmt.Errorf("%w: a vmdk descriptor file of %d bytes, more than %d", formats.ErrCorrupt, src.Size(), maxDescriptor)
 	}
@@ -33,10 +34,7 @@ func (img *image) readText(ctx context.Context, src formats.Source) error {
 		return err
 	}
 	img.split = d
-	if d.isDelta() {
-		ref := d.parent()
-		img.delta = &ref
-	}
+	img.delta = d.isDelta()
 	return fmt.Errorf("%w: a vmdk descriptor file (createType %s) holds no data: its %d extents are other files; give them too, or convert the disk to streamOptimized",
 		formats.ErrReference, img.info.Variant, len(d.extents))
 }
@@ -127,20 +125,20 @@ func (d *descriptor) checkNames() error {
 	return nil
 }
 
-// resolve asks r for the files of a descriptor file, in their order and once for
+// openPieces asks for the files of a descriptor file, in their order and once for
 // each, and makes the map's pieces of them. What it was given is in l.given, also
 // when it fails.
-func (l *layout) resolve(ctx context.Context, d *descriptor, r formats.Resolver, tables *formats.Tables) error {
+func (l *layout) openPieces(ctx context.Context, d *descriptor, o *formats.Options) error {
 	known := map[string]piece{} // flat files that were given, by their names
 	ends := d.flatEnds()
-	begin, entries := int64(0), int64(0)
+	begin := int64(0)
 	for i := range d.extents {
 		x := &d.extents[i]
 		p := known[x.name]
 		p.begin, p.end, p.pos = begin, begin+x.sectors*sector, x.offset*sector
 		begin = p.end
 		if x.kind != "ZERO" && p.src == 0 {
-			src, err := r.Source(ctx, x.ref())
+			src, err := o.Files.Open(ctx, x.ref())
 			if err != nil {
 				return fmt.Errorf("a vmdk descriptor file (createType %s), whose %d extents are other files: %w", d.variant(), len(d.extents), err)
 			}
@@ -149,18 +147,12 @@ func (l *layout) resolve(ctx context.Context, d *descriptor, r formats.Resolver,
 			if x.kind == "FLAT" {
 				p.flat, err = openFlat(ctx, src, ends[x.name], len(ends))
 				known[x.name] = p
-			} else {
-				p.sparse, err = readPiece(ctx, src, x.sectors)
+			} else if p.sparse, err = readPiece(ctx, src, x.sectors); err == nil {
+				p.sparse.open(o.TablesOf(src))
 			}
 			if err != nil {
 				return fmt.Errorf("extent %s: %w", quote(x.name), err)
 			}
-		}
-		if p.sparse != nil {
-			if entries += p.sparse.h.tables(); entries*4 > maxDirectory {
-				return fmt.Errorf("%w: vmdk grain directories of %d entries in all", formats.ErrLimit, entries)
-			}
-			p.sparse.tables = tables.Reader(l.given[p.src-1])
 		}
 		l.pieces = append(l.pieces, p)
 	}
@@ -181,7 +173,7 @@ func (d *descriptor) flatEnds() map[string]int64 {
 
 // openFlat maps one of so many flat files. It must be of just these sectors:
 // another size is another file.
-func openFlat(ctx context.Context, src formats.Source, sectors int64, files int) (formats.Layout, error) {
+func openFlat(ctx context.Context, src stored.Bytes, sectors int64, files int) (formats.Layout, error) {
 	size := sectors * sector
 	if src.Size() != size {
 		return nil, fmt.Errorf("%w: a file of %d bytes, where the vmdk descriptor says %d", formats.ErrCorrupt, src.Size(), size)
@@ -190,7 +182,7 @@ func openFlat(ctx context.Context, src formats.Source, sectors int64, files int)
 }
 
 // readPiece reads one hosted sparse extent of a split disk, of so many sectors.
-func readPiece(ctx context.Context, src formats.Source, sectors int64) (*sparse, error) {
+func readPiece(ctx context.Context, src stored.Bytes, sectors int64) (*sparse, error) {
 	head := make([]byte, min(sector, src.Size()))
 	if err := src.ReadAt(ctx, head, 0); err != nil {
 		return nil, fmt.Errorf("read the vmdk header: %w", err)
@@ -214,7 +206,7 @@ func readPiece(ctx context.Context, src formats.Source, sectors int64) (*sparse,
 	if err := checkNoDescriptor(ctx, src, &h); err != nil {
 		return nil, err
 	}
-	dir, err := readDirectory(ctx, src, &h)
+	dir, err := findDirectory(src, &h)
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +215,7 @@ func readPiece(ctx context.Context, src formats.Source, sectors int64) (*sparse,
 
 // checkNoDescriptor demands that a piece has no descriptor of its own, which could
 // say another thing than the disk's. qemu leaves room for one.
-func checkNoDescriptor(ctx context.Context, src formats.Source, h *header) error {
+func checkNoDescriptor(ctx context.Context, src stored.Bytes, h *header) error {
 	if h.descriptorOff == 0 || h.descriptorSize == 0 {
 		h.descriptorOff, h.descriptorSize = 0, 0
 		return nil

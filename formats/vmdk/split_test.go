@@ -11,18 +11,21 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/vmdk"
 )
 
 // beside opens extents by their plain names in the folder of a descriptor.
-func beside(t *testing.T, path string) formats.Resolver {
-	return func(_ context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+func beside(t *testing.T, path string) formats.Files {
+	return func(_ context.Context, ref formats.Ref) (stored.Bytes, error) {
 		if ref.Kind != formats.RefExtent || ref.Name != filepath.Base(ref.Name) {
-			return nil, nil, fmt.Errorf("asked for %+v", ref)
+			return nil, fmt.Errorf("asked for %+v", ref)
 		}
-		return nil, formattest.OpenFile(t, filepath.Join(filepath.Dir(path), ref.Name)), nil
+		return formattest.OpenFile(t, filepath.Join(filepath.Dir(path), ref.Name)), nil
 	}
 }
 
@@ -37,23 +40,23 @@ func TestReadsTheSplitDisksOfQemu(t *testing.T) {
 		"subformat=monolithicFlat",
 		"subformat=monolithicFlat,adapter_type=buslogic,compat6",
 	} {
-		vs = append(vs, formattest.Variant{Options: options, Resolver: beside})
+		vs = append(vs, formattest.Variant{Options: options, Files: beside})
 	}
 	formattest.Golden(t, vmdk.Driver(), "vmdk", vs)
 }
 
 // Places at the ends of the extents, in a disk that is flat and has holes.
 func TestReadsAroundTheEndsOfFlatExtents(t *testing.T) {
-	formattest.Need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	path := filepath.Join(t.TempDir(), "disk.vmdk")
-	formattest.Run(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentFlat", path, fmt.Sprint(int64(9<<30+512)))
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentFlat", path, fmt.Sprint(int64(9<<30+512)))
 	args := []string{"-f", "vmdk", path}
 	for i, at := range []int64{0, 2<<30 - 1024, 2 << 30, 4<<30 - 512, 4<<30 + 8<<20, 8<<30 - 512, 8 << 30, 9 << 30} {
 		args = append(args, "-c", fmt.Sprintf("write -P %d %d 512", i+1, at))
 	}
-	formattest.Run(t, "qemu-io", args...)
-	formattest.Image{Driver: vmdk.Driver(), Path: path, QemuFormat: "vmdk", Resolver: beside(t, path)}.Compare(t, "9 GiB")
-	d := openResolved(t, formattest.OpenFile(t, path), beside(t, path))
+	testbed.Run(t, "qemu-io", args...)
+	formattest.Image{Driver: vmdk.Driver(), Path: path, QemuFormat: "vmdk", Open: engine.OpenOptions{Files: beside(t, path)}}.Compare(t, "9 GiB")
+	d := openResolved(t, formattest.OpenFile(t, path), engine.OpenOptions{Files: beside(t, path)})
 	data := int64(0)
 	if err := d.Extents(t.Context(), 0, d.Size(), func(x formats.Extent) bool {
 		if x.Kind == formats.Data {
@@ -71,26 +74,28 @@ type files struct {
 	given   []*formattest.Mem
 	asked   []string
 	failAt  int // the n-th request fails; 0 = none
-	parent  *formats.Disk
+	parent  *engine.Disk
+}
+
+// open is how a disk is opened with the files.
+func (f *files) open() engine.OpenOptions {
+	return engine.OpenOptions{Files: f.extent, Parent: func(context.Context, formats.Ref) (*engine.Disk, error) { return f.parent, nil }}
 }
 
 var errNotGiven = errors.New("not given")
 
-func (f *files) resolve(_ context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+func (f *files) extent(_ context.Context, ref formats.Ref) (stored.Bytes, error) {
 	f.asked = append(f.asked, ref.Name)
 	if len(f.asked) == f.failAt {
-		return nil, nil, errNotGiven
-	}
-	if ref.Kind == formats.RefParent && f.parent != nil {
-		return f.parent, nil, nil
+		return nil, errNotGiven
 	}
 	b, ok := f.content[ref.Name]
 	if ref.Kind != formats.RefExtent || !ok {
-		return nil, nil, fmt.Errorf("asked for %+v", ref)
+		return nil, fmt.Errorf("asked for %+v", ref)
 	}
 	src := formattest.Memory(b)
 	f.given = append(f.given, src)
-	return nil, src, nil
+	return src, nil
 }
 
 // closed is how many of the sources given are closed.
@@ -144,11 +149,11 @@ func flatDisk() (text []byte, f *files, guest []byte) {
 	return text, f, guest
 }
 
-func openResolved(t testing.TB, src formats.Source, r formats.Resolver) *formats.Disk {
+func openResolved(t testing.TB, src stored.Bytes, o engine.OpenOptions) *engine.Disk {
 	t.Helper()
-	e := formats.NewEngine(formats.EngineOptions{CacheBytes: 1 << 20, TableBytes: 1 << 20})
+	e := engine.New(engine.Options{CacheBytes: 1 << 20, TableBytes: 1 << 20})
 	t.Cleanup(func() { e.Close() })
-	d, err := e.Open(t.Context(), vmdk.Driver(), []formats.Source{src}, r, formats.Options{})
+	d, err := e.Open(t.Context(), vmdk.Driver(), src, o)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -160,7 +165,7 @@ func TestReadsSplitDisksOfEveryExtentType(t *testing.T) {
 	for name, make3 := range map[string]func() ([]byte, *files, []byte){"sparse": splitDisk, "flat": flatDisk} {
 		t.Run(name, func(t *testing.T) {
 			text, f, guest := make3()
-			d := openResolved(t, formattest.Memory(text), f.resolve)
+			d := openResolved(t, formattest.Memory(text), f.open())
 			if info := d.Info(); info.Refused != nil || info.Identity != "12345678" || info.VirtualSize != int64(len(guest)) {
 				t.Errorf("%+v, refused %v", info, info.Refused)
 			}
@@ -193,7 +198,7 @@ func TestReadsSplitDisksOfEveryExtentType(t *testing.T) {
 // The layout alone: what it leaves to its user, and that a hole is none of the parent's.
 func TestSplitMapCountsItsSources(t *testing.T) {
 	text, f, guest := flatDisk()
-	l, err := vmdk.Driver().Open(t.Context(), []formats.Source{formattest.Memory(text)}, f.resolve, formats.Options{})
+	l, err := vmdk.Driver().Open(t.Context(), formattest.Memory(text), formats.Options{Files: f.extent})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +223,7 @@ func TestAFailedOpenClosesTheExtentsItWasGiven(t *testing.T) {
 	for _, n := range []int{1, 2, 3} {
 		text, f, _ := splitDisk()
 		f.failAt = n
-		_, err := vmdk.Driver().Open(t.Context(), []formats.Source{formattest.Memory(text)}, f.resolve, formats.Options{})
+		_, err := vmdk.Driver().Open(t.Context(), formattest.Memory(text), formats.Options{Files: f.extent})
 		if !errors.Is(err, errNotGiven) || len(f.given) != n-1 || f.closed(t) != n-1 {
 			t.Errorf("with extent %d missing: %v, %d of %d are closed", n, err, f.closed(t), len(f.given))
 		}
@@ -227,7 +232,7 @@ func TestAFailedOpenClosesTheExtentsItWasGiven(t *testing.T) {
 
 func TestReadsASplitDeltaThroughItsParent(t *testing.T) {
 	text, f, guest := splitDisk()
-	parent := openResolved(t, formattest.Memory(text), f.resolve)
+	parent := openResolved(t, formattest.Memory(text), f.open())
 	above := make([]byte, len(guest))
 	copy(above[96*sector:], bytes.Repeat([]byte("delta!!!"), 64*8))
 	delta := &files{parent: parent, content: map[string][]byte{
@@ -241,7 +246,7 @@ func TestReadsASplitDeltaThroughItsParent(t *testing.T) {
 		text := splitText("twoGbMaxExtentSparse", `RW 104 SPARSE "x1"`, `RW 295 SPARSE "x2"`, `RW 1 ZERO`)
 		return bytes.Replace(text, []byte("parentCID=ffffffff"), []byte("parentCID="+cid+"\nparentFileNameHint=\"base.vmdk\""), 1)
 	}
-	d := openResolved(t, formattest.Memory(over("12345678")), delta.resolve)
+	d := openResolved(t, formattest.Memory(over("12345678")), delta.open())
 	got := make([]byte, d.Size())
 	if err := d.ReadAt(t.Context(), got, 0); err != nil {
 		t.Fatal(err)
@@ -251,7 +256,9 @@ func TestReadsASplitDeltaThroughItsParent(t *testing.T) {
 	}
 
 	delta.given, delta.asked = nil, nil
-	_, err := vmdk.Driver().Open(t.Context(), []formats.Source{formattest.Memory(over("12345679"))}, delta.resolve, formats.Options{})
+	e := engine.New(engine.Options{})
+	defer e.Close()
+	_, err := e.Open(t.Context(), vmdk.Driver(), formattest.Memory(over("12345679")), delta.open())
 	if !errors.Is(err, formats.ErrReference) || !strings.Contains(err.Error(), "12345679") || delta.closed(t) != 2 {
 		t.Errorf("upon another parent: %v, %d extents closed", err, delta.closed(t))
 	}
@@ -260,10 +267,12 @@ func TestReadsASplitDeltaThroughItsParent(t *testing.T) {
 // A parent that was written after the delta was made has a new CID.
 func TestRefusesADeltaOfAnotherParent(t *testing.T) {
 	parent := openDisk(t, formattest.Memory((&builder{}).stream(guestOf(64<<10))))
+	e := engine.New(engine.Options{})
+	defer e.Close()
 	for cid, want := range map[string]error{"3a1f0c2e": nil, "3A1F0C2E": nil, "3a1f0c2f": formats.ErrReference, "0": formats.ErrReference} {
 		image := edited("parentCID=ffffffff", "parentCID="+cid)
 		f := files{parent: parent}
-		l, err := vmdk.Driver().Open(t.Context(), []formats.Source{formattest.Memory(image)}, f.resolve, formats.Options{})
+		l, err := e.Open(t.Context(), vmdk.Driver(), formattest.Memory(image), f.open())
 		if !errors.Is(err, want) {
 			t.Errorf("a delta of CID %s: %v, want %v", cid, err, want)
 		}

@@ -3,11 +3,11 @@ package vmdk_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/vmdk"
 )
@@ -95,7 +95,7 @@ func TestRefusesHostileSplitDisks(t *testing.T) {
 			if n := f.closed(t); n != len(f.given) {
 				t.Errorf("%d of %d sources are closed", n, len(f.given))
 			}
-			info, inspected := vmdk.Driver().Inspect(t.Context(), []formats.Source{formattest.Memory(c.text)})
+			info, inspected := vmdk.Driver().Inspect(t.Context(), formattest.Memory(c.text))
 			if inspected == nil && info.Refused == nil {
 				t.Error("Inspect says that it is safe to serve")
 			}
@@ -107,37 +107,12 @@ func TestRefusesHostileSplitDisks(t *testing.T) {
 // which is closed again.
 func openAndMap(t *testing.T, text []byte, f *files) error {
 	t.Helper()
-	e := formats.NewEngine(formats.EngineOptions{TableBytes: 1 << 20, Workers: 1})
+	e := engine.New(engine.Options{TableBytes: 1 << 20, Workers: 1})
 	defer e.Close()
-	d, err := e.Open(t.Context(), vmdk.Driver(), []formats.Source{formattest.Memory(text)}, f.resolve, formats.Options{})
+	d, err := e.Open(t.Context(), vmdk.Driver(), formattest.Memory(text), f.open())
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	return d.Extents(t.Context(), 0, d.Size(), func(formats.Extent) bool { return true })
-}
-
-// Each of many pieces may have a directory of 16 MiB; together they may not.
-func TestRefusesSplitDisksWithDirectoriesOverTheLimit(t *testing.T) {
-	b := builder{version: 1, grainSize: 8, tableLen: 1}
-	const sectors = 3 << 20 // 384 Ki tables of one grain: a directory of 1.5 MiB
-	empty := make([]byte, (1+3072)*sector)
-	copy(empty, b.sparse(make([]byte, 8*sector))[:sector])
-	le.PutUint64(empty[12:], sectors)
-	clear(empty[28:44])
-	le.PutUint64(empty[56:], 1)
-	f := &files{content: map[string][]byte{}}
-	var lines []string
-	for i := range 12 {
-		name := fmt.Sprintf("piece %d", i)
-		f.content[name] = empty
-		lines = append(lines, fmt.Sprintf(`RW %d SPARSE "%s"`, sectors, name))
-	}
-	if err := openAndMap(t, splitText("twoGbMaxExtentSparse", lines[:10]...), f); err != nil {
-		t.Errorf("ten pieces: %v", err)
-	}
-	f.given = nil
-	if err := openAndMap(t, splitText("twoGbMaxExtentSparse", lines...), f); !errors.Is(err, formats.ErrLimit) || f.closed(t) != 11 {
-		t.Errorf("twelve pieces: %v, %d closed", err, f.closed(t))
-	}
 }

@@ -1,7 +1,7 @@
 // Package vmdk maps VMware virtual disks: those that lie in one file, hosted sparse
 // extents with an embedded descriptor (createType monolithicSparse and
-// streamOptimized); and, where a Resolver supplies the files that a descriptor
-// names, those that lie in several (monolithicFlat, twoGbMaxExtentFlat and
+// streamOptimized); and, where the files are supplied that a descriptor names,
+// those that lie in several (monolithicFlat, twoGbMaxExtentFlat and
 // twoGbMaxExtentSparse), and deltas. Every other kind of vmdk is recognised, and
 // refused by name.
 //
@@ -24,20 +24,17 @@ import (
 	"errors"
 	"fmt"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
-// Driver is the vmdk format. Its layouts are read-only, hold the grain directory
-// in memory (4 bytes for each grain table, twice), and read grain tables as they
-// are needed.
+// Driver is the vmdk format. Its layouts are read-only, and read the grain directory
+// in slices and the grain tables as they are needed.
 func Driver() formats.Driver {
 	return formats.Driver{Name: "vmdk", Probe: probe, Inspect: inspect, Open: open}
 }
 
 const sector = 512 // bytes
-
-// ownTables is the cache of grain tables of a disk that was given none, bytes.
-const ownTables = 4 << 20
 
 // First bytes of the kinds of vmdk.
 const (
@@ -50,41 +47,33 @@ func probe(head []byte) bool {
 	return bytes.HasPrefix(head, []byte(hostedMagic)) || bytes.HasPrefix(head, []byte(cowdMagic)) || bytes.HasPrefix(head, []byte(seSparseMagic)) || isDescriptor(head)
 }
 
-func inspect(ctx context.Context, srcs []formats.Source) (formats.Info, error) {
-	img, err := read(ctx, srcs)
+func inspect(ctx context.Context, src stored.Bytes) (formats.Info, error) {
+	img, err := read(ctx, src)
 	if err != nil {
 		return formats.Info{}, err
 	}
 	return img.info, nil
 }
 
-func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o formats.Options) (formats.Layout, error) {
+func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Layout, error) {
 	if o.Snapshot != "" {
 		return nil, fmt.Errorf("%w: a vmdk has none inside (asked for %q)", formats.ErrSnapshot, o.Snapshot)
 	}
-	img, err := read(ctx, srcs)
+	img, err := read(ctx, src)
 	if err != nil {
 		return nil, err
 	}
-	if img.info.Refused != nil && (r == nil || img.delta == nil && img.split == nil) {
+	if img.info.Refused != nil && !img.delta && img.split == nil {
 		return nil, img.info.Refused
-	}
-	tables := o.Tables
-	if tables == nil {
-		tables = formats.NewTables(ownTables)
 	}
 	l := &layout{info: img.info}
 	l.info.Refused = nil
 	if img.whole != nil {
-		img.whole.tables = tables.Reader(srcs[0])
+		img.whole.open(o.TablesOf(src))
 		l.pieces = []piece{{end: l.Size(), sparse: img.whole}}
-	} else {
-		err = l.resolve(ctx, img.split, r, tables)
+		return l, nil
 	}
-	if err == nil && img.delta != nil {
-		l.parent, err = r.Disk(ctx, *img.delta)
-	}
-	if err != nil {
+	if err := l.openPieces(ctx, img.split, &o); err != nil {
 		l.Close()
 		for _, s := range l.given {
 			s.Close()
@@ -98,18 +87,14 @@ func open(ctx context.Context, srcs []formats.Source, r formats.Resolver, o form
 type image struct {
 	info formats.Info
 	// Set where nothing but references is in the way:
-	whole *sparse      // the hosted sparse extent that all of the disk lies in …
-	split *descriptor  // … or the descriptor file that lists its extents
-	delta *formats.Ref // the parent, if there is one
+	whole *sparse     // the hosted sparse extent that all of the disk lies in …
+	split *descriptor // … or the descriptor file that lists its extents
+	delta bool        // a delta, which stands on a parent
 }
 
-// read reads the header, the descriptor and the grain directory. What it finds
+// read reads the header and the descriptor, and finds the grain directory. What it finds
 // wrong below the header goes to info.Refused; errors of the source are its own.
-func read(ctx context.Context, srcs []formats.Source) (*image, error) {
-	if len(srcs) != 1 {
-		return nil, fmt.Errorf("%w: vmdk takes one file, got %d", formats.ErrFormat, len(srcs))
-	}
-	src := srcs[0]
+func read(ctx context.Context, src stored.Bytes) (*image, error) {
 	head, err := formats.ReadHead(ctx, src)
 	if err != nil {
 		return nil, err
@@ -158,7 +143,7 @@ func (img *image) refuseOther(head []byte, name string, off, n int) error {
 }
 
 // readSparse reads a hosted sparse extent.
-func (img *image) readSparse(ctx context.Context, src formats.Source, head []byte) error {
+func (img *image) readSparse(ctx context.Context, src stored.Bytes, head []byte) error {
 	h, err := readHeader(head)
 	if err != nil {
 		return err
@@ -179,14 +164,14 @@ func (img *image) readSparse(ctx context.Context, src formats.Source, head []byt
 	if err := h.readFooter(ctx, src); err != nil {
 		return err
 	}
-	dir, err := readDirectory(ctx, src, &h)
+	dir, err := findDirectory(src, &h)
 	if err != nil {
 		return err
 	}
 	img.whole = &sparse{h: h, dir: dir, fileSize: src.Size()}
 	if d.isDelta() {
 		ref := d.parent()
-		img.delta = &ref
+		img.delta = true
 		img.info.Refs = []formats.Ref{ref}
 		return fmt.Errorf("%w: a vmdk delta, whose parent (CID %08x) is called %q", formats.ErrReference, d.parentCID, ref.Name)
 	}

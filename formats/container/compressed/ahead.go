@@ -4,7 +4,7 @@ import (
 	"context"
 	"io"
 
-	"glanced/formats"
+	"glanced/backends/stored"
 )
 
 // How much is fetched while the decompressor works: with a remote store each
@@ -29,7 +29,7 @@ type ahead struct {
 }
 
 // readAhead begins to read; Close it.
-func readAhead(ctx context.Context, src formats.Source) *ahead {
+func readAhead(ctx context.Context, src stored.Bytes) *ahead {
 	ctx, stop := context.WithCancel(ctx)
 	a := &ahead{stop: stop, ended: make(chan struct{}),
 		full: make(chan []byte, aheadChunks), free: make(chan []byte, aheadChunks)}
@@ -44,7 +44,7 @@ func readAhead(ctx context.Context, src formats.Source) *ahead {
 	return a
 }
 
-func (a *ahead) fetch(ctx context.Context, src formats.Source) error {
+func (a *ahead) fetch(ctx context.Context, src stored.Bytes) error {
 	for off := int64(0); off < src.Size(); {
 		var b []byte
 		select {

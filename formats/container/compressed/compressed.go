@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/container"
 )
@@ -36,7 +37,7 @@ func probe(head []byte) bool { return recognise(head) != nil }
 // is cut off, followed by anything that is not the same coding, or does not match
 // its checksums, ErrLimit over the limits or where it asks for more than 128 MiB
 // of memory, and ErrUnsupported without a Spool.
-func open(ctx context.Context, src formats.Source, o container.Options) (container.Opened, error) {
+func open(ctx context.Context, src stored.Bytes, o container.Options) (container.Opened, error) {
 	head, err := formats.ReadHead(ctx, src)
 	if err != nil {
 		return container.Opened{}, err
@@ -76,7 +77,7 @@ func limit(coded int64, o container.Options) int64 {
 }
 
 // decompress writes what src decompresses to.
-func decompress(ctx context.Context, c *coding, src formats.Source, w io.Writer) error {
+func decompress(ctx context.Context, c *coding, src stored.Bytes, w io.Writer) error {
 	in := readAhead(ctx, src)
 	defer in.Close()
 	r, err := c.reader(in)

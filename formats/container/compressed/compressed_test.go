@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/container"
 	"glanced/formats/container/compressed"
@@ -47,7 +49,7 @@ func noise(n int) []byte {
 // compress is b as a command makes it, which reads stdin and writes stdout.
 func compress(t testing.TB, b []byte, program string, args ...string) []byte {
 	t.Helper()
-	formattest.Need(t, program, map[string]string{"gzip": "gzip", "zstd": "zstd", "xz": "xz-utils", "bzip2": "bzip2"}[program])
+	testbed.Need(t, program, map[string]string{"gzip": "gzip", "zstd": "zstd", "xz": "xz-utils", "bzip2": "bzip2"}[program])
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Stdin = bytes.NewReader(b)
 	out, err := cmd.Output()
@@ -65,7 +67,7 @@ func openBytes(t testing.TB, coded []byte, o container.Options) (container.Opene
 	return compressed.Container().Open(t.Context(), formattest.Memory(coded), o)
 }
 
-func content(t testing.TB, src formats.Source) []byte {
+func content(t testing.TB, src stored.Bytes) []byte {
 	t.Helper()
 	b := make([]byte, src.Size())
 	if err := src.ReadAt(t.Context(), b, 0); err != nil {
@@ -190,7 +192,7 @@ func TestFlippedBitsAreCorrupt(t *testing.T) {
 // written is how many bytes come out of coded before the limits of o stop it.
 func written(t *testing.T, coded []byte, o container.Options) (n int64) {
 	t.Helper()
-	o.Spool = func(ctx context.Context, fill func(context.Context, io.Writer) error) (formats.Source, error) {
+	o.Spool = func(ctx context.Context, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
 		return nil, fill(ctx, writerFunc(func(p []byte) (int, error) { n += int64(len(p)); return len(p), nil }))
 	}
 	if _, err := openBytes(t, coded, o); !errors.Is(err, formats.ErrLimit) {
@@ -254,12 +256,12 @@ func allocated() uint64 {
 }
 
 func TestTheNameInGzipIsTold(t *testing.T) {
-	formattest.Need(t, "gzip", "gzip")
+	testbed.Need(t, "gzip", "gzip")
 	path := filepath.Join(t.TempDir(), "system.img")
 	if err := os.WriteFile(path, disk(5000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	formattest.Run(t, "gzip", path)
+	testbed.Run(t, "gzip", path)
 	o, err := compressed.Container().Open(t.Context(), formattest.OpenFile(t, path+".gz"), container.Options{Spool: spool.Temporary(t.TempDir())})
 	if err != nil || o.Name != "system.img" {
 		t.Errorf("got %q, %v", o.Name, err)
@@ -308,7 +310,7 @@ func TestErrorsOfTheSourceAndTheSpoolAreTheirOwn(t *testing.T) {
 			t.Errorf("%s, the source fails: %v", w, err)
 		}
 		full := errors.New("no space")
-		_, err = openBytes(t, coded, container.Options{Spool: func(ctx context.Context, fill func(context.Context, io.Writer) error) (formats.Source, error) {
+		_, err = openBytes(t, coded, container.Options{Spool: func(ctx context.Context, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
 			return nil, fill(ctx, writerFunc(func(p []byte) (int, error) { return 0, full }))
 		}})
 		if !errors.Is(err, full) || errors.Is(err, formats.ErrCorrupt) {

@@ -12,7 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"glanced/formats"
+	"glanced/backends/localfile"
+	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 	"glanced/formats/container"
 	"glanced/formats/container/ova"
 	"glanced/formats/formattest"
@@ -115,11 +117,11 @@ func digest(algorithm, content string) string {
 }
 
 // packFiles packs what is in dir by the tar command, in the order given.
-func packFiles(t testing.TB, dir string, args ...string) *formattest.File {
+func packFiles(t testing.TB, dir string, args ...string) *localfile.File {
 	t.Helper()
-	formattest.Need(t, "tar", "tar")
+	testbed.Need(t, "tar", "tar")
 	path := filepath.Join(t.TempDir(), "vm.ova")
-	formattest.Run(t, "tar", append([]string{"-C", dir, "-cf", path}, args...)...)
+	testbed.Run(t, "tar", append([]string{"-C", dir, "-cf", path}, args...)...)
 	return formattest.OpenFile(t, path)
 }
 
@@ -130,7 +132,7 @@ func writeFile(t testing.TB, path, content string) {
 	}
 }
 
-func open(t testing.TB, src formats.Source) (container.Opened, error) {
+func open(t testing.TB, src stored.Bytes) (container.Opened, error) {
 	t.Helper()
 	return ova.Container().Open(t.Context(), src, container.Options{})
 }
@@ -149,7 +151,7 @@ func verify(b []byte, n int) error {
 	return v.Close()
 }
 
-func content(t testing.TB, src formats.Source) string {
+func content(t testing.TB, src stored.Bytes) string {
 	t.Helper()
 	b := make([]byte, src.Size())
 	if err := src.ReadAt(t.Context(), b, 0); err != nil {

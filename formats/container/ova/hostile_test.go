@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/container"
 	"glanced/formats/formattest"
@@ -74,7 +75,7 @@ func TestSparseMembersAreRefused(t *testing.T) {
 	for _, format := range []string{"--format=gnu", "--format=pax --sparse-version=0.0", "--format=pax --sparse-version=0.1", "--format=pax --sparse-version=1.0"} {
 		src := packFiles(t, dir, append(strings.Fields(format), "--sparse", "vm.ovf", "disk.img")...)
 		if src.Size() > 1<<20 {
-			formattest.Unable(t, "the file system of the temporary folder keeps no holes: set TMPDIR to one that does")
+			testbed.Unable(t, "the file system of the temporary folder keeps no holes: set TMPDIR to one that does")
 		}
 		both(t, []byte(content(t, src)), formats.ErrUnsupported)
 	}

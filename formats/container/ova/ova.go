@@ -15,6 +15,7 @@ import (
 	"path"
 	"strings"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/container"
 )
@@ -36,7 +37,7 @@ func probe(head []byte) bool {
 // names no disk, ErrReference where it names something outside of the archive,
 // ErrUnsupported for compressed or chunked disks and sparse members, ErrCorrupt
 // and ErrLimit.
-func open(ctx context.Context, src formats.Source, _ container.Options) (container.Opened, error) {
+func open(ctx context.Context, src stored.Bytes, _ container.Options) (container.Opened, error) {
 	r := &reader{ctx: ctx, src: src}
 	members, text, err := index(r, src.Size())
 	if err != nil {
@@ -51,7 +52,7 @@ func open(ctx context.Context, src formats.Source, _ container.Options) (contain
 		return container.Opened{}, err
 	}
 	return container.Opened{
-		Image:  newSection(src, image.pos, image.size, src.Close),
+		Image:  stored.Section(src, image.pos, image.size, src.Close),
 		Name:   image.name,
 		Beside: beside(src, members),
 		Others: others,
@@ -108,15 +109,15 @@ func ext(name string) string {
 
 // beside supplies members by their exact name, for images of several files
 // (vmdk: monolithicFlat, twoGbMaxExtent). They live as long as src.
-func beside(src formats.Source, members map[string]member) formats.Resolver {
-	return func(_ context.Context, ref formats.Ref) (*formats.Disk, formats.Source, error) {
+func beside(src stored.Bytes, members map[string]member) formats.Files {
+	return func(_ context.Context, ref formats.Ref) (stored.Bytes, error) {
 		if ref.Kind != formats.RefExtent {
-			return nil, nil, fmt.Errorf("%w: an OVA supplies extents only, not a %s", formats.ErrReference, ref.Kind)
+			return nil, fmt.Errorf("%w: an OVA supplies extents only, not a %s", formats.ErrReference, ref.Kind)
 		}
 		m, ok := members[ref.Name]
 		if !ok || plain(ref.Name) != nil {
-			return nil, nil, fmt.Errorf("%w: no file of that name is in the archive", formats.ErrReference)
+			return nil, fmt.Errorf("%w: no file of that name is in the archive", formats.ErrReference)
 		}
-		return nil, newSection(src, m.pos, m.size, func() error { return nil }), nil
+		return stored.Section(src, m.pos, m.size, nil), nil
 	}
 }

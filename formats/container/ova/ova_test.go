@@ -9,10 +9,14 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/backends/localfile"
+	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/all"
 	"glanced/formats/container"
 	"glanced/formats/container/ova"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 )
 
@@ -45,12 +49,12 @@ func TestServesTheDiskInPlaceFromWhatTarWrites(t *testing.T) {
 			if o.Name != "disk.img" || len(o.Others) > 0 || content(t, o.Image) != disk {
 				t.Errorf("%q (others %q) has other content", o.Name, o.Others)
 			}
-			f, pos, ok := o.Image.(formats.FileRanger).FileRange(100, 50)
+			f, ok := o.Image.(stored.FileRanger).FileRange(100, 50)
 			if !ok {
 				t.Fatal("the file's range is not given")
 			}
 			part := make([]byte, 50)
-			if _, err := f.ReadAt(part, pos); err != nil || string(part) != disk[100:150] {
+			if _, err := f.File.ReadAt(part, f.Pos); err != nil || string(part) != disk[100:150] {
 				t.Errorf("the file has %q there: %v", part, err)
 			}
 		})
@@ -58,7 +62,7 @@ func TestServesTheDiskInPlaceFromWhatTarWrites(t *testing.T) {
 }
 
 // guest opens the disk that is in an OVA, and its content is that of the raw file.
-func guest(t *testing.T, src formats.Source, raw string) {
+func guest(t *testing.T, src stored.Bytes, raw string) {
 	t.Helper()
 	o, err := open(t, src)
 	if err != nil {
@@ -69,9 +73,9 @@ func guest(t *testing.T, src formats.Source, raw string) {
 		t.Fatal(err)
 	}
 	driver, _ := formats.Find(all.Drivers(), name)
-	engine := formats.NewEngine(formats.EngineOptions{})
-	defer engine.Close()
-	disk, err := engine.Open(t.Context(), driver, []formats.Source{o.Image}, o.Beside, formats.Options{})
+	e := engine.New(engine.Options{})
+	defer e.Close()
+	disk, err := e.Open(t.Context(), driver, o.Image, engine.OpenOptions{Files: o.Beside})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +94,7 @@ func guest(t *testing.T, src formats.Source, raw string) {
 }
 
 func TestReadsTheDisksThatQemuWrites(t *testing.T) {
-	formattest.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	raw := filepath.Join(t.TempDir(), "raw")
 	part := strings.Repeat("guest bytes\n", 20000)
 	writeFile(t, raw, part+strings.Repeat("\x00", 3<<20-len(part))+strings.Repeat("end.", 256<<8))
@@ -101,16 +105,16 @@ func TestReadsTheDisksThatQemuWrites(t *testing.T) {
 	}
 	t.Run("qcow2", func(t *testing.T) {
 		dir := t.TempDir()
-		formattest.Run(t, "qemu-img", "convert", "-c", "-O", "qcow2", raw, filepath.Join(dir, "disk.qcow2"))
+		testbed.Run(t, "qemu-img", "convert", "-c", "-O", "qcow2", raw, filepath.Join(dir, "disk.qcow2"))
 		writeFile(t, filepath.Join(dir, "vm.ovf"), virtualBoxOVF("disk.qcow2"))
 		guest(t, packFiles(t, dir, "disk.qcow2", "vm.ovf"), raw)
 	})
 }
 
 // packVMDK makes an OVA, in dir, of raw as a vmdk of the kind.
-func packVMDK(t *testing.T, raw, dir, kind string) *formattest.File {
+func packVMDK(t *testing.T, raw, dir, kind string) *localfile.File {
 	t.Helper()
-	formattest.Run(t, "qemu-img", "convert", "-O", "vmdk", "-o", "subformat="+kind, raw, filepath.Join(dir, "disk.vmdk"))
+	testbed.Run(t, "qemu-img", "convert", "-O", "vmdk", "-o", "subformat="+kind, raw, filepath.Join(dir, "disk.vmdk"))
 	writeFile(t, filepath.Join(dir, "vm.ovf"), virtualBoxOVF("disk.vmdk"))
 	return packFiles(t, dir, append([]string{"vm.ovf"}, filesIn(t, dir, "vm.ovf")...)...)
 }
@@ -140,9 +144,9 @@ func TestMembersOver8GiBHaveSizesOfOtherKinds(t *testing.T) {
 			}
 			writeFile(t, filepath.Join(dir, "vm.ovf"), oneDisk().content)
 			// Only the headers are wanted: the archive is the first of them, made long.
-			formattest.Need(t, "tar", "tar")
-			formattest.Need(t, "sh", "dash")
-			head := formattest.Run(t, "sh", "-c", `tar -C "$1" --format="$2" -cf - vm.ovf disk.img 2>/dev/null | head -c 20480`, "sh", dir, format)
+			testbed.Need(t, "tar", "tar")
+			testbed.Need(t, "sh", "dash")
+			head := testbed.Run(t, "sh", "-c", `tar -C "$1" --format="$2" -cf - vm.ovf disk.img 2>/dev/null | head -c 20480`, "sh", dir, format)
 			path := filepath.Join(t.TempDir(), "vm.ova")
 			writeFile(t, path, head)
 			if err := os.Truncate(path, size+20480); err != nil {
@@ -158,7 +162,7 @@ func TestMembersOver8GiBHaveSizesOfOtherKinds(t *testing.T) {
 				t.Errorf("%q, %d bytes: %v", begin, o.Image.Size(), err)
 			}
 			// Nothing but headers and the descriptor was read of it.
-			counted := &countingSource{Source: formattest.OpenFile(t, path)}
+			counted := &countingSource{Bytes: formattest.OpenFile(t, path)}
 			if _, err := open(t, counted); err != nil || counted.bytes > 128<<10 {
 				t.Errorf("%d bytes were read to open it: %v", counted.bytes, err)
 			}
@@ -167,13 +171,13 @@ func TestMembersOver8GiBHaveSizesOfOtherKinds(t *testing.T) {
 }
 
 type countingSource struct {
-	formats.Source
+	stored.Bytes
 	bytes int
 }
 
 func (c *countingSource) ReadAt(ctx context.Context, p []byte, off int64) error {
 	c.bytes += len(p)
-	return c.Source.ReadAt(ctx, p, off)
+	return c.Bytes.ReadAt(ctx, p, off)
 }
 
 func TestTheFirstDiskWithAFileIsTheImage(t *testing.T) {
@@ -195,7 +199,7 @@ func TestBesideSuppliesMembersByTheirPlainNameOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, got, err := o.Beside(t.Context(), formats.Ref{Kind: formats.RefExtent, Name: "extent.vmdk"})
+	got, err := o.Beside(t.Context(), formats.Ref{Kind: formats.RefExtent, Name: "extent.vmdk"})
 	if err != nil || content(t, got) != "extent" {
 		t.Fatalf("got %v", err)
 	}
@@ -208,7 +212,7 @@ func TestBesideSuppliesMembersByTheirPlainNameOnly(t *testing.T) {
 		{Kind: formats.RefExtent, Name: "sub/inner.vmdk"}, {Kind: formats.RefExtent, Name: "/etc/passwd"},
 		{Kind: formats.RefExtent, Name: ""}, {Kind: formats.RefParent, Name: "extent.vmdk"}, {Kind: formats.RefBacking, Name: "extent.vmdk"},
 	} {
-		if _, _, err := o.Beside(t.Context(), ref); !errors.Is(err, formats.ErrReference) {
+		if _, err := o.Beside(t.Context(), ref); !errors.Is(err, formats.ErrReference) {
 			t.Errorf("%+v: %v", ref, err)
 		}
 	}
@@ -224,7 +228,7 @@ func TestTheSectionIsNoLongerThanTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ off, n int64 }{{-1, 1}, {10, 1}, {0, 11}, {1 << 62, 1}, {-512, 4}} {
-		if err := o.Image.ReadAt(t.Context(), make([]byte, c.n), c.off); !errors.Is(err, formats.ErrRange) {
+		if err := o.Image.ReadAt(t.Context(), make([]byte, c.n), c.off); !errors.Is(err, stored.ErrRange) {
 			t.Errorf("ReadAt(%d bytes, %d) = %v", c.n, c.off, err)
 		}
 	}
@@ -242,109 +246,3 @@ func TestAnImageOfOneDiskPastTheOVAIsNotFound(t *testing.T) {
 		}
 	}
 }
-
-// abilities of a source; each is there or not.
-type (
-	ranges struct{ formats.FileRanger }
-	finds  struct{ formats.Extenter }
-	hints  struct{ formats.Prefetcher }
-)
-
-func TestTheSectionHasTheAbilitiesOfItsSource(t *testing.T) {
-	b := pack(t, oneDisk(), fileIn{"disk.img", strings.Repeat("x", 5000)})
-	path := filepath.Join(t.TempDir(), "vm.ova")
-	writeFile(t, path, string(b))
-	file := formattest.OpenFile(t, path)
-	noted := &prefetched{}
-	type S = formats.Source
-	mem := func() S { return formattest.Memory(b) }
-	for _, src := range []S{
-		mem(),
-		struct {
-			S
-			ranges
-		}{mem(), ranges{file}},
-		struct {
-			S
-			finds
-		}{mem(), finds{file}},
-		struct {
-			S
-			hints
-		}{mem(), hints{noted}},
-		struct {
-			S
-			ranges
-			finds
-		}{mem(), ranges{file}, finds{file}},
-		struct {
-			S
-			ranges
-			hints
-		}{mem(), ranges{file}, hints{noted}},
-		struct {
-			S
-			finds
-			hints
-		}{mem(), finds{file}, hints{noted}},
-		struct {
-			S
-			ranges
-			finds
-			hints
-		}{mem(), ranges{file}, finds{file}, hints{noted}},
-	} {
-		o, err := open(t, src)
-		if err != nil {
-			t.Fatal(err)
-		}
-		start := int64(strings.Index(string(b), "xxxxxxxxx"))
-		_, want := src.(formats.FileRanger)
-		if r, has := o.Image.(formats.FileRanger); has != want {
-			t.Errorf("%T: FileRange is there: %v", src, has)
-		} else if has {
-			if _, pos, ok := r.FileRange(10, 20); !ok || pos != start+10 {
-				t.Errorf("FileRange is at %d", pos)
-			}
-			if _, _, ok := r.FileRange(4990, 20); ok {
-				t.Error("FileRange past the disk is given")
-			}
-		}
-		_, want = src.(formats.Extenter)
-		if x, has := o.Image.(formats.Extenter); has != want {
-			t.Errorf("%T: Extents is there: %v", src, has)
-		} else if has {
-			next := int64(100)
-			err := x.Extents(t.Context(), 100, 4000, func(off, n int64, hole bool) bool {
-				if off != next || hole {
-					t.Errorf("run at %d, hole %v; next is %d", off, hole, next)
-				}
-				next = off + n
-				return true
-			})
-			if err != nil || next != 4100 {
-				t.Errorf("Extents ends at %d: %v", next, err)
-			}
-			if err := x.Extents(t.Context(), 4990, 20, nil); !errors.Is(err, formats.ErrRange) {
-				t.Errorf("Extents past the disk: %v", err)
-			}
-		}
-		_, want = src.(formats.Prefetcher)
-		if p, has := o.Image.(formats.Prefetcher); has != want {
-			t.Errorf("%T: Prefetch is there: %v", src, has)
-		} else if has {
-			*noted = prefetched{}
-			p.Prefetch(4990, 20)
-			if *noted != (prefetched{}) {
-				t.Error("Prefetch past the disk is handed on")
-			}
-			if p.Prefetch(10, 20); *noted != (prefetched{start + 10, 20}) {
-				t.Errorf("Prefetch of %+v", *noted)
-			}
-		}
-	}
-}
-
-type prefetched struct{ off, n int64 }
-
-func (p *prefetched) Prefetch(off, n int64) { *p = prefetched{off, n} }

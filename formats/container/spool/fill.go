@@ -2,117 +2,108 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"time"
 
+	"glanced/backends/localfile"
+	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/container"
 )
 
-// filling is a fill under way. waiting, over and bytes are Dir.mu's.
-type filling struct {
-	ctx     context.Context // of all who wait together
-	cancel  context.CancelCauseFunc
-	waiting int   // who wants what it makes, with who runs it
-	over    bool  // all have left, or the key was removed: nobody may join
-	bytes   int64 // that it was given room for
-	done    chan struct{}
-	err     error // once done is closed
-}
-
-// begin notes a fill. d.mu is held.
-func (d *Dir) begin(ctx context.Context, key string) *filling {
-	under := &filling{waiting: 1, done: make(chan struct{})}
-	under.ctx, under.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	d.fills[key] = under
-	return under
-}
-
-// run fills the file of key in the caller's goroutine, and opens it. The caller's
-// ctx counts as one waiter's only: while others wait, the fill goes on.
-func (d *Dir) run(ctx context.Context, key string, under *filling, fill func(context.Context, io.Writer) error) (formats.Source, error) {
-	defer context.AfterFunc(ctx, func() { d.leave(under) })()
-	bytes, err := d.fill(under, key, fill)
-
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	defer close(under.done)
-	defer under.cancel(nil)
-	delete(d.fills, key)
-	d.used -= under.bytes
-	under.over = true
-	if err == nil && under.ctx.Err() != nil { // removed just now
-		os.Remove(d.path(key))
-		err = context.Cause(under.ctx)
-	}
-	if under.err = err; err != nil {
-		return nil, err
-	}
-	f := &file{key: key, bytes: bytes, used: time.Now()}
-	d.add(f)
-	return d.open(f)
-}
-
-// fill makes the file of key, durable, and is how many bytes are allocated for
-// it. Until it is whole it has a name that nobody looks for.
-func (d *Dir) fill(under *filling, key string, fill func(context.Context, io.Writer) error) (_ int64, err error) {
+// fill makes the file of key, durable. Until it is whole it has a name that nobody
+// looks for. ctx ends when nobody waits for the file any more, or it was removed.
+func (d *Dir) fill(ctx context.Context, key string, from func(context.Context, io.Writer) error) (err error) {
 	select {
 	case d.slots <- struct{}{}:
 		defer func() { <-d.slots }()
-	case <-under.ctx.Done():
-		return 0, context.Cause(under.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	f, err := os.CreateTemp(d.dir, partial+"*")
 	if err != nil {
-		return 0, fmt.Errorf("make a file in the spool: %w", err)
+		return fmt.Errorf("make a file in the spool: %w", err)
 	}
-	defer f.Close()
+	room := int64(0) // given to the file so far, bytes
 	defer func() {
+		f.Close()
 		if err != nil {
 			os.Remove(f.Name())
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
 		}
-		if err != nil && under.ctx.Err() != nil {
-			err = context.Cause(under.ctx)
-		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.used -= room // it is counted as a file now, or gone
 	}()
-	w := &sparse{ctx: under.ctx, f: f, grow: func(n int64) error { return d.grow(under, n) }}
-	if err := fill(under.ctx, w); err != nil {
-		return 0, err
-	}
-	if err := w.finish(); err != nil {
-		return 0, err
+	if err := write(ctx, f, from, func(n int64) error { return d.grow(&room, n) }); err != nil {
+		return err
 	}
 	if err := f.Sync(); err != nil {
-		return 0, fmt.Errorf("make the spooled image durable: %w", err)
+		return fmt.Errorf("make the spooled image durable: %w", err)
 	}
 	st, err := f.Stat()
 	if err != nil {
-		return 0, fmt.Errorf("look at the spooled image: %w", err)
+		return fmt.Errorf("look at the spooled image: %w", err)
 	}
-	if err := os.Rename(f.Name(), d.path(key)); err != nil {
-		return 0, fmt.Errorf("give the spooled image its name: %w", err)
-	}
-	if err := syncDir(d.dir); err != nil {
-		os.Remove(d.path(key))
-		return 0, err
-	}
-	return allocated(st), nil
-}
-
-// grow makes room for n more bytes of a fill.
-func (d *Dir) grow(under *filling, n int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if under.bytes+n > d.max {
+	if ctx.Err() != nil { // no removal comes from here on, before the file is there
+		return context.Cause(ctx)
+	}
+	if err := os.Rename(f.Name(), d.path(key)); err != nil {
+		return fmt.Errorf("give the spooled image its name: %w", err)
+	}
+	if err := syncDir(d.dir); err != nil {
+		return errors.Join(err, os.Remove(d.path(key)))
+	}
+	d.add(&file{key: key, bytes: allocated(st), used: time.Now()})
+	return nil
+}
+
+// write has from write the file, and leaves holes for zeros. grow, where it is not
+// nil, is asked for room.
+func write(ctx context.Context, f *os.File, from func(context.Context, io.Writer) error, grow func(int64) error) error {
+	w := localfile.NewSparseWriter(f, grow)
+	if err := from(ctx, heeding{ctx, w}); err != nil {
+		return err
+	}
+	if err := w.Finish(); err != nil {
+		return fmt.Errorf("write the decompressed image: %w", err)
+	}
+	return nil
+}
+
+// heeding is a writer that takes nothing more when ctx has ended. It lives inside
+// one call of write.
+type heeding struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (h heeding) Write(p []byte) (int, error) {
+	if h.ctx.Err() != nil {
+		return 0, context.Cause(h.ctx)
+	}
+	return h.w.Write(p)
+}
+
+// grow makes room for n more bytes of a fill, which has room already.
+func (d *Dir) grow(room *int64, n int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if *room+n > d.max {
 		return fmt.Errorf("%w: the spool of decompressed images holds %d bytes, and this one has more; raise its limit, or upload the image decompressed", formats.ErrLimit, d.max)
 	}
 	if !d.evict(n) {
 		return fmt.Errorf("%w: of the %d bytes of the spool, %d are in use; raise its limit, or try again later", container.ErrFull, d.max, d.used)
 	}
 	d.used += n
-	under.bytes += n
+	*room += n
 	return nil
 }
 
@@ -128,29 +119,23 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// wait waits for a fill that another runs: until it is done well, or, when it was
-// not joined, at all.
-func (d *Dir) wait(ctx context.Context, under *filling, joined bool) error {
-	if joined {
-		defer d.leave(under)
-	}
-	select {
-	case <-under.done:
-		if joined {
-			return under.err
+// Temporary is a Spool for one use: a file in dir (the system's temporary folder
+// where it is "") that has no name, and is gone when its source is closed or the
+// process ends.
+func Temporary(dir string) container.Spool {
+	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
+		f, err := os.CreateTemp(dir, partial+"*")
+		if err != nil {
+			return nil, fmt.Errorf("make a temporary file: %w", err)
 		}
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// leave takes one waiter off; the last one ends the fill.
-func (d *Dir) leave(under *filling) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if under.waiting--; under.waiting == 0 {
-		under.over = true
-		under.cancel(errAbandoned)
+		if err := os.Remove(f.Name()); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("hide a temporary file: %w", err)
+		}
+		if err := write(ctx, f, fill, nil); err != nil {
+			f.Close()
+			return nil, err
+		}
+		return localfile.New(f, "")
 	}
 }

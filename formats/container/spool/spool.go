@@ -20,9 +20,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glanced/backends/flight"
+
+	"glanced/backends/localfile"
+	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/container"
-	"glanced/formats/localfile"
 )
 
 // How the files are called. Others in the folder are left alone, and do not count.
@@ -36,19 +39,16 @@ const FillMemory = container.FillMemory
 
 var safeKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
 
-// errAbandoned ends a fill that nobody waits for any more.
-var errAbandoned = errors.New("nobody waits for the decompressed image any more")
-
 // Dir is a folder of decompressed images. Safe for concurrent use; one Dir at a
 // time may use a folder, the caller sees to it.
 type Dir struct {
 	dir   string
 	max   int64
-	slots chan struct{} // holds one for each fill that runs
+	slots chan struct{}                  // holds one for each fill that runs
+	fills flight.Group[string, struct{}] // by key
 
 	mu    sync.Mutex
 	files map[string]*file
-	fills map[string]*filling
 	used  int64 // allocated bytes: of files, of fills under way, and of removed files still open
 }
 
@@ -79,7 +79,7 @@ func New(dir string, maxBytes int64, fills int) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the spool: %w", err)
 	}
-	d := &Dir{dir: dir, max: maxBytes, slots: make(chan struct{}, fills), files: map[string]*file{}, fills: map[string]*filling{}}
+	d := &Dir{dir: dir, max: maxBytes, slots: make(chan struct{}, fills), files: map[string]*file{}}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if strings.HasPrefix(e.Name(), partial) {
@@ -126,7 +126,7 @@ func (d *Dir) add(f *file) {
 // fill fails with container.ErrFull; one that is larger than the whole folder may be
 // fails with formats.ErrLimit.
 func (d *Dir) For(key string) container.Spool {
-	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (formats.Source, error) {
+	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
 		if !safeKey.MatchString(key) {
 			return nil, fmt.Errorf("spool: %q cannot be a file's name", key)
 		}
@@ -135,49 +135,35 @@ func (d *Dir) For(key string) container.Spool {
 }
 
 // get opens the file of key, made by fill where there is none.
-func (d *Dir) get(ctx context.Context, key string, fill func(context.Context, io.Writer) error) (formats.Source, error) {
+func (d *Dir) get(ctx context.Context, key string, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
 	for {
-		if err := ctx.Err(); err != nil {
-			return nil, context.Cause(ctx)
-		}
-		d.mu.Lock()
-		if f := d.files[key]; f != nil {
-			src, err := d.open(f)
-			d.mu.Unlock()
-			if errors.Is(err, os.ErrNotExist) { // removed behind our back
-				d.Remove(key)
-				continue
-			}
+		src, err := d.open(key)
+		if src != nil || err != nil {
 			return src, err
 		}
-		under := d.fills[key]
-		if under == nil {
-			under = d.begin(ctx, key)
-			d.mu.Unlock()
-			src, err := d.run(ctx, key, under, fill)
-			if err != nil && ctx.Err() != nil {
-				err = context.Cause(ctx)
-			}
-			return src, err
-		}
-		joined := !under.over
-		if joined {
-			under.waiting++
-		}
-		d.mu.Unlock()
-		if err := d.wait(ctx, under, joined); err != nil {
+		_, err = d.fills.Do(ctx, key, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.fill(ctx, key, fill) })
+		if err != nil {
 			return nil, err
 		}
 	}
 }
 
-// open opens a filled file. d.mu is held.
-func (d *Dir) open(f *file) (formats.Source, error) {
-	h, err := os.OpenFile(d.path(f.key), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+// open opens the file of key; nil where there is none.
+func (d *Dir) open(key string) (stored.Bytes, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.files[key]
+	if f == nil {
+		return nil, nil
+	}
+	h, err := os.OpenFile(d.path(key), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) { // removed behind our back
+		return nil, d.remove(f)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open a spooled image: %w", err)
 	}
-	src, err := localfile.New(h)
+	src, err := localfile.New(h, "")
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +172,7 @@ func (d *Dir) open(f *file) (formats.Source, error) {
 	// eviction hangs on it.
 	_ = os.Chtimes(h.Name(), time.Time{}, f.used)
 	f.open++
-	return &opened{Source: src, close: sync.OnceValue(func() error {
+	return &opened{File: src, close: sync.OnceValue(func() error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if f.open--; f.open == 0 && f.removed {
@@ -198,11 +184,11 @@ func (d *Dir) open(f *file) (formats.Source, error) {
 
 // opened is a spooled file that is in use.
 type opened struct {
-	*localfile.Source
+	*localfile.File
 	close func() error
 }
 
-// Close implements formats.Source.
+// Close implements stored.Bytes.
 func (o *opened) Close() error { return o.close() }
 
 // Remove forgets the file of key, if there is one; who has it open reads on. A
@@ -213,10 +199,7 @@ func (d *Dir) Remove(key string) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if under := d.fills[key]; under != nil {
-		under.over = true
-		under.cancel(fmt.Errorf("%w: the image was removed while it was decompressed", formats.ErrClosed))
-	}
+	d.fills.End(key, fmt.Errorf("%w: the image was removed while it was decompressed", formats.ErrClosed))
 	if f := d.files[key]; f != nil {
 		return d.remove(f)
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/container"
 	"glanced/formats/container/spool"
@@ -59,7 +60,7 @@ func notFilled(t *testing.T) func(context.Context, io.Writer) error {
 	return func(context.Context, io.Writer) error { t.Error("filled again"); return errors.New("filled again") }
 }
 
-func mustGet(t *testing.T, s container.Spool, fill func(context.Context, io.Writer) error) formats.Source {
+func mustGet(t *testing.T, s container.Spool, fill func(context.Context, io.Writer) error) stored.Bytes {
 	t.Helper()
 	src, err := s(t.Context(), fill)
 	if err != nil {
@@ -69,7 +70,7 @@ func mustGet(t *testing.T, s container.Spool, fill func(context.Context, io.Writ
 	return src
 }
 
-func content(t *testing.T, src formats.Source) []byte {
+func content(t *testing.T, src stored.Bytes) []byte {
 	t.Helper()
 	b := make([]byte, src.Size())
 	if err := src.ReadAt(t.Context(), b, 0); err != nil {
@@ -107,8 +108,8 @@ func TestKeepsWhatWasWrittenAndZerosAsHoles(t *testing.T) {
 			if !bytes.Equal(content(t, src), want) {
 				t.Errorf("%s, written by %d: other content", name, n)
 			}
-			x, ok := src.(formats.Extenter)
-			if _, ranges := src.(formats.FileRanger); !ok || !ranges {
+			x, ok := src.(stored.Extenter)
+			if _, ranges := src.(stored.FileRanger); !ok || !ranges {
 				t.Fatalf("%s: %T lacks an ability of a file", name, src)
 			}
 			var inData int64

@@ -9,10 +9,13 @@ import (
 	"strings"
 	"testing"
 
+	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/all"
 	"glanced/formats/container"
 	"glanced/formats/container/spool"
+	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/formattest/hostile"
 )
@@ -29,7 +32,7 @@ func TestEveryImageIsRefusedForItsReason(t *testing.T) {
 			src := formattest.OpenFile(t, path)
 			step, err := seen(t.Context(), src, img)
 			if errors.Is(err, formats.ErrUnsupported) && strings.Contains(err.Error(), "this build cannot") {
-				formattest.Unable(t, err.Error()) // xz without cgo
+				testbed.Unable(t, err.Error()) // xz without cgo
 			}
 			if !errors.Is(err, img.Want) || img.Want != nil && step != img.Step {
 				t.Errorf("step %d says %v; want step %d, %v", step, err, img.Step, img.Want)
@@ -42,8 +45,8 @@ func TestEveryImageIsRefusedForItsReason(t *testing.T) {
 }
 
 // seen is the first step that fails, and with what.
-func seen(ctx context.Context, src formats.Source, img hostile.Image) (hostile.Step, error) {
-	inner, beside := src, formats.Resolver(nil)
+func seen(ctx context.Context, src stored.Bytes, img hostile.Image) (hostile.Step, error) {
+	inner, beside := src, formats.Files(nil)
 	if box, ok := container.Find(all.Containers(), img.Container); ok {
 		o, err := box.Open(ctx, src, container.Options{Spool: spool.Temporary(os.TempDir())})
 		if err != nil {
@@ -67,13 +70,16 @@ func seen(ctx context.Context, src formats.Source, img hostile.Image) (hostile.S
 	if _, err := formats.DetectSource(ctx, all.Drivers(), inner); err != nil {
 		return hostile.Probe, err
 	}
-	engine := formats.NewEngine(formats.EngineOptions{CacheBytes: 32 << 20, TableBytes: 4 << 20})
-	defer engine.Close()
-	disk, err := engine.Open(ctx, driver, []formats.Source{inner}, beside, formats.Options{})
+	e := engine.New(engine.Options{CacheBytes: 32 << 20, TableBytes: 4 << 20})
+	defer e.Close()
+	disk, err := e.Open(ctx, driver, inner, engine.OpenOptions{Files: beside})
 	if err != nil {
 		return hostile.Open, err
 	}
 	defer disk.Close()
+	if err := disk.Check(ctx); err != nil {
+		return hostile.Map, err
+	}
 	var data []formats.Extent
 	err = disk.Extents(ctx, 0, disk.Size(), func(x formats.Extent) bool {
 		if x.Kind >= formats.Data && len(data) < 1000 {

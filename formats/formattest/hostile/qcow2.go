@@ -142,8 +142,8 @@ func qcow2Images() []Image {
 			be.PutUint64(b[qL2+8*i:], qData)
 		}
 	})
-	m.add(Time, "a disk of 512 GiB of one empty L2 table", corrupt, Open, qcow2Aliased(0))
-	m.add(Time, "a disk of 512 GiB of one cluster", corrupt, Open, qcow2Aliased(qData))
+	m.add(Time, "a disk of 512 GiB of one empty L2 table", corrupt, Map, qcow2Aliased(0))
+	m.add(Time, "a disk of 512 GiB of one cluster", corrupt, Map, qcow2Aliased(qData))
 
 	edit(Streams, "deflate of noise", corrupt, Read, func(b []byte) { qcow2Pack(b, bytes.Repeat([]byte("\xff\x00\xa5"), 300)) })
 	edit(Streams, "deflate that is too short", corrupt, Read, func(b []byte) { qcow2Pack(b, deflated([]byte("short"))) })

@@ -110,15 +110,15 @@ func vmdkImages() []Image {
 	edit(Entries, "version 4", unsupported, Open, put32(vVersion, 4))
 	edit(Entries, "an unknown flag", unsupported, Open, put32(vFlags, 1|1<<30))
 	edit(Entries, "an unknown compression", unsupported, Open, func(b []byte) { b[vCompression] = 7 })
-	edit(Entries, "a table past the end", corrupt, Open, put32(vGDAt*sector, 1<<31))
-	edit(Entries, "a table in the header", corrupt, Open, put32(vGDAt*sector, 1))
+	edit(Entries, "a table past the end", corrupt, Map, put32(vGDAt*sector, 1<<31))
+	edit(Entries, "a table in the header", corrupt, Map, put32(vGDAt*sector, 1))
 	edit(Entries, "a grain past the end", corrupt, Map, put32(vTableAt*sector, 1<<31))
 	edit(Entries, "a grain in its table", corrupt, Map, put32(vTableAt*sector, vTableAt))
 	edit(Entries, "a grain of zeros where there are none", corrupt, Map, put32(vTableAt*sector, 1))
 	edit(Entries, "a descriptor that is no text", unsupported, Open, func(b []byte) { copy(b[sector:], "\xff\xfe\xfd") })
 
-	edit(Aliasing, "a table that is the directory", corrupt, Open, put32(vGDAt*sector, vGDAt))
-	edit(Aliasing, "a table used for all of a disk", corrupt, Open, put64(vCapacity, 2*512*8), put32(vGDAt*sector+4, vTableAt))
+	edit(Aliasing, "a table that is the directory", corrupt, Map, put32(vGDAt*sector, vGDAt))
+	edit(Aliasing, "a table used for all of a disk", corrupt, Map, put64(vCapacity, 2*512*8), put32(vGDAt*sector+4, vTableAt))
 	edit(Aliasing, "all grains in one", nil, Open, func(b []byte) {
 		for i := range vGrains {
 			le.PutUint32(b[vTableAt*sector+4*i:], vGrainAt)
