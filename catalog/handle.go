@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync/atomic"
 
 	"glanced/backends"
@@ -159,6 +158,17 @@ func (h *Handle) Info() formats.Info { return h.d.opened.Info() }
 // reads fail with ErrRevoked. The handle is still to be closed.
 func (h *Handle) Revoked() <-chan struct{} { return h.d.revoked }
 
+// Plan makes p the plan of range [off, off+n); see engine.Disk. It is to be released
+// before the handle is closed. One that was made before the image was withdrawn can
+// still be read.
+func (h *Handle) Plan(ctx context.Context, p *engine.Plan, off, n int64, o engine.PlanOptions) error {
+	if err := h.enter(); err != nil {
+		return err
+	}
+	defer h.c.disks.release(h.d)
+	return h.d.opened.Plan(ctx, p, off, n, o)
+}
+
 // ReadAt fills p from off or fails.
 func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := h.enter(); err != nil {
@@ -168,7 +178,7 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return h.d.opened.ReadAt(ctx, p, off)
 }
 
-// Extents yields what range [off, off+n) is made of; see engine.Disk.Extents.
+// Extents yields what range [off, off+n) is made of; see engine.Disk.
 func (h *Handle) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
 	if err := h.enter(); err != nil {
 		return err
@@ -177,13 +187,13 @@ func (h *Handle) Extents(ctx context.Context, off, n int64, yield func(formats.E
 	return h.d.opened.Extents(ctx, off, n, yield)
 }
 
-// FileRange is engine.Disk's; the file is valid until the handle is closed.
-func (h *Handle) FileRange(ctx context.Context, off, n int64) (f *os.File, pos int64, ok bool) {
+// WholeFile is engine.Disk's. It is to be released before the handle is closed.
+func (h *Handle) WholeFile() (stored.FileRange, bool) {
 	if h.enter() != nil {
-		return nil, 0, false
+		return stored.FileRange{}, false
 	}
 	defer h.c.disks.release(h.d)
-	return h.d.opened.FileRange(ctx, off, n)
+	return h.d.opened.WholeFile()
 }
 
 // Prefetch makes a later read of the range cheaper where it can.

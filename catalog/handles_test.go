@@ -206,7 +206,7 @@ func TestReadsEndWhenAnImageIsWithdrawn(t *testing.T) {
 			wantClosed(t, done1, "the readers")
 			wantClosed(t, done2, "the readers")
 			wantErr(t, guest.Extents(t.Context(), 0, 1, func(formats.Extent) bool { return true }), catalog.ErrRevoked)
-			if _, _, ok := stored.FileRange(t.Context(), 0, 1); ok {
+			if _, ok := stored.WholeFile(); ok {
 				t.Error("a file of a withdrawn image is handed out")
 			}
 			if err := guest.Close(); err != nil {
@@ -229,7 +229,7 @@ func TestACloseUnderReadsIsSafe(t *testing.T) {
 		}
 		wantClosed(t, done, "the readers")
 		wantErr(t, h.Extents(t.Context(), 0, 1, func(formats.Extent) bool { return true }), formats.ErrClosed)
-		if _, _, ok := h.FileRange(t.Context(), 0, 1); ok {
+		if _, ok := h.WholeFile(); ok {
 			t.Error("a file of a closed handle is handed out")
 		}
 		h.Prefetch(0, 1)

@@ -18,11 +18,6 @@ import (
 	"glanced/catalog"
 )
 
-// DefaultStall is how long a client may take none of a download, or give none
-// of an upload, before its connection is closed. Without it a client that went
-// silent would hold an image in status saving for ever.
-const DefaultStall = 5 * time.Minute
-
 // Config is what a Server is made of. Catalog and Auth are required.
 type Config struct {
 	Catalog *catalog.Catalog

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"glanced/catalog"
 	"glanced/formats/encode"
@@ -63,7 +62,7 @@ func (s *Server) sendAs(w http.ResponseWriter, r *http.Request, h *catalog.Handl
 }
 
 func (s *Server) sendVMDK(w http.ResponseWriter, r *http.Request, h *catalog.Handle) error {
-	out := &paced{w: w, rc: http.NewResponseController(w), stall: s.stall}
+	out := &unmeasured{patientWriter: s.patient(w)}
 	err := encode.VMDK(r.Context(), h, out)
 	if err != nil && out.begun {
 		s.breakOff(w.Header(), r, err)
@@ -80,20 +79,17 @@ func beyond(err error) error {
 	return err
 }
 
-// paced writes an answer of unknown length, to a client that takes it in time.
-type paced struct {
-	w     http.ResponseWriter
-	rc    *http.ResponseController
-	stall time.Duration
+// unmeasured writes an answer of unknown length.
+type unmeasured struct {
+	*patientWriter
 	begun bool // the header is out
 }
 
-func (p *paced) Write(b []byte) (int, error) {
-	if !p.begun {
-		p.begun = true
-		p.w.Header().Set("Content-Type", "application/octet-stream")
-		p.w.WriteHeader(http.StatusOK)
+func (u *unmeasured) Write(b []byte) (int, error) {
+	if !u.begun {
+		u.begun = true
+		u.w.Header().Set("Content-Type", "application/octet-stream")
+		u.w.WriteHeader(http.StatusOK)
 	}
-	p.rc.SetWriteDeadline(time.Now().Add(p.stall))
-	return p.w.Write(b)
+	return u.patientWriter.Write(b)
 }

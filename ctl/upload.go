@@ -1,12 +1,10 @@
 package ctl
 
 import (
-	"io"
 	"mime"
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"glanced/catalog"
 )
@@ -78,19 +76,4 @@ func announcedSize(r *http.Request) (int64, error) {
 		return 0, fail(http.StatusBadRequest, "The x-openstack-image-size header says %d bytes, the Content-Length %d.", size, r.ContentLength)
 	}
 	return size, nil
-}
-
-// patientBody gives the client stall for each read, however long the whole takes:
-// a deadline for the whole would end large uploads, none would let a silent
-// client hold the image in status saving.
-type patientBody struct {
-	io.Reader
-	rc    *http.ResponseController
-	stall time.Duration
-}
-
-func (b *patientBody) Read(p []byte) (int, error) {
-	// Not every connection has deadlines; those that have none just wait.
-	b.rc.SetReadDeadline(time.Now().Add(b.stall))
-	return b.Reader.Read(p)
 }

@@ -23,7 +23,7 @@ func NewFlatPiece(ctx context.Context, src stored.Bytes, info Info, pieces int) 
 	if info.VirtualSize < 0 || info.VirtualSize > src.Size() {
 		return nil, fmt.Errorf("%w: a disk of %d bytes in a file of %d; it is cut off", ErrCorrupt, info.VirtualSize, src.Size())
 	}
-	l := &flat{info: info}
+	l := &flat{info: info, whole: info.VirtualSize == src.Size()}
 	if x, ok := stored.As[stored.Extenter](src); ok && info.VirtualSize > 0 {
 		var err error
 		if l.holes, err = findHoles(ctx, x, info.VirtualSize, maxRuns/pieces); err != nil {
@@ -36,12 +36,16 @@ func NewFlatPiece(ctx context.Context, src stored.Bytes, info Info, pieces int) 
 // flat maps every byte to the same place of source 0. Nothing in it changes.
 type flat struct {
 	info  Info
+	whole bool   // source 0 is the disk, and nothing else
 	holes []hole // sorted, apart from each other; the rest is data
 }
 
 func (l *flat) Size() int64  { return l.info.VirtualSize }
 func (l *flat) Info() Info   { return l.info }
 func (l *flat) Close() error { return nil }
+
+// Identical implements formats.Identical.
+func (l *flat) Identical() bool { return l.whole }
 
 func (l *flat) Map(_ context.Context, off, n int64, yield func(Extent) bool) error {
 	if off < 0 || n < 0 || off > l.Size()-n {

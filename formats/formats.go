@@ -250,6 +250,13 @@ type Layout interface {
 	Close() error
 }
 
+// Identical is an ability of a Layout: whether every byte of the disk is the byte at
+// the same offset of its source, which has no others. (Holes that are told as Zero
+// read as zeros in the source too.)
+type Identical interface {
+	Identical() bool
+}
+
 // Checker is an ability of a Layout that one walk in parts does not show all of:
 // Check looks at the whole of the tables at the top of the map. It fails with
 // ErrCorrupt where two entries lead to one table, so that few bytes would be many

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"math"
-	"slices"
 	"sync"
 	"syscall"
 
+	"glanced/backends/stored"
 	"glanced/catalog"
 	"glanced/formats"
 
@@ -118,7 +118,7 @@ func (d *dataFile) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, u
 		return nil, 0, d.t.fail("open image", d.id, err)
 	}
 	o := &openFile{node: d, h: h, closed: make(chan struct{})}
-	d.entered(p, o)
+	d.entered(o)
 	d.t.track(o)
 	go o.awaitRevocation()
 	return o, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
@@ -126,17 +126,18 @@ func (d *dataFile) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, u
 
 // entered counts an open file in, and decides at the first one how all that are
 // open at once are read: the kernel fails an open that differs.
-func (d *dataFile) entered(ctx context.Context, o *openFile) {
+func (d *dataFile) entered(o *openFile) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.opens++; d.opens == 1 {
 		d.through = false
-		if d.t.passthrough {
-			_, d.through = o.backing(ctx)
-		}
+		d.through = d.t.passthrough
 	}
 	if d.through {
-		o.fd, o.through = o.backing(ctx)
+		// A file that is no longer whole fails this open, and the next first one
+		// decides anew.
+		o.whole, o.through = o.h.WholeFile()
+		d.through = d.opens > 1 || o.through
 	}
 }
 
@@ -150,8 +151,8 @@ func (d *dataFile) left() {
 type openFile struct {
 	node    *dataFile
 	h       *catalog.Handle
-	fd      int  // with through: the local file the kernel reads instead of asking
-	through bool // decided once, before the kernel knows the file
+	whole   stored.FileRange // with through: the local file the kernel reads instead of asking
+	through bool             // decided once, before the kernel knows the file
 
 	closeOnce sync.Once
 	closed    chan struct{} // closed together with h
@@ -164,40 +165,14 @@ var (
 	_ gofuse.FilePassthroughFder = (*openFile)(nil)
 )
 
-// flat are the formats whose images are the disk itself, byte for byte.
-var flat = []string{"raw", "iso", "ami", "ari", "aki"}
-
-// backing is the local file that is, from its first byte to its last, what this
-// file reads as. A flat layout maps its one source byte for byte, so where one
-// piece lies tells where all do; its holes are the local file's own.
-func (o *openFile) backing(ctx context.Context) (fd int, ok bool) {
-	if !slices.Contains(flat, o.h.Info().Format) {
-		return 0, false
-	}
-	var piece formats.Extent
-	err := o.h.Extents(ctx, 0, o.h.Size(), func(x formats.Extent) bool {
-		if x.Kind == formats.Data {
-			piece = x
-		}
-		return x.Kind != formats.Data
-	})
-	if err != nil || piece.Len == 0 {
-		return 0, false
-	}
-	f, pos, ok := o.h.FileRange(ctx, piece.Off, piece.Len)
-	if !ok || pos != piece.Off {
-		return 0, false
-	}
-	info, err := f.Stat()
-	if err != nil || info.Size() != o.h.Size() {
-		return 0, false
-	}
-	return int(f.Fd()), true
-}
-
 // PassthroughFd lets the kernel read the local file itself. Such a file can be
 // read until it is closed even if its image is withdrawn.
-func (o *openFile) PassthroughFd() (int, bool) { return o.fd, o.through }
+func (o *openFile) PassthroughFd() (int, bool) {
+	if !o.through {
+		return 0, false
+	}
+	return int(o.whole.File.Fd()), true
+}
 
 // Read reads straight into the buffer that goes to the kernel.
 func (o *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
@@ -282,10 +257,23 @@ func (o *openFile) Release(context.Context) syscall.Errno {
 func (o *openFile) close() {
 	o.closeOnce.Do(func() {
 		close(o.closed)
+		if o.through {
+			o.tellIfCutOff()
+			o.whole.Release()
+		}
 		if err := o.h.Close(); err != nil {
 			o.node.t.log.Warn("fuse: cannot close image", "image", o.node.id, "error", err)
 		}
 	})
+}
+
+// tellIfCutOff logs a file that was cut off while the kernel read it: where it ended,
+// its readers saw the end of the disk, and nobody else knows.
+func (o *openFile) tellIfCutOff() {
+	if st, err := o.whole.File.Stat(); err == nil && st.Size() != o.whole.Len {
+		o.node.t.log.Error("fuse: an image's file was changed in its store while it was read: it is not the image any more",
+			"image", o.node.id, "bytes", st.Size(), "want", o.whole.Len)
+	}
 }
 
 func (t *tree) track(o *openFile) {

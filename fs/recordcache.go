@@ -62,6 +62,9 @@ func (r *record) hasData() bool {
 func (r *record) hasDisk() bool { return r.hasData() && r.img.DiskError == "" }
 
 // storedIsDisk tells whether the stored bytes are the guest disk, and not decoded or
+// flat are the formats whose images are the disk itself, byte for byte.
+var flat = []string{"raw", "iso", "ami", "ari", "aki"}
+
 // taken out of a container to become it.
 func (r *record) storedIsDisk() bool {
 	return r.hasDisk() && r.img.DiskFormat != nil && slices.Contains(flat, *r.img.DiskFormat) &&

@@ -132,7 +132,7 @@ func TestNbdinfoMapIsTheTruth(t *testing.T) {
 				t.Fatalf("%s: %+v after %d", network, r, end)
 			}
 			end += r.Length
-			h := handle{disk: d}
+			h := layout{d}
 			for off := r.Offset; off < end; off += block {
 				if h.zero(off) != (r.Type == 3) {
 					t.Fatalf("%s: offset %d is type %d", network, off, r.Type)

@@ -24,7 +24,7 @@ var (
 var errSlowHandshake = errors.New("the handshake took too long")
 
 // outcome is what a client is told about an error: by an option reply while
-// haggling, by an errno afterwards. text is for people and must not carry what
+// negotiating, by an errno afterwards. text is for people and must not carry what
 // the wrapped error says (paths, addresses of stores), which goes to the log.
 type outcome struct {
 	err   error
@@ -65,7 +65,7 @@ var outcomes = []outcome{
 }
 
 // outcomeOf says what to tell a client about err, which is not nil. What the
-// table does not know is an I/O error; while haggling, an export that is not
+// table does not know is an I/O error; while negotiating, an export that is not
 // available ("Option reply types": ERR_UNKNOWN).
 func outcomeOf(err error) outcome {
 	for _, o := range outcomes {

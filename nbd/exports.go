@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 
 	"glanced/formats"
+	"glanced/formats/engine"
 )
 
 // Sentinels of the contract with whoever supplies exports.
@@ -39,13 +39,14 @@ type Exports interface {
 
 // Export is one open read-only disk. Safe for concurrent use.
 type Export interface {
-	Size() int64
+	Size() int64 // bytes
 	Description() string
-	ReadAt(ctx context.Context, p []byte, off int64) error
-	// Extents: see formats.Disk.
+	// Info: see engine.Disk.
+	Info() formats.Info
+	// Plan: see engine.Disk. ErrRevoked when the export was withdrawn.
+	Plan(ctx context.Context, p *engine.Plan, off, n int64, o engine.PlanOptions) error
+	// Extents: see engine.Disk.
 	Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error
-	// FileRange: see formats.Disk.
-	FileRange(ctx context.Context, off, n int64) (f *os.File, pos int64, ok bool)
 	Prefetch(off, n int64)
 	// Revoked is closed when the export is withdrawn: reads answer EPERM and the
 	// connection closes.

@@ -17,7 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"glanced/backends/stored"
 	"glanced/formats"
+	"glanced/formats/engine"
 )
 
 // library is an Exports of disks made by tests.
@@ -58,28 +60,31 @@ func (l *library) Open(ctx context.Context, name string, peer Peer) (Export, err
 		return nil, d.openErr
 	}
 	d.open.Add(1)
-	return &handle{disk: d}, nil
+	return d.handle()
 }
 
 // block is the granularity of a test disk's holes.
 const block = 4096
 
-// disk is an export's content: in memory, or in a local file as well.
+// disk is an export's content, in memory, or in a local file as well. It is a Layout
+// and the source that this maps to, so that an engine makes the export of it.
 type disk struct {
 	name, description string
 	openErr           error
 	data              []byte
 	file              *os.File // what FileRange and sendfile use; nil = none
 	revoked           chan struct{}
-	onRead            func(ctx context.Context, off, n int64) error // before each ReadAt
+	onRead            func(ctx context.Context, off, n int64) error // before each read of the source
 	onPrefetch        func(off, n int64)
-	onExtents         func()
-	open              atomic.Int64 // handles
+	onMap             func()
+	extents           []formats.Extent // what Map says instead of the truth; nil = the truth
+	open              atomic.Int64     // handles
 	reads             atomic.Int64
+	engine            *engine.Engine
 }
 
 func newDisk(name string, data []byte) *disk {
-	return &disk{name: name, data: data, revoked: make(chan struct{})}
+	return &disk{name: name, data: data, revoked: make(chan struct{}), engine: engine.New(engine.Options{})}
 }
 
 // onFile puts the disk's content into a local file, too.
@@ -100,47 +105,57 @@ func (d *disk) onFile(t testing.TB) *disk {
 
 // handle is a disk opened once.
 type handle struct {
-	*disk
+	*engine.Disk
+	d      *disk
 	closed atomic.Bool
 }
 
-func (h *handle) Size() int64              { return int64(len(h.data)) }
-func (h *handle) Description() string      { return h.description }
-func (h *handle) Revoked() <-chan struct{} { return h.revoked }
+func (d *disk) handle() (*handle, error) {
+	open := func(context.Context, stored.Bytes, formats.Options) (formats.Layout, error) { return layout{d}, nil }
+	e, err := d.engine.Open(context.Background(), formats.Driver{Name: "test", Open: open}, source{d}, engine.OpenOptions{})
+	return &handle{Disk: e, d: d}, err
+}
+
+func (h *handle) Description() string      { return h.d.description }
+func (h *handle) Revoked() <-chan struct{} { return h.d.revoked }
+
+func (h *handle) Prefetch(off, n int64) {
+	if h.d.onPrefetch != nil {
+		h.d.onPrefetch(off, n)
+	}
+}
 
 func (h *handle) Close() error {
 	if h.closed.Swap(true) {
-		return fmt.Errorf("%s closed twice", h.name)
+		return fmt.Errorf("%s closed twice", h.d.name)
 	}
-	h.open.Add(-1)
-	return nil
+	h.d.open.Add(-1)
+	return h.Disk.Close()
 }
 
-func (h *handle) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if h.closed.Load() {
-		panic("read of a closed export")
+// layout maps blocks of zeros to Zero, and all else to the same place of the source.
+type layout struct{ d *disk }
+
+func (l layout) Size() int64        { return int64(len(l.d.data)) }
+func (l layout) Info() formats.Info { return formats.Info{Format: "test", VirtualSize: l.Size()} }
+func (l layout) Close() error       { return nil }
+
+func (l layout) Map(_ context.Context, off, n int64, yield func(formats.Extent) bool) error {
+	if l.d.onMap != nil {
+		l.d.onMap()
 	}
-	h.reads.Add(1)
-	if h.onRead != nil {
-		if err := h.onRead(ctx, off, int64(len(p))); err != nil {
-			return fmt.Errorf("read %s: %w", h.name, err)
+	for _, x := range l.d.extents {
+		if !yield(x) {
+			break
 		}
 	}
-	if off < 0 || off > h.Size()-int64(len(p)) {
-		return formats.ErrRange
-	}
-	copy(p, h.data[off:])
-	return nil
-}
-
-func (h *handle) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
-	if h.onExtents != nil {
-		h.onExtents()
+	if l.d.extents != nil {
+		return nil
 	}
 	for end := off + n; off < end; {
-		is := h.zero(off)
+		is := l.zero(off)
 		next := off
-		for next < end && h.zero(next) == is {
+		for next < end && l.zero(next) == is {
 			next = min(next-next%block+block, end)
 		}
 		x := formats.Extent{Off: off, Len: next - off, Kind: formats.Zero}
@@ -156,23 +171,32 @@ func (h *handle) Extents(ctx context.Context, off, n int64, yield func(formats.E
 }
 
 // zero reports whether the block around off is.
-func (h *handle) zero(off int64) bool {
+func (l layout) zero(off int64) bool {
 	from := off - off%block
-	b := h.data[from:min(from+block, h.Size())]
+	b := l.d.data[from:min(from+block, l.Size())]
 	return bytes.Count(b, []byte{0}) == len(b)
 }
 
-func (h *handle) FileRange(ctx context.Context, off, n int64) (*os.File, int64, bool) {
-	if h.file == nil {
-		return nil, 0, false
+// source is where a disk's bytes are.
+type source struct{ d *disk }
+
+func (s source) Size() int64               { return int64(len(s.d.data)) }
+func (s source) Identity() stored.Identity { return "" }
+func (s source) Close() error              { return nil }
+
+func (s source) ReadAt(ctx context.Context, p []byte, off int64) error {
+	s.d.reads.Add(1)
+	if s.d.onRead != nil {
+		if err := s.d.onRead(ctx, off, int64(len(p))); err != nil {
+			return fmt.Errorf("read %s: %w", s.d.name, err)
+		}
 	}
-	return h.file, off, true
+	copy(p, s.d.data[off:])
+	return nil
 }
 
-func (h *handle) Prefetch(off, n int64) {
-	if h.onPrefetch != nil {
-		h.onPrefetch(off, n)
-	}
+func (s source) FileRange(off, n int64) (stored.FileRange, bool) {
+	return stored.FileRange{File: s.d.file, Pos: off, Len: n}, s.d.file != nil
 }
 
 // mixed is n bytes of noise with holes of many lengths, the same for every run.

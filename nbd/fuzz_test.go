@@ -18,7 +18,7 @@ import (
 func converse(t *testing.T, d *disk, in []byte) []byte {
 	s := NewServer(Config{
 		Exports: newLibrary(d), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		HandshakeTimeout: 5 * time.Second, StallTimeout: 5 * time.Second, MaxInFlight: 4, ConnBytes: 1 << 20,
+		HandshakeTimeout: 5 * time.Second, StallTimeout: 5 * time.Second, MaxInFlight: 4,
 	})
 	client, conn := net.Pipe()
 	x := newSession(s, conn, "unix")

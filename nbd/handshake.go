@@ -1,13 +1,14 @@
 package nbd
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
 	"time"
+
+	"glanced/backends/budget"
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 )
@@ -22,8 +23,8 @@ const (
 	maxSkip    = 1 << 20  // bytes of one option's data that is read only to stay in step; more is an attack
 )
 
-// deal is what a handshake agreed on. The export's owner is who receives it.
-type deal struct {
+// negotiated is what a handshake agreed on. The export's owner is who receives it.
+type negotiated struct {
 	name       string
 	export     Export
 	structured bool // reads are answered with chunks
@@ -40,6 +41,8 @@ type handshake struct {
 	log     *slog.Logger
 	limit   time.Duration // for opening what one option names
 	renew   func()        // called before each option: it has its own deadline
+	share   *budget.Share // of the memory for options
+	held    int64         // bytes of it, for the option at hand
 
 	fixed      bool // the client knows that options can fail
 	noZeroes   bool
@@ -62,17 +65,18 @@ type option struct {
 	data []byte
 }
 
-// run negotiates. It returns a deal, nil after ABORT, or an error; every export
+// run negotiates. It returns what was agreed, nil after ABORT, or an error; every export
 // it opened and does not return is closed.
-func (h *handshake) run(ctx context.Context) (*deal, error) {
-	defer func() { h.hold("", nil) }()
+func (h *handshake) run(ctx context.Context) (*negotiated, error) {
+	defer func() { h.keep("", nil) }()
+	defer func() { h.share.Give(h.held) }()
 	h.renew()
 	if err := h.greet(); err != nil {
 		return nil, err
 	}
 	for range maxOptions {
 		h.renew()
-		o, err := h.readOption()
+		o, err := h.readOption(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +128,7 @@ func (h *handshake) greet() error {
 
 // readOption reads one option. Options whose data is too long are answered here
 // and skipped, or end the handshake.
-func (h *handshake) readOption() (option, error) {
+func (h *handshake) readOption(ctx context.Context) (option, error) {
 	var head protocol.NegotiationOptionHeader
 	for range maxOptions {
 		var b [16]byte
@@ -152,12 +156,31 @@ func (h *handshake) readOption() (option, error) {
 		}
 		head.Length = 0
 	}
-	// Grown as it comes: 64 KiB is not allocated for a client that only says so.
-	var data bytes.Buffer
-	if _, err := io.CopyN(&data, h.conn, int64(head.Length)); err != nil {
+	if err := h.hold(ctx, int64(head.Length)); err != nil {
 		return option{}, err
 	}
-	return option{head.ID, data.Bytes()}, nil
+	data := make([]byte, head.Length)
+	if _, err := io.ReadFull(h.conn, data); err != nil {
+		return option{}, err
+	}
+	return option{head.ID, data}, nil
+}
+
+// shortOption is up to how long the data of an option counts as part of what a
+// connection takes anyway, bytes: no name and no query of a decent client is longer.
+const shortOption = 4 << 10
+
+// hold waits for the memory that n bytes of an option take, and gives back what the
+// one before took.
+func (h *handshake) hold(ctx context.Context, n int64) error {
+	h.share.Give(h.held)
+	h.held = 0
+	if n <= shortOption {
+		return nil
+	}
+	held, err := h.share.Take(ctx, n, n)
+	h.held = held
+	return err
 }
 
 // reply adds one option reply to what is written next.
@@ -184,8 +207,8 @@ func (h *handshake) write() error {
 
 func (h *handshake) refuse(id, kind uint32, text string) { h.reply(id, kind, []byte(text)) }
 
-// hold remembers an open export, and closes the one before.
-func (h *handshake) hold(name string, e Export) {
+// keep remembers an open export, and closes the one before.
+func (h *handshake) keep(name string, e Export) {
 	if h.export != nil && h.export != e {
 		if err := h.export.Close(); err != nil {
 			h.log.Warn("cannot close an NBD export", "export", h.name, "error", err)
@@ -203,7 +226,7 @@ func (h *handshake) open(ctx context.Context, name string) (Export, error) {
 			return h.export, nil
 		}
 	}
-	h.hold("", nil)
+	h.keep("", nil)
 	if h.down() {
 		return nil, ErrServerClosed
 	}
@@ -215,13 +238,13 @@ func (h *handshake) open(ctx context.Context, name string) (Export, error) {
 		h.log.Info("NBD export not opened", "export", name, "network", h.peer.Network, "error", err)
 		return nil, err
 	}
-	h.hold(name, e)
+	h.keep(name, e)
 	return e, nil
 }
 
 // take ends the handshake with the export that is held.
-func (h *handshake) take() *deal {
-	d := &deal{
+func (h *handshake) take() *negotiated {
+	d := &negotiated{
 		name: h.name, export: h.export, structured: h.structured,
 		allocation: h.structured && h.metaSet && h.meta == h.name,
 	}

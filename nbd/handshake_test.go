@@ -103,7 +103,7 @@ func TestAnUnfinishedHandshakeIsCutOff(t *testing.T) {
 }
 
 // A long list takes a client long, one option after the other; still, a client
-// that haggles for ever is cut off.
+// that negotiates for ever is cut off.
 func TestEachOptionHasItsOwnDeadline(t *testing.T) {
 	lib := newLibrary(newDisk("d", mixed(block)))
 	const limit = 2 * time.Second

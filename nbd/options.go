@@ -19,7 +19,7 @@ const (
 
 // answer answers one option in h.out. over: the client leaves. An error ends
 // the connection without an answer.
-func (h *handshake) answer(ctx context.Context, o option) (d *deal, over bool, err error) {
+func (h *handshake) answer(ctx context.Context, o option) (d *negotiated, over bool, err error) {
 	if !h.fixed && o.id != optExportName {
 		return nil, false, fmt.Errorf("%w: option %d of a client that does not know that options can fail", ErrProtocol, o.id)
 	}
@@ -69,7 +69,7 @@ func transmissionFlags(structured bool) uint16 {
 }
 
 // exportName is EXPORT_NAME, which can only succeed or hang up.
-func (h *handshake) exportName(ctx context.Context, o option) (*deal, error) {
+func (h *handshake) exportName(ctx context.Context, o option) (*negotiated, error) {
 	if !validName(o.data) {
 		return nil, fmt.Errorf("%w: an export name that is not text", ErrProtocol)
 	}
@@ -123,8 +123,8 @@ func (h *handshake) list(ctx context.Context, o option) error {
 	return nil
 }
 
-// info is INFO and GO: the details of an export, and with GO the deal.
-func (h *handshake) info(ctx context.Context, o option) *deal {
+// info is INFO and GO: the details of an export, and with GO the end of the handshake.
+func (h *handshake) info(ctx context.Context, o option) *negotiated {
 	r := fields{rest: o.data}
 	name := r.text()
 	n := int(r.uint16())

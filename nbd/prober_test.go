@@ -18,6 +18,7 @@ type prober struct {
 	net.Conn
 	handle     uint64
 	structured bool
+	begun      map[uint64]*reply // of answerTo, by handle
 }
 
 // dial connects and reads the server's greeting.
@@ -29,7 +30,7 @@ func dial(t testing.TB, l net.Listener) *prober {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(30 * time.Second)) // of a test that hangs
-	p := &prober{t: t, Conn: c}
+	p := &prober{t: t, Conn: c, begun: map[uint64]*reply{}}
 	var hello protocol.NegotiationNewstyleHeader
 	p.decode(&hello)
 	if hello.OldstyleMagic != protocol.NEGOTIATION_MAGIC_OLDSTYLE || hello.OptionMagic != protocol.NEGOTIATION_MAGIC_OPTION || hello.HandshakeFlags != 3 {
@@ -212,27 +213,33 @@ func (p *prober) closed() {
 	}
 }
 
-// answerTo reads the next structured answer; where says the offset that each
-// handle asked for.
-func (p *prober) answerTo(where map[uint64]uint64) (r reply) {
+// answerTo reads until one structured answer is whole, to a read of n bytes at most;
+// where says the offset that each handle asked for. Chunks of several answers may come
+// in turns ("Structured reply chunk message").
+func (p *prober) answerTo(where map[uint64]uint64, n int) reply {
 	p.t.Helper()
-	r.data = make([]byte, 64<<10)
 	for {
 		b := p.read(chunkSize)
 		if binary.BigEndian.Uint32(b) != chunkMagic {
 			p.t.Fatalf("chunk magic %x", b[:4])
 		}
-		r.handle = binary.BigEndian.Uint64(b[8:])
+		handle := binary.BigEndian.Uint64(b[8:])
+		r := p.begun[handle]
+		if r == nil {
+			r = &reply{handle: handle, data: make([]byte, n)}
+			p.begun[handle] = r
+		}
 		load := p.read(int(binary.BigEndian.Uint32(b[16:])))
 		switch kind := binary.BigEndian.Uint16(b[6:]); kind {
 		case chunkOffsetData:
-			copy(r.data[binary.BigEndian.Uint64(load)-where[r.handle]:], load[8:])
+			copy(r.data[binary.BigEndian.Uint64(load)-where[handle]:], load[8:])
 		case chunkOffsetHole:
 		default:
 			r.errno, r.text = binary.BigEndian.Uint32(load), string(load[6:])
 		}
 		if binary.BigEndian.Uint16(b[4:])&chunkDone != 0 {
-			return r
+			delete(p.begun, handle)
+			return *r
 		}
 	}
 }

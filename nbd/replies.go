@@ -3,15 +3,23 @@ package nbd
 import (
 	"sync"
 	"sync/atomic"
+
+	"glanced/backends/stored"
 )
 
-// segment is a piece of a reply: memory, or a range of a local file.
+// segment is a piece of a reply: memory, or a range of a local file. What it holds is
+// released when it is written or dropped.
 type segment struct {
 	mem  []byte
-	file fileRange
-	buf  *buffer       // released when the segment is written or dropped
+	file stored.FileRange
+	buf  *buffer       // that mem is a part of; nil: of none, or of another segment's
 	done *atomic.Int64 // what to add to when it is written: guest bytes served
 	data int64         // … how much
+}
+
+func (s *segment) release() {
+	s.buf.release()
+	s.file.Release()
 }
 
 // outlet writes segments to a connection, in order.
@@ -52,7 +60,7 @@ func (r *replies) push(segs ...segment) {
 	}
 	r.mu.Unlock()
 	for i := range segs {
-		segs[i].buf.release()
+		segs[i].release()
 	}
 }
 
@@ -78,7 +86,7 @@ func (r *replies) flush() {
 			if failed == nil && segs[i].done != nil {
 				segs[i].done.Add(segs[i].data)
 			}
-			segs[i].buf.release()
+			segs[i].release()
 		}
 		clear(segs)
 		r.mu.Lock()
@@ -92,6 +100,31 @@ func (r *replies) flush() {
 	r.writing = false
 	r.changed.Broadcast()
 	r.mu.Unlock()
+}
+
+// alone has write called with the outlet to itself, when the writer at work is done.
+// What others push meanwhile is written afterwards. A failure of write is one of the
+// connection.
+func (r *replies) alone(write func(outlet) error) {
+	r.mu.Lock()
+	for r.writing {
+		r.changed.Wait()
+	}
+	err := r.err
+	r.writing = true
+	r.mu.Unlock()
+	if err == nil {
+		err = write(r.out)
+	}
+	r.mu.Lock()
+	if err != nil && r.err == nil {
+		r.err = err
+		r.stop(err)
+	}
+	r.writing = false
+	r.changed.Broadcast()
+	r.mu.Unlock()
+	r.flush()
 }
 
 // wait returns when fewer than n segments are queued, or nobody writes. It

@@ -78,11 +78,16 @@ func (r request) check(size uint64, structured, allocation bool) (errno uint32, 
 // than clients keep in flight on one connection.
 const readerSize = 4 << 10
 
-// errDisconnect is a client's polite end.
-var errDisconnect = errors.New("the client disconnected")
+// A client's end of requests: by DISC, or by closing its half of the connection. What
+// it has asked for is still answered.
+var (
+	errDisconnect = errors.New("the client disconnected")
+	errHalfClosed = errors.New("the client sends no more")
+)
 
-// readRequests reads and serves requests until the connection ends. It returns
-// errDisconnect after DISC, nil when the session winds down, or what went wrong.
+// readRequests reads and serves requests until there are no more. It returns
+// errDisconnect or errHalfClosed, nil when the session is to be drained, or what went
+// wrong.
 func (t *transmission) readRequests() error {
 	buf := make([]byte, readerSize)
 	have := 0
@@ -116,8 +121,10 @@ func (t *transmission) readRequests() error {
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded) && t.session.isWinding():
+		case errors.Is(err, os.ErrDeadlineExceeded) && t.session.isDraining():
 			return nil
+		case errors.Is(err, io.EOF) && have == 0:
+			return errHalfClosed
 		case errors.Is(err, io.EOF):
 			return ErrHangUp
 		default:
@@ -138,17 +145,13 @@ func (t *transmission) discard(n int64) error {
 	if err := t.flushInline(); err != nil {
 		return err
 	}
-	scrap, err := t.buffer(min(int(n), 64<<10))
-	if err != nil {
-		return err
-	}
-	defer scrap.release()
+	var scrap [4 << 10]byte
 	for n > 0 {
-		m, err := t.conn.Read(scrap.b[:min(n, int64(len(scrap.b)))])
+		m, err := t.conn.Read(scrap[:min(n, int64(len(scrap)))])
 		n -= int64(m)
 		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) && t.session.isWinding() {
-				return errDisconnect
+			if errors.Is(err, os.ErrDeadlineExceeded) && t.session.isDraining() {
+				return errHalfClosed
 			}
 			return fmt.Errorf("%w in the payload of a write: %w", ErrHangUp, err)
 		}

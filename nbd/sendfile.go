@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
+
+	"glanced/backends/stored"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,74 +17,36 @@ import (
 // by sendfile. Below it, the call costs more than the copy that it saves.
 const sendfileMin = 32 << 10
 
-// fileRange is n bytes of a local file at pos. The zero value is none.
-type fileRange struct {
-	file *os.File
-	pos  int64
-	n    int64
-}
-
-// readCached fills p from pos if all of it is in the page cache now; it never
-// waits for a disk. False also where the file system cannot say (RWF_NOWAIT,
-// preadv2(2)), or the file is shorter.
-func readCached(f *os.File, p []byte, pos int64) bool {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return false
-	}
-	n := 0
-	iov := [1][]byte{p}
-	err = raw.Control(func(fd uintptr) {
-		n, _ = unix.Preadv2(int(fd), iov[:], pos, unix.RWF_NOWAIT)
-	})
-	return err == nil && n == len(p)
-}
-
-// warmStride is how far apart cached looks into a range. The kernel fills its
-// cache in larger steps when it reads ahead, and a miss in between only makes
-// one sendfile wait.
-const warmStride = 256 << 10
-
-// cached reports whether r seems to be in the page cache, so that sending it
-// will not hold up the connection for a disk.
-func (r fileRange) cached() bool {
-	var b [1]byte
-	for pos := r.pos; pos < r.pos+r.n; pos += warmStride {
-		if !readCached(r.file, b[:], pos) {
-			return false
-		}
-	}
-	return readCached(r.file, b[:], r.pos+r.n-1)
-}
-
 // stream is the outlet of any net.Conn, such as TLS: memory only.
 type stream struct {
-	conn  net.Conn
-	stall *atomic.Int64 // nanoseconds a write may wait for the client
+	conn     net.Conn
+	patience *patience
 }
 
 func (s *stream) send(segs []segment) error {
 	bufs := make(net.Buffers, 0, len(segs))
 	for i := range segs {
-		if segs[i].file.file != nil {
+		if segs[i].file.File != nil {
 			return errors.New("a file range on a connection that copies")
 		}
 		bufs = append(bufs, segs[i].mem)
 	}
-	if err := s.conn.SetWriteDeadline(time.Now().Add(time.Duration(s.stall.Load()))); err != nil {
+	// How much of a write has gone out is not known before all has: it has to be soon.
+	if err := s.conn.SetWriteDeadline(s.patience.wait()); err != nil {
 		return err
 	}
 	_, err := bufs.WriteTo(s.conn)
-	return err
+	s.patience.moved()
+	return s.patience.failed(err)
 }
 
 // socket is the outlet of a plain unix or TCP socket: memory by sendmsg, files
 // by sendfile. Used by one goroutine at a time.
 type socket struct {
-	conn  net.Conn
-	raw   syscall.RawConn
-	stall *atomic.Int64 // nanoseconds a write may wait for the client
-	armed bool          // a write deadline is set
+	conn     net.Conn
+	raw      syscall.RawConn
+	patience *patience
+	armed    bool // a write deadline is set
 
 	// What step does, set by its callers: made once, so that a write allocates
 	// no closure.
@@ -99,7 +61,7 @@ type socket struct {
 }
 
 // newSocket is nil for a connection that is not a plain socket.
-func newSocket(conn net.Conn, stall *atomic.Int64) *socket {
+func newSocket(conn net.Conn, p *patience) *socket {
 	var raw syscall.RawConn
 	var err error
 	switch c := conn.(type) {
@@ -113,7 +75,7 @@ func newSocket(conn net.Conn, stall *atomic.Int64) *socket {
 	if err != nil {
 		return nil
 	}
-	s := &socket{conn: conn, raw: raw, stall: stall}
+	s := &socket{conn: conn, raw: raw, patience: p}
 	s.step = s.move
 	return s
 }
@@ -130,11 +92,11 @@ func (s *socket) send(segs []segment) error {
 	}
 	for i := 0; i < len(segs); {
 		s.iov = s.iov[:0]
-		for i < len(segs) && segs[i].file.file == nil && len(s.iov) < maxIOV {
+		for i < len(segs) && segs[i].file.File == nil && len(s.iov) < maxIOV {
 			s.iov = append(s.iov, segs[i].mem)
 			i++
 		}
-		if i < len(segs) && segs[i].file.file != nil {
+		if i < len(segs) && segs[i].file.File != nil {
 			// MSG_MORE keeps TCP from sending the header in a packet of its own.
 			if err := s.sendMemory(unix.MSG_MORE); err != nil {
 				return err
@@ -165,7 +127,7 @@ func (s *socket) sendMemory(flags int) error {
 	for len(left) > 0 {
 		s.iov = left
 		if err := s.raw.Write(s.step); err != nil {
-			return s.failed(err)
+			return s.patience.failed(err)
 		}
 		if s.err != nil {
 			return s.err
@@ -183,17 +145,17 @@ func (s *socket) sendMemory(flags int) error {
 
 // sendFile writes a range of a file. An error, or a file that ends too soon,
 // comes after the header has promised the length: the connection is lost.
-func (s *socket) sendFile(r fileRange) error {
-	src, err := r.file.SyscallConn()
+func (s *socket) sendFile(r stored.FileRange) error {
+	src, err := r.File.SyscallConn()
 	if err != nil {
 		return err
 	}
 	s.iov = s.iov[:0]
 	err = src.Control(func(fd uintptr) {
-		s.src, s.srcPos, s.srcN = int(fd), r.pos, int(r.n)
+		s.src, s.srcPos, s.srcN = int(fd), r.Pos, int(r.Len)
 		for s.err = nil; s.srcN > 0 && s.err == nil; s.srcN -= s.n {
 			if e := s.raw.Write(s.step); e != nil {
-				s.err = s.failed(e)
+				s.err = s.patience.failed(e)
 			} else if s.err == nil && s.n == 0 {
 				s.err = io.ErrUnexpectedEOF
 			}
@@ -203,7 +165,7 @@ func (s *socket) sendFile(r fileRange) error {
 		err = s.err
 	}
 	if err != nil {
-		return fmt.Errorf("send %d bytes of %s at %d: %w", r.n, r.file.Name(), r.pos, err)
+		return fmt.Errorf("send %d bytes of %s at %d: %w", r.Len, r.File.Name(), r.Pos, err)
 	}
 	return nil
 }
@@ -219,6 +181,7 @@ func (s *socket) move(fd uintptr) bool {
 		}
 		switch s.err {
 		case nil:
+			s.patience.moved()
 			return true
 		case unix.EINTR:
 			continue
@@ -227,17 +190,10 @@ func (s *socket) move(fd uintptr) bool {
 			// The deadline is set only when there is something to wait for, so
 			// that a write which finds room costs no timer.
 			s.armed = true
-			s.err = s.conn.SetWriteDeadline(time.Now().Add(time.Duration(s.stall.Load())))
+			s.err = s.conn.SetWriteDeadline(s.patience.wait())
 			return s.err != nil
 		}
 		s.n = 0
 		return true
 	}
-}
-
-func (s *socket) failed(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("the client takes no replies: %w", err)
-	}
-	return err
 }

@@ -10,25 +10,26 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
+
+	"glanced/backends/budget"
+	"glanced/formats/engine"
 )
 
-// Defaults of Config.
+// Defaults of Config; those of times are in deadlines.go.
 const (
-	DefaultHandshakeTimeout = 60 * time.Second
-	DefaultStallTimeout     = 30 * time.Second // its replies hold memory that others may wait for
-	DefaultMaxConns         = 16384
-	DefaultMaxInFlight      = 64
-	DefaultConnBytes        = 65 << 20 // two of the largest requests, and small change
-	DefaultServerBytes      = 256 << 20
+	DefaultMaxConns    = 16384
+	DefaultMaxInFlight = 64
+	DefaultServerBytes = 256 << 20
 )
 
-// revokeGrace is how long a withdrawn export's connections still answer, with
-// EPERM, before they are closed.
-const revokeGrace = time.Second
+// sideShare is the part of ServerBytes, each, that the options of handshakes and the
+// workers may take besides.
+const sideShare = 8
 
-// closingStall is how long a connection that is being closed waits for its
-// client to take the last replies.
-const closingStall = 5 * time.Second
+// leastServerBytes is the least that one client makes progress with.
+const leastServerBytes = 1 << 20
 
 // Config is what a Server is made of. A limit of 0 is its default.
 type Config struct {
@@ -37,26 +38,31 @@ type Config struct {
 
 	HandshakeTimeout time.Duration // for each option of the negotiation, opening its export included; for all of them, 30 times that
 	StallTimeout     time.Duration // how long a client may take no byte of the replies that wait for it
-	MaxConns         int           // per listener; more are closed as they come
+	MaxConns         int           // of all listeners; more are closed as they come
 	MaxInFlight      int           // requests per connection that are served at once
-	ConnBytes        int64         // memory for replies, per connection
-	ServerBytes      int64         // memory for replies, of all connections; a request larger than this runs alone
+	ServerBytes      int64         // memory for replies, and a quarter of it besides for options and workers; at least 1 MiB
 }
 
 // Server serves exports by the NBD protocol. All methods are safe for concurrent use.
 type Server struct {
-	cfg    Config
-	log    *slog.Logger
-	mem    *budget
-	pool   pool
-	ctx    context.Context // ends when Shutdown gives up waiting
-	cancel context.CancelCauseFunc
-	down   chan struct{} // closed by Shutdown
+	cfg         Config
+	log         *slog.Logger
+	mem         *budget.Budget // for replies
+	negotiating *budget.Budget // for the options of handshakes
+	workers     *budget.Budget // for what a worker takes beside its buffers
+	pool        pool
+	plans       sync.Pool // of *engine.Plan
+	conns       atomic.Int64
+	ctx         context.Context // ends when Shutdown gives up waiting
+	cancel      context.CancelCauseFunc
+	down        chan struct{} // closed by Shutdown
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	sessions  map[*session]struct{}
 	running   sync.WaitGroup // sessions
+	waiting   int            // for memory, see pressed
+	relieved  chan struct{}  // closed when none is left
 }
 
 // SessionInfo describes one connection in the transmission phase.
@@ -76,14 +82,24 @@ func NewServer(cfg Config) *Server {
 	orDefault(&cfg.StallTimeout, DefaultStallTimeout)
 	orDefault(&cfg.MaxConns, DefaultMaxConns)
 	orDefault(&cfg.MaxInFlight, DefaultMaxInFlight)
-	orDefault(&cfg.ConnBytes, DefaultConnBytes)
 	orDefault(&cfg.ServerBytes, DefaultServerBytes)
+	cfg.ServerBytes = max(cfg.ServerBytes, leastServerBytes)
 	s := &Server{
-		cfg: cfg, log: cfg.Log, mem: newBudget(cfg.ServerBytes, nil), down: make(chan struct{}),
+		cfg: cfg, log: cfg.Log, mem: budget.New(cfg.ServerBytes), negotiating: budget.New(cfg.ServerBytes / sideShare),
+		workers: budget.New(cfg.ServerBytes / sideShare), down: make(chan struct{}),
+		plans:     sync.Pool{New: func() any { return new(engine.Plan) }},
 		listeners: map[net.Listener]struct{}{}, sessions: map[*session]struct{}{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s
+}
+
+// keepPlan releases a plan and keeps it for another read. nil is fine.
+func (s *Server) keepPlan(p *engine.Plan) {
+	if p != nil {
+		p.Release()
+		s.plans.Put(p)
+	}
 }
 
 func orDefault[T ~int | ~int64](v *T, d T) {
@@ -100,7 +116,7 @@ func (s *Server) Serve(l net.Listener) error {
 		return ErrServerClosed
 	}
 	defer s.removeListener(l)
-	var open atomic.Int64
+	told, refused := rate.Sometimes{First: 1, Interval: failureInterval}, 0
 	var delay time.Duration
 	for {
 		conn, err := l.Accept()
@@ -124,13 +140,17 @@ func (s *Server) Serve(l net.Listener) error {
 			}
 		}
 		delay = 0
-		if open.Add(1) > int64(s.cfg.MaxConns) {
-			open.Add(-1)
-			s.log.Warn("too many NBD connections, one refused", "listener", l.Addr().String(), "limit", s.cfg.MaxConns)
+		if s.conns.Add(1) > int64(s.cfg.MaxConns) {
+			s.conns.Add(-1)
 			conn.Close()
+			refused++
+			told.Do(func() {
+				s.log.Warn("too many NBD connections, some refused", "listener", l.Addr().String(), "limit", s.cfg.MaxConns, "refused", refused)
+			})
 			continue
 		}
-		if !s.start(conn, l.Addr().Network(), func() { open.Add(-1) }) {
+		if !s.start(conn, l.Addr().Network()) {
+			s.conns.Add(-1)
 			conn.Close()
 			return ErrServerClosed
 		}
@@ -153,8 +173,8 @@ func (s *Server) removeListener(l net.Listener) {
 	delete(s.listeners, l)
 }
 
-// start runs a session of conn, and calls done when it is over.
-func (s *Server) start(conn net.Conn, network string, done func()) bool {
+// start runs a session of conn.
+func (s *Server) start(conn net.Conn, network string) bool {
 	x := newSession(s, conn, network)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +185,7 @@ func (s *Server) start(conn net.Conn, network string, done func()) bool {
 	s.running.Add(1)
 	go func() {
 		defer s.running.Done()
-		defer done()
+		defer s.conns.Add(-1)
 		x.run()
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -198,7 +218,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		l.Close()
 	}
 	for x := range s.sessions {
-		x.wind()
+		x.drain()
 	}
 	s.mu.Unlock()
 

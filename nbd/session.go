@@ -9,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // session is one connection, from accept to close. Its goroutine runs the
@@ -24,13 +22,13 @@ type session struct {
 	serving atomic.Pointer[string] // the export's name, in the transmission phase
 	served  atomic.Int64           // guest bytes
 
-	mu      sync.Mutex
-	moving  bool // in the transmission phase
-	winding bool // no further request is read
-}
+	patience patience // with its client, in the transmission phase
+	cut      atomic.Pointer[error]
 
-// keepAlive finds clients whose host is gone: one to two minutes of silence.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 15 * time.Second, Count: 4}
+	mu           sync.Mutex
+	transmitting bool // in the transmission phase
+	draining     bool // no further request is read
+}
 
 func newSession(srv *Server, conn net.Conn, network string) *session {
 	if tcp, ok := conn.(*net.TCPConn); ok {
@@ -41,27 +39,40 @@ func newSession(srv *Server, conn net.Conn, network string) *session {
 	return &session{srv: srv, conn: conn, peer: Peer{Network: network, Addr: conn.RemoteAddr()}, since: time.Now()}
 }
 
-// wind makes the session answer what it has received and then end: at once
+// drain makes the session answer what it has received and then end: at once
 // when it is still in the handshake.
-func (x *session) wind() {
+func (x *session) drain() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.winding = true
-	if x.moving {
+	x.draining = true
+	if x.transmitting {
 		x.conn.SetReadDeadline(time.Unix(1, 0))
 	} else {
 		x.conn.SetDeadline(time.Unix(1, 0))
 	}
 }
 
-// begin ends the handshake's deadline; false when the session winds down.
+func (x *session) isDraining() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.draining
+}
+
+// cutOff ends the session at once, for this reason.
+func (x *session) cutOff(why error) {
+	if x.cut.CompareAndSwap(nil, &why) {
+		x.conn.Close()
+	}
+}
+
+// begin ends the handshake's deadline; false when the session is being drained.
 func (x *session) begin() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.winding || x.conn.SetDeadline(time.Time{}) != nil {
+	if x.draining || x.conn.SetDeadline(time.Time{}) != nil {
 		return false
 	}
-	x.moving = true
+	x.transmitting = true
 	return true
 }
 
@@ -73,50 +84,52 @@ func (x *session) run() {
 	ctx, cancel := context.WithCancelCause(x.srv.ctx)
 	defer cancel(ErrHangUp)
 
-	deal, err := x.negotiate(ctx)
+	d, err := x.negotiate(ctx)
 	if err != nil {
 		if !quiet(err) {
 			log.Info("NBD handshake failed", "error", err)
 		}
 		return
 	}
-	if deal == nil { // the client only looked
+	if d == nil { // the client only looked
 		return
 	}
 	defer func() {
-		if err := deal.export.Close(); err != nil {
-			log.Warn("cannot close an NBD export", "export", deal.name, "error", err)
+		if err := d.export.Close(); err != nil {
+			log.Warn("cannot close an NBD export", "export", d.name, "error", err)
 		}
 	}()
 	if !x.begin() {
 		return
 	}
-	log = log.With("export", deal.name)
-	log.Debug("NBD export opened", "structured", deal.structured, "allocation", deal.allocation)
-	x.serving.Store(&deal.name)
+	log = log.With("export", d.name)
+	log.Debug("NBD export opened", "structured", d.structured, "allocation", d.allocation)
+	x.serving.Store(&d.name)
 	defer x.serving.Store(nil)
-	err = newTransmission(x, deal, ctx, cancel, log).run()
-	if err != nil && !quiet(err) {
+	err = newTransmission(x, d, ctx, cancel, log).run()
+	if cut := x.cut.Load(); cut != nil {
+		err = *cut
+	}
+	switch {
+	case errors.Is(err, errStalled): // somebody's machine may hang on it
+		log.Warn("NBD client cut off", "bytes_read", x.served.Load(), "error", err)
+		return
+	case err != nil && !quiet(err):
 		log.Info("NBD session ended", "bytes_read", x.served.Load(), "error", err)
 		return
 	}
 	log.Debug("NBD session ended", "bytes_read", x.served.Load())
 }
 
-// maxHandshakes is how often the handshake's deadline may be set anew, in lengths
-// of it: whoever lists a large catalog asks for each export in turn, and over TCP
-// its own socket delays each question by up to 200 ms (MSG_MORE, Nagle).
-const maxHandshakes = 30
-
 // negotiate runs the handshake under its deadlines: one for each option, and one
 // for all of them.
-func (x *session) negotiate(ctx context.Context) (*deal, error) {
+func (x *session) negotiate(ctx context.Context) (*negotiated, error) {
 	limit := x.srv.cfg.HandshakeTimeout
 	last := time.Now().Add(maxHandshakes * limit)
 	renew := func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		if x.winding {
+		if x.draining {
 			return
 		}
 		next := time.Now().Add(limit)
@@ -126,24 +139,8 @@ func (x *session) negotiate(ctx context.Context) (*deal, error) {
 		x.conn.SetDeadline(next)
 		acknowledge(x.conn)
 	}
-	h := &handshake{conn: x.conn, exports: x.srv.cfg.Exports, peer: x.peer, down: x.srv.isDown, log: x.srv.log, limit: limit, renew: renew}
+	h := &handshake{conn: x.conn, exports: x.srv.cfg.Exports, peer: x.peer, down: x.srv.isDown, log: x.srv.log, limit: limit, renew: renew, share: x.srv.negotiating.Share()}
 	return h.run(ctx)
-}
-
-// acknowledge has a TCP socket acknowledge at once what comes next (TCP_QUICKACK,
-// tcp(7); it does not last). qemu sends an option in two pieces, the second one
-// only after the first was acknowledged, which the kernel else puts off by 40 ms.
-func acknowledge(conn net.Conn) {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	if raw, err := tcp.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) {
-			// A hint: failing costs time alone.
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
-		})
-	}
 }
 
 // quiet reports whether err is an ordinary way for a connection to end.

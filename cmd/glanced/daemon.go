@@ -40,8 +40,6 @@ const (
 	programBytes = 20 << 20
 	// The shares of the rest. What is left over is the Go runtime's and the sessions' small change.
 	clusterShare, tableShare, bufferShare, nbdShare = 45, 10, 10, 15 // percent
-	// nbdConns is how many NBD clients that take no replies it needs to hold up the others.
-	nbdConns = 8
 )
 
 // daemon is all that runs, in the order in which it was started.
@@ -143,7 +141,7 @@ func (d *daemon) openDoors(ctx context.Context) error {
 	d.exports.catalog = d.catalog
 	d.exports.anonymous.Store(&d.cfg.NBD.Anonymous)
 	d.nbd = nbd.NewServer(nbd.Config{Exports: &d.exports, Log: d.log.With("subsystem", "nbd"),
-		ServerBytes: d.share(nbdShare), ConnBytes: d.share(nbdShare) / nbdConns})
+		ServerBytes: d.share(nbdShare)})
 	// The NBD socket and the mount show every image, so they are guarded like the
 	// control socket.
 	mode, err := d.cfg.Control.mode()

@@ -9,6 +9,7 @@ import (
 
 	"glanced/catalog"
 	"glanced/formats"
+	"glanced/formats/engine"
 	"glanced/nbd"
 )
 
@@ -51,12 +52,12 @@ func (e *exports) List(ctx context.Context, peer nbd.Peer) ([]nbd.ExportInfo, er
 }
 
 func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Export, error) {
-	id, snapshot, _ := strings.Cut(name, snapshotSep)
+	id, snapshot, isSnapshot := strings.Cut(name, snapshotSep)
 	// One text for what is not there and what may not be seen: a guess learns nothing.
 	hidden := fmt.Errorf("%w: no active image %q that this connection may see (over TCP only public ones; the unix socket shows all)", nbd.ErrUnknownExport, name)
 	img, err := e.catalog.Get(ctx, id)
-	if errors.Is(err, catalog.ErrNotFound) {
-		return nil, hidden
+	if errors.Is(err, catalog.ErrNotFound) || isSnapshot && snapshot == "" {
+		return nil, hidden // a name that ends in "@" is no other way to write the image's
 	}
 	if err != nil {
 		return nil, err
@@ -90,8 +91,8 @@ type export struct {
 
 func (x export) Description() string { return describe(x.Image(), x.snapshot) }
 
-func (x export) ReadAt(ctx context.Context, p []byte, off int64) error {
-	return asNBD(x.Handle.ReadAt(ctx, p, off))
+func (x export) Plan(ctx context.Context, p *engine.Plan, off, n int64, o engine.PlanOptions) error {
+	return asNBD(x.Handle.Plan(ctx, p, off, n, o))
 }
 
 func (x export) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {

@@ -59,7 +59,7 @@ func TestReadsOfAWithdrawnExportSaySo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, read := range map[string]func(context.Context) error{
-		"ReadAt": func(ctx context.Context) error { return x.ReadAt(ctx, make([]byte, 512), 0) },
+		"Plan": func(ctx context.Context) error { return x.Plan(ctx, new(engine.Plan), 0, 512, engine.PlanOptions{}) },
 		"Extents": func(ctx context.Context) error {
 			return x.Extents(ctx, 0, 512, func(formats.Extent) bool { return true })
 		},

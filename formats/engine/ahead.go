@@ -123,9 +123,7 @@ func (d *Disk) inBackground(from, to int64, advise bool) {
 		return
 	}
 	go func() {
-		r := d.e.request()
-		r.fetchAhead(d.life, d, from, to, advise)
-		r.release(d.e)
+		d.fetchAhead(from, to, advise)
 		d.calls.leave()
 		<-d.e.background
 	}()
@@ -133,35 +131,40 @@ func (d *Disk) inBackground(from, to int64, advise bool) {
 
 // fetchAhead fetches guest range [from, to). A failure ends it, and shows again
 // when the range is read.
-func (r *request) fetchAhead(ctx context.Context, d *Disk, from, to int64, advise bool) {
+func (d *Disk) fetchAhead(from, to int64, advise bool) {
+	p := d.e.plans.Get().(*Plan)
+	defer d.e.keep(p)
+	if p.take == nil {
+		p.take = p.collect
+	}
 	// More would pass through the cache before it is read.
 	room := d.e.clusters.budget() / shortPart / 2
-	for from < to && ctx.Err() == nil {
-		r.pieces = r.pieces[:0]
-		if err := r.walk.disk(ctx, d, from, min(to-from, aheadStep), r.take); err != nil {
+	for from < to && d.life.Err() == nil {
+		p.found = p.found[:0]
+		if err := p.walk.disk(d.life, d, from, min(to-from, aheadStep), p.take); err != nil {
 			return
 		}
-		from = r.pieces[len(r.pieces)-1].End()
+		from = p.found[len(p.found)-1].End()
 
 		f := &fetch{}
-		f.ctx, f.cancel = context.WithCancel(ctx)
+		f.ctx, f.cancel = context.WithCancel(d.life)
 		f.wanted.Store(1)
-		r.led, r.jobs = r.led[:0], r.jobs[:0]
-		for i := range r.pieces {
-			x := &r.pieces[i]
+		for i := range p.found {
+			x := &p.found[i]
 			switch {
 			case !x.Kind.Stored():
 			case x.Kind == formats.Data || x.Full > room:
 				x.s.prefetch(x.Pos, x.N, advise)
 			default:
 				if led := x.s.e.clusters.lead(x.key(), f); led != nil {
-					r.led = append(r.led, ledCluster{piece: *x, flight: led})
+					p.batch.led = append(p.batch.led, ledCluster{placed: *x, flight: led})
 					room -= x.Full
 				}
 			}
 		}
-		r.group()
-		err := r.work(ctx, f)
+		p.batch.group()
+		err := p.batch.work(d.life, f)
+		p.batch.reset()
 		f.cancel()
 		if err != nil {
 			return

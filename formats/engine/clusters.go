@@ -117,6 +117,19 @@ func (c *clusters) claim(k cacheKey, lead *fetch, want int64, use bool) claimed 
 	return claimed{led: f, known: known, part: part}
 }
 
+// hit is the decoded cluster k, to be released, if it is cached; use: see s3fifo.get.
+func (c *clusters) hit(k cacheKey, use bool) *buffer {
+	sh := c.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	b, ok := sh.cache.get(k, use)
+	if !ok {
+		return nil
+	}
+	b.retain(1)
+	return b
+}
+
 // seal says how many of its cluster's first bytes a led flight is to bring, as
 // others may have joined who want more. Who comes later does not change it.
 func (c *clusters) seal(k cacheKey, f *clusterFlight) int64 {

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync/atomic"
 
 	"glanced/backends/stored"
@@ -68,6 +67,24 @@ func (d *Disk) Size() int64 { return d.layout.Size() }
 // Info describes the image.
 func (d *Disk) Info() formats.Info { return d.layout.Info() }
 
+// WholeFile is the local file that reads as the disk does, from its first byte to its
+// last; ok is false where there is none. It is to be released before the disk is
+// closed.
+func (d *Disk) WholeFile() (r stored.FileRange, ok bool) {
+	if !d.calls.enter() {
+		return r, false
+	}
+	defer d.calls.leave()
+	if i, is := d.layout.(formats.Identical); !is || !i.Identical() || d.Size() != d.srcs[0].size {
+		return r, false
+	}
+	whole, ok := stored.As[stored.WholeFiler](d.srcs[0].Bytes)
+	if !ok {
+		return r, false
+	}
+	return whole.WholeFile()
+}
+
 // Check looks for what is wrong with the image and no single read shows, where the
 // format has such (formats.Checker); parents are left out.
 func (d *Disk) Check(ctx context.Context) error {
@@ -100,18 +117,21 @@ func (d *Disk) Close() error {
 }
 
 // ReadAt fills p from guest offset off or fails; a range outside the disk is
-// ErrRange, an image that makes no sense there ErrCorrupt or ErrLimit. It returns
-// early when ctx ends, except while it decodes a cluster that others wait for
-// too. When it fails, what p holds is undefined.
+// formats.ErrRange, an image that makes no sense there ErrCorrupt or ErrLimit. It
+// returns early when ctx ends, except while it decodes a cluster that others wait
+// for too. When it fails, what p holds is undefined.
 func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if err := d.inside(off, int64(len(p))); err != nil {
-		return err
-	}
-	r := d.e.request()
-	err := r.read(ctx, d, p, off)
-	r.release(d.e)
-	if err != nil {
-		return fmt.Errorf("read %d bytes at guest offset %d: %w", len(p), off, err)
+	plan := d.e.plans.Get().(*Plan)
+	defer d.e.keep(plan)
+	for first := true; len(p) > 0 || first; first = false {
+		if err := d.Plan(ctx, plan, off, int64(len(p)), PlanOptions{}); err != nil {
+			return err
+		}
+		n := plan.End() - off
+		if err := plan.ReadInto(ctx, p[:n]); err != nil {
+			return err
+		}
+		p, off = p[n:], off+n
 	}
 	return nil
 }
@@ -125,11 +145,11 @@ func (d *Disk) Extents(ctx context.Context, off, n int64, yield func(formats.Ext
 	if err := d.inside(off, n); err != nil {
 		return err
 	}
-	r := d.e.request()
-	defer r.release(d.e)
+	plan := d.e.plans.Get().(*Plan) // for its walk
+	defer d.e.keep(plan)
 	var last formats.Extent // not yet yielded; Len 0: none
 	stopped := false
-	err := r.walk.disk(ctx, d, off, n, func(x formats.Extent, _ *source) bool {
+	err := plan.walk.disk(ctx, d, off, n, func(x formats.Extent, _ *source) bool {
 		if last.Len > 0 {
 			if last.Join(&x) {
 				return true
@@ -149,27 +169,6 @@ func (d *Disk) Extents(ctx context.Context, off, n int64, yield func(formats.Ext
 		yield(last)
 	}
 	return nil
-}
-
-// FileRange says where in a local file guest range [off, off+n) lies as it is and
-// in one piece; ok is false where it does not. The file is the source's own:
-// valid until Close, not to be closed.
-func (d *Disk) FileRange(ctx context.Context, off, n int64) (f *os.File, pos int64, ok bool) {
-	if d.inside(off, n) != nil || n == 0 {
-		return nil, 0, false
-	}
-	r := d.e.request()
-	defer r.release(d.e)
-	r.one = r.one[:0]
-	if err := r.walk.disk(ctx, d, off, n, r.takeOne); err != nil || len(r.one) != 1 {
-		return nil, 0, false
-	}
-	x := &r.one[0]
-	if x.Len != n || x.s == nil || x.s.files == nil {
-		return nil, 0, false
-	}
-	at, ok := x.s.files.FileRange(x.Pos, n)
-	return at.File, at.Pos, ok && at.Len == n
 }
 
 func (d *Disk) inside(off, n int64) error {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"math/rand"
-	"os"
 	"reflect"
 	"testing"
 
@@ -75,33 +74,6 @@ func TestExtentsFollowTheParentsAndMergeNeighbours(t *testing.T) {
 	}
 }
 
-func TestFileRangeIsDataInOnePiece(t *testing.T) {
-	d := chain(t)
-	base := d.parent
-	for _, c := range []struct {
-		off, n int64
-		of     *Disk
-		pos    int64
-	}{
-		{7168, 1024, d, 0}, {7200, 900, d, 32}, // two extents that adjoin
-		{0, 4096, base, 512}, {1000, 2000, base, 1512}, // the parent's
-		{4000, 200, nil, 0}, {4096, 10, nil, 0}, {5120, 10, nil, 0}, // not all of it, absent, zeros
-		{14336, 10, nil, 0}, {9000, 2000, nil, 0}, // compressed, past the parent's end
-		{7168, 0, nil, 0}, {-1, 10, nil, 0}, {16384, 1, nil, 0}, // nothing, outside
-	} {
-		f, pos, ok := d.FileRange(context.Background(), c.off, c.n)
-		if ok != (c.of != nil) {
-			t.Errorf("%d bytes at %d: ok is %v", c.n, c.off, ok)
-		} else if ok && (pos != c.pos || f != fileOf(c.of.srcs[0])) {
-			t.Errorf("%d bytes at %d: at %d of %s", c.n, c.off, pos, f.Name())
-		}
-	}
-	remote := openTable(t, d.e, &tableLayout{size: 100, extents: []formats.Extent{{Len: 100, Kind: formats.Data, N: 100}}}, &memSource{data: make([]byte, 100)})
-	if _, _, ok := remote.FileRange(context.Background(), 0, 100); ok {
-		t.Error("a remote source has a file")
-	}
-}
-
 func TestAChainThatLeadsBackToItselfIsRefused(t *testing.T) {
 	l := &tableLayout{size: 4096, extents: []formats.Extent{{Len: 4096, Kind: formats.Absent}}}
 	d := openTable(t, newTestEngine(t, Options{}), l, &memSource{})
@@ -148,7 +120,7 @@ func TestASequentialReaderIsReadAheadOf(t *testing.T) {
 		// A reader that takes its time: nothing is read ahead while more goes on.
 		waitFor(t, func() bool { return len(e.background) == 0 && d.calls.n.Load() == 0 })
 	}
-	next := piece{l.extents[off/(64<<10)+1], d.srcs[0]}
+	next := placed{l.extents[off/(64<<10)+1], d.srcs[0]}
 	if led := e.clusters.lead(next.key(), &fetch{}); led != nil {
 		t.Error("what the reader is about to read was not decoded")
 	}
@@ -212,10 +184,4 @@ func TestAScanLeavesTheWorkingSetInTheCache(t *testing.T) {
 	if again := src.reads.Load() - before; again > cached/8 {
 		t.Errorf("after a scan, %d of %d hot clusters had to be decoded again", again, cached/2)
 	}
-}
-
-// fileOf is the local file that a source lies in.
-func fileOf(s *source) *os.File {
-	r, _ := s.files.FileRange(0, 1)
-	return r.File
 }

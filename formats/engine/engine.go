@@ -45,7 +45,7 @@ type Engine struct {
 	workMax  int64
 	window   int64 // the most that is read ahead of one stream, bytes; 0 = nothing
 
-	requests   sync.Pool           // of *request
+	plans      sync.Pool           // of *Plan
 	decoders   chan *codec.Decoder // as many as workers; who decodes holds one
 	background chan struct{}       // who reads ahead holds one
 	sources    atomic.Uint64       // numbers them
@@ -70,7 +70,7 @@ func New(o Options) *Engine {
 		window:     min(o.CacheBytes/32, maxWindow),
 		decoders:   make(chan *codec.Decoder, o.Workers),
 		background: make(chan struct{}, 2*o.Workers),
-		requests:   sync.Pool{New: newRequest},
+		plans:      sync.Pool{New: func() any { return new(Plan) }},
 		closed:     make(chan struct{}),
 	}
 	e.clusters = newClusters(o.CacheBytes, &e.buffers)
@@ -119,7 +119,11 @@ func (e *Engine) Open(ctx context.Context, driver formats.Driver, src stored.Byt
 	return d, nil
 }
 
-func (e *Engine) request() *request { return e.requests.Get().(*request) }
+// keep releases a plan and keeps it for the next read.
+func (e *Engine) keep(p *Plan) {
+	p.Release()
+	e.plans.Put(p)
+}
 
 // decoder waits for one of the decoders; who has it gives it back to e.decoders.
 func (e *Engine) decoder(ctx context.Context) (*codec.Decoder, error) {

@@ -126,7 +126,7 @@ func TestAClusterWantedByManyIsDecodedOnce(t *testing.T) {
 // waiting is how many wait for cluster i of d.
 func waiting(e *Engine, d *Disk, i int) int {
 	x := d.layout.(*tableLayout).extents[i]
-	k := (&piece{x, d.srcs[0]}).key()
+	k := (&placed{x, d.srcs[0]}).key()
 	sh := e.clusters.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -375,8 +375,8 @@ func TestAfterCloseEveryCallFails(t *testing.T) {
 	if err := d.Extents(context.Background(), 0, 1, func(formats.Extent) bool { return true }); !errors.Is(err, formats.ErrClosed) {
 		t.Errorf("Extents: %v", err)
 	}
-	if _, _, ok := d.FileRange(context.Background(), 0, 1); ok {
-		t.Error("FileRange is ok")
+	if err := d.Plan(context.Background(), new(Plan), 0, 1, PlanOptions{}); !errors.Is(err, formats.ErrClosed) {
+		t.Errorf("Plan after Close: %v", err)
 	}
 	d.Prefetch(0, 1)
 	if err := d.Close(); err != nil {

@@ -64,7 +64,7 @@ func TestWhoJoinsTooLateForAPartDecodesOnItsOwn(t *testing.T) {
 	src := &memSource{data: host}
 	e := newTestEngine(t, Options{})
 	d := openTable(t, e, l, src)
-	k := (&piece{l.extents[0], d.srcs[0]}).key()
+	k := (&placed{l.extents[0], d.srcs[0]}).key()
 
 	f := &fetch{ctx: context.Background()}
 	f.wanted.Store(1)

@@ -228,8 +228,10 @@ func (r *tableReader) Close() {
 	}
 }
 
-// noIO is the context of a map that is to be read from memory alone: what is not at
-// hand is formats.ErrWouldWait.
+// withoutIO is the context of a map that is to be read from memory alone: what is
+// not at hand is formats.ErrWouldWait.
+var withoutIO context.Context = noIO{context.Background()}
+
 type noIO struct{ context.Context }
 
 func isWithoutIO(ctx context.Context) bool {

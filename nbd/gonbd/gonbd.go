@@ -12,6 +12,7 @@ import (
 
 	"github.com/pojntfx/go-nbd/pkg/backend"
 
+	"glanced/formats/engine"
 	"glanced/nbd"
 )
 
@@ -48,13 +49,29 @@ func (d *disk) ReadAt(p []byte, off int64) (int, error) {
 	default:
 	}
 	n := min(int64(len(p)), size-off)
-	if err := d.export.ReadAt(d.ctx, p[:n], off); err != nil {
+	if err := d.read(p[:n], off); err != nil {
 		return 0, err
 	}
 	if n < int64(len(p)) {
 		return int(n), io.EOF
 	}
 	return int(n), nil
+}
+
+func (d *disk) read(p []byte, off int64) error {
+	var plan engine.Plan
+	defer plan.Release()
+	for len(p) > 0 {
+		if err := d.export.Plan(d.ctx, &plan, off, int64(len(p)), engine.PlanOptions{}); err != nil {
+			return err
+		}
+		n := plan.End() - off
+		if err := plan.ReadInto(d.ctx, p[:n]); err != nil {
+			return err
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
 }
 
 // WriteAt always fails, with ErrReadOnly.

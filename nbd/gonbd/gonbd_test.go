@@ -16,46 +16,30 @@ import (
 
 	"github.com/pojntfx/go-nbd/pkg/server"
 
-	"glanced/formats"
+	"glanced/formats/engine"
+	"glanced/formats/formattest"
+	"glanced/formats/raw"
 	"glanced/nbd"
 )
 
 // memory is an export of bytes.
 type memory struct {
+	*engine.Disk
 	data    []byte
 	revoked chan struct{}
 }
 
-func (m *memory) Size() int64              { return int64(len(m.data)) }
 func (m *memory) Description() string      { return "a disk" }
 func (m *memory) Revoked() <-chan struct{} { return m.revoked }
-func (m *memory) Prefetch(off, n int64)    {}
-func (m *memory) Close() error             { return nil }
-
-func (m *memory) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if off < 0 || off > m.Size()-int64(len(p)) {
-		return formats.ErrRange
-	}
-	copy(p, m.data[off:])
-	return nil
-}
-
-func (m *memory) Extents(ctx context.Context, off, n int64, yield func(formats.Extent) bool) error {
-	yield(formats.Extent{Off: off, Len: n, Kind: formats.Data, Pos: off, N: n})
-	return nil
-}
-
-func (m *memory) FileRange(ctx context.Context, off, n int64) (*os.File, int64, bool) {
-	return nil, 0, false
-}
 
 func newMemory(n int) *memory {
 	m := &memory{data: make([]byte, n), revoked: make(chan struct{})}
 	for i := range m.data {
 		m.data[i] = byte(i * 7919 >> 5)
+	}
+	var err error
+	if m.Disk, err = engine.New(engine.Options{}).Open(context.Background(), raw.Driver(), formattest.Memory(m.data), engine.OpenOptions{}); err != nil {
+		panic(err)
 	}
 	return m
 }
