@@ -41,7 +41,7 @@ var layers = []layer{
 
 	{"formats/all", []string{"formats/..."}, []string{"glanced/formats/engine", "net/http"}, "the visible list of formats, nothing else"},
 	{"formats/codec", nil, []string{"net", "os/exec"}, "decoders of coded bytes"},
-	{"formats/engine", []string{"formats", "formats/codec", bytesAtRest, sharedWork}, []string{"net", "os/exec"}, "the engine moves what any format maps: it knows none of them, no paths and no network"},
+	{"formats/engine", []string{"formats", "formats/codec", bytesAtRest, sharedWork, memory}, []string{"net", "os/exec"}, "the engine moves what any format maps: it knows none of them, no paths and no network"},
 	{"formats/check", []string{"formats", "formats/engine"}, []string{"net"}, "what is wrong with a disk shows in its map and its data, whatever the format"},
 	{"formats/encode", []string{"formats", "formats/codec"}, []string{"net"}, "writing an image needs a disk's map, not the format it came from"},
 	{"formats/goqcow2", []string{"formats"}, nil, "a disk in the shape of another library's image"},

@@ -25,12 +25,12 @@ func (j *job) decode(ctx context.Context, f *fetch) error {
 			room += bufferSize(x.Full)
 		}
 	}
-	room, err := e.reserve(ctx, room)
+	room, err := j.s.working.Take(ctx, room, room)
 	if err != nil {
 		j.fail(cmp.Or(left, err))
 		return err
 	}
-	defer e.working.Release(room)
+	defer j.s.working.Give(room)
 
 	coded := e.buffers.get(j.n)
 	defer coded.release()

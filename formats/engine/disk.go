@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"glanced/backends/budget"
 	"glanced/backends/stored"
 	"glanced/formats"
 )
@@ -13,13 +14,13 @@ import (
 // point into, and the parent that shows through. Safe for concurrent use. After
 // Close, every call fails with formats.ErrClosed.
 type Disk struct {
-	e       *Engine
-	layout  formats.Layout
-	srcs    []*source
-	parent  *Disk // nil: none; not this disk's to close
-	ahead   bool  // a source, here or in a parent, takes Prefetch
-	calls   gate
-	streams streams
+	e          *Engine
+	layout     formats.Layout
+	srcs       []*source
+	parent     *Disk // nil: none; not this disk's to close
+	prefetches bool  // a source, here or in a parent, takes Prefetch
+	calls      gate
+	streams    streams
 
 	life context.Context // of what the disk does in the background
 	end  context.CancelFunc
@@ -28,21 +29,23 @@ type Disk struct {
 // source is where bytes of an open disk lie.
 type source struct {
 	stored.Bytes
-	e     *Engine
-	id    uint64 // no other source of the engine has it, ever
-	size  int64  // bytes
-	files stored.FileRanger
-	ahead stored.Prefetcher
+	e          *Engine
+	id         uint64 // no other source of the engine has it, ever
+	size       int64  // bytes
+	files      stored.FileRanger
+	prefetcher stored.Prefetcher
+
+	working *budget.Share // of Engine.working
 }
 
 func newDisk(e *Engine, l formats.Layout, srcs []stored.Bytes) *Disk {
 	d := &Disk{e: e, layout: l, calls: gate{empty: make(chan struct{}, 1)}}
 	d.life, d.end = context.WithCancel(context.Background())
 	for _, src := range srcs {
-		s := &source{Bytes: src, e: e, id: e.sources.Add(1), size: src.Size()}
+		s := &source{Bytes: src, e: e, id: e.sources.Add(1), size: src.Size(), working: e.working.Share()}
 		s.files, _ = stored.As[stored.FileRanger](src)
-		s.ahead, _ = stored.As[stored.Prefetcher](src)
-		d.ahead = d.ahead || s.ahead != nil
+		s.prefetcher, _ = stored.As[stored.Prefetcher](src)
+		d.prefetches = d.prefetches || s.prefetcher != nil
 		d.srcs = append(d.srcs, s)
 	}
 	return d

@@ -7,8 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sync/semaphore"
-
+	"glanced/backends/budget"
 	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/codec"
@@ -35,15 +34,16 @@ const (
 // concurrent use.
 //
 // Its memory is what Options says, and for each worker the contexts of the
-// codecs, a few hundred KiB. A read that finds all of BufferBytes taken waits.
+// codecs, a few hundred KiB. A read that finds no room in BufferBytes waits. One source
+// gets a part of them only, so that one that hangs does not hang the others.
 type Engine struct {
 	workers  int
 	tables   *tables
 	clusters *clusters
 	buffers  buffers
-	working  *semaphore.Weighted // of workingBytes
-	workMax  int64
-	window   int64 // the most that is read ahead of one stream, bytes; 0 = nothing
+	working  *budget.Budget // of coded and decoded clusters; each source has a share
+	maxRun   int64          // how many coded bytes are read in one go for several clusters
+	window   int64          // the most that is read ahead of one stream, bytes; 0 = nothing
 
 	plans      sync.Pool           // of *Plan
 	decoders   chan *codec.Decoder // as many as workers; who decodes holds one
@@ -65,8 +65,8 @@ func New(o Options) *Engine {
 	e := &Engine{
 		workers:    o.Workers,
 		tables:     newTables(o.TableBytes),
-		working:    semaphore.NewWeighted(o.BufferBytes),
-		workMax:    o.BufferBytes,
+		working:    budget.New(o.BufferBytes),
+		maxRun:     min(max(o.BufferBytes/32, leastRun), mostRun),
 		window:     min(o.CacheBytes/32, maxWindow),
 		decoders:   make(chan *codec.Decoder, o.Workers),
 		background: make(chan struct{}, 2*o.Workers),
@@ -140,12 +140,6 @@ func (e *Engine) decoder(ctx context.Context) (*codec.Decoder, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// reserve waits for room for n bytes of working memory; release what it returns.
-func (e *Engine) reserve(ctx context.Context, n int64) (int64, error) {
-	n = min(n, e.workMax)
-	return n, e.working.Acquire(ctx, n)
 }
 
 // decode decodes x's cluster from its coded bytes into full, of x.Full bytes.

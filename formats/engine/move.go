@@ -36,10 +36,11 @@ type job struct {
 }
 
 const (
-	// maxRun is how many coded bytes are read in one go for several clusters, and
-	// maxGap what may lie between two of them, bytes.
-	maxRun = 1 << 20
-	maxGap = 4 << 10
+	// leastRun and mostRun bound how many coded bytes are read in one go for several
+	// clusters (Engine.maxRun); maxGap is what may lie between two of them, bytes.
+	leastRun = 64 << 10
+	mostRun  = 1 << 20
+	maxGap   = 4 << 10
 	// maxJobs bounds how many reads one Read has at a remote source at once.
 	maxJobs = 8
 )
@@ -209,7 +210,7 @@ func (b *batch) group() {
 		n := i + 1
 		for ; n < len(b.led); n++ {
 			y := &b.led[n]
-			if y.s != x.s || y.Pos < start || y.Pos > end+maxGap || y.Pos+y.N > start+maxRun {
+			if y.s != x.s || y.Pos < start || y.Pos > end+maxGap || y.Pos+y.N > start+x.s.e.maxRun {
 				break
 			}
 			end = max(end, y.Pos+y.N)

@@ -36,7 +36,7 @@ func (d *Disk) findParent(ctx context.Context, ask Parent) error {
 			return fmt.Errorf("%w: the image was made on a %s with the identity %s; the one given has %q", formats.ErrReference, ref.Kind, ref.Identity, have)
 		}
 		d.parent = parent
-		d.ahead = d.ahead || parent.ahead
+		d.prefetches = d.prefetches || parent.prefetches
 	}
 	return nil
 }

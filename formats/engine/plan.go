@@ -133,7 +133,7 @@ func (p *Plan) place(atHand bool) {
 		p.end = p.found[last].End()
 		n = p.end - p.off
 	}
-	p.scan = (coded || p.d.ahead) && p.d.noteRead(p.off, n, coded)
+	p.scan = (coded || p.d.prefetches) && p.d.noteRead(p.off, n, coded)
 	for i := range p.found {
 		x := &p.found[i]
 		switch x.Kind {

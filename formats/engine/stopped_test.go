@@ -82,6 +82,36 @@ func TestAReaderWaitingForMemoryLeavesWhenItsContextEnds(t *testing.T) {
 	}
 }
 
+// A source that hangs holds its share of the working memory, however many read from
+// it, and others go on.
+func TestAHungSourceHoldsNoMoreThanItsShare(t *testing.T) {
+	e := newTestEngine(t, Options{BufferBytes: 4 << 20})
+	l, host, _ := clustered(formats.Zlib, 64<<10, 64)
+	g := newGated()
+	hung := openTable(t, e, l, &memSource{data: host, before: g.before})
+	l, host, want := clustered(formats.Zlib, 64<<10, 16)
+	fine := openTable(t, e, l, &memSource{data: host})
+
+	var readers sync.WaitGroup
+	for i := range int64(64) {
+		readers.Go(func() {
+			if err := hung.ReadAt(context.Background(), make([]byte, 100), i*64<<10); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	waitFor(t, func() bool { return e.working.Free() < 4<<20*9/10 && hung.calls.n.Load() == 64 })
+	p := make([]byte, len(want))
+	if err := fine.ReadAt(context.Background(), p, 0); err != nil || !bytes.Equal(p, want) {
+		t.Errorf("beside it: %v, or other bytes", err)
+	}
+	if free := e.working.Free(); free < 2<<20 {
+		t.Errorf("it holds all but %d bytes", free)
+	}
+	close(g.open)
+	readers.Wait()
+}
+
 // Clusters that are fetched together fail together; who wants only one of them is
 // not to fail for the bytes of another.
 func TestAFaultInANeighbouringClusterFailsItsReaderOnly(t *testing.T) {

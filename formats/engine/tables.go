@@ -17,7 +17,7 @@ type tables struct {
 	shards  []tableShard
 	readers atomic.Uint64 // numbers them
 	flights flight.Group[cacheKey, []byte]
-	ahead   chan struct{} // who reads a table ahead holds one
+	slots   chan struct{} // who reads a table ahead holds one
 }
 
 type tableShard struct {
@@ -33,7 +33,7 @@ const tablesAhead = 32
 // newTables makes a cache of at most budget bytes (the most recent table of each
 // of its parts stays, even if it alone is larger).
 func newTables(budget int64) *tables {
-	t := &tables{shards: make([]tableShard, shardCount(budget, 64<<10)), ahead: make(chan struct{}, tablesAhead)}
+	t := &tables{shards: make([]tableShard, shardCount(budget, 64<<10)), slots: make(chan struct{}, tablesAhead)}
 	for i := range t.shards {
 		t.shards[i].cache = newS3FIFO[[]byte](budget/int64(len(t.shards)), nil)
 	}
@@ -53,7 +53,7 @@ type tableReader struct {
 	end        context.CancelFunc
 	mu         sync.Mutex
 	closed     bool
-	aheads     []*tablesUnderWay
+	fetches    []*tableFetch
 	background sync.WaitGroup
 }
 
@@ -78,7 +78,7 @@ func (r *tableReader) Read(ctx context.Context, pos int64, n int) ([]byte, error
 	if isWithoutIO(ctx) {
 		return r.readCached(k)
 	}
-	if done := r.underWay(pos); done != nil {
+	if done := r.fetchAt(pos); done != nil {
 		select {
 		case <-done:
 		case <-ctx.Done():
@@ -152,18 +152,18 @@ func (r *tableReader) Ahead(pos int64, n, each int) bool {
 		return true
 	}
 	select {
-	case r.t.ahead <- struct{}{}:
+	case r.t.slots <- struct{}{}:
 	default:
 		return false
 	}
-	a := &tablesUnderWay{pos: pos, end: pos + int64(n), done: make(chan struct{})}
+	a := &tableFetch{pos: pos, end: pos + int64(n), done: make(chan struct{})}
 	if !r.begin(a) {
-		<-r.t.ahead
+		<-r.t.slots
 		return true
 	}
 	go func() {
 		defer r.background.Done()
-		defer func() { <-r.t.ahead }()
+		defer func() { <-r.t.slots }()
 		defer r.ended(a)
 		// A failure shows again when the table is read.
 		if b, err := formats.ReadTable(r.life, r.src, pos, n); err == nil {
@@ -176,36 +176,36 @@ func (r *tableReader) Ahead(pos int64, n, each int) bool {
 	return true
 }
 
-// tablesUnderWay is a host range that is being read ahead.
-type tablesUnderWay struct {
+// tableFetch is a host range that is being read ahead.
+type tableFetch struct {
 	pos, end int64
 	done     chan struct{}
 }
 
 // begin notes what is read ahead, unless it is already, or the reader is closed.
-func (r *tableReader) begin(a *tablesUnderWay) bool {
+func (r *tableReader) begin(a *tableFetch) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || slices.ContainsFunc(r.aheads, func(o *tablesUnderWay) bool { return o.pos <= a.pos && a.end <= o.end }) {
+	if r.closed || slices.ContainsFunc(r.fetches, func(o *tableFetch) bool { return o.pos <= a.pos && a.end <= o.end }) {
 		return false
 	}
-	r.aheads = append(r.aheads, a)
+	r.fetches = append(r.fetches, a)
 	r.background.Add(1)
 	return true
 }
 
-func (r *tableReader) ended(a *tablesUnderWay) {
+func (r *tableReader) ended(a *tableFetch) {
 	close(a.done)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.aheads = slices.DeleteFunc(r.aheads, func(o *tablesUnderWay) bool { return o == a })
+	r.fetches = slices.DeleteFunc(r.fetches, func(o *tableFetch) bool { return o == a })
 }
 
-// underWay is closed when the table at pos was read ahead; nil: it is not being.
-func (r *tableReader) underWay(pos int64) <-chan struct{} {
+// fetchAt is closed when the table at pos was read ahead; nil: it is not being.
+func (r *tableReader) fetchAt(pos int64) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, a := range r.aheads {
+	for _, a := range r.fetches {
 		if a.pos <= pos && pos < a.end {
 			return a.done
 		}

@@ -17,7 +17,7 @@ type view struct {
 	src     stored.Bytes // the file; not the view's to close
 	size    int64        // bytes, played back: the log may make the file longer
 	patches []patch      // what the log wrote: ascending, none overlapping another
-	pages   memory       // the bytes that it wrote
+	pages   logPages     // the bytes that it wrote
 }
 
 // patch is a range of the file that the log wrote.
@@ -106,11 +106,11 @@ func (v *view) Identity() stored.Identity { return v.src.Identity().Section(-1, 
 // Close does nothing: the file is its opener's.
 func (v *view) Close() error { return nil }
 
-// memory is a Source of bytes in memory.
-type memory []byte
+// logPages are what a log wrote, as a source in memory.
+type logPages []byte
 
 // ReadAt fills p from off or fails.
-func (m memory) ReadAt(ctx context.Context, p []byte, off int64) error {
+func (m logPages) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if off < 0 || off > int64(len(m)-len(p)) {
 		return fmt.Errorf("%w: %d bytes at %d of the %d that a vhdx log wrote", formats.ErrRange, len(p), off, len(m))
 	}
@@ -119,13 +119,13 @@ func (m memory) ReadAt(ctx context.Context, p []byte, off int64) error {
 }
 
 // Identity is none: nobody keeps these bytes elsewhere.
-func (m memory) Identity() stored.Identity { return "" }
+func (m logPages) Identity() stored.Identity { return "" }
 
 // Size is the number of bytes.
-func (m memory) Size() int64 { return int64(len(m)) }
+func (m logPages) Size() int64 { return int64(len(m)) }
 
 // Close does nothing.
-func (m memory) Close() error { return nil }
+func (m logPages) Close() error { return nil }
 
 // write is one descriptor of the log: bytes of the log, or zeros, to a range of
 // the file.
@@ -136,7 +136,7 @@ type write struct {
 
 // lastWins turns writes, in the order they were made, into patches: where they
 // overlap the later counts. The time it takes grows with n log n.
-func lastWins(writes []write) ([]patch, memory) {
+func lastWins(writes []write) ([]patch, logPages) {
 	// The borders of all writes cut the file into cells. Going backwards through
 	// the writes, each takes the cells in it that no later one has.
 	borders := make([]int64, 0, 2*len(writes))
@@ -163,7 +163,7 @@ func lastWins(writes []write) ([]patch, memory) {
 	}
 
 	var patches []patch
-	var pages memory
+	var pages logPages
 	for c, o := range owner {
 		if o < 0 {
 			continue

@@ -10,19 +10,22 @@ import (
 )
 
 // Read-ahead. The engine alone decides it: sources and layouts do not know who
-// reads what. Local files have the kernel's; so it is for compressed clusters,
-// which are decoded into the cache, and for sources that take Prefetch.
+// reads what. The kernel reads ahead of local files; the engine does so for compressed
+// clusters, which it decodes into the cache, and for sources that take Prefetch.
 
 const (
+	// maxStreams is how many sequential readers of a disk are told apart.
 	maxStreams = 8
 	// maxWindow is the most that is read ahead of one stream, bytes.
 	maxWindow = 4 << 20
-	// minScan is from how many bytes in a row on a stream counts as a scan.
+	// minScan is how many bytes a stream has to read in a row before it counts as a scan,
+	// which nothing is kept in the cache for.
 	minScan = 128 << 10
-	// busyRead is how many bytes of one read are work enough for one decoder.
+	// busyRead is how many bytes of one read keep one decoder busy. A read of this much
+	// for each decoder leaves none for read-ahead.
 	busyRead = 128 << 10
-	// aheadStep is how much is claimed at once, bytes: who comes to want a part of
-	// it waits for as much at most.
+	// aheadStep is how much read-ahead claims at once, bytes. Whoever comes to want a part
+	// of it meanwhile waits for as much at most.
 	aheadStep = 1 << 20
 	// maxPrefetch is the most that one Prefetch asks for, bytes.
 	maxPrefetch = 64 << 20
@@ -35,17 +38,19 @@ type streams struct {
 	all  [maxStreams]stream
 }
 
+// stream is one sequential reader, as far as its reads show one.
 type stream struct {
-	next  int64 // guest offset where its next read is expected
-	run   int64 // bytes read in a row
-	ahead int64 // guest offset up to which was read ahead
-	used  uint64
+	next  int64  // guest offset where its next read is expected
+	run   int64  // bytes that it has read in a row
+	until int64  // guest offset up to which was read ahead for it
+	used  uint64 // when it last read, by streams.tick
 }
 
-// note records a read of n bytes at off. scan: it goes on a sequential run.
-// [from, to): what is to be read ahead now, at most window bytes; often nothing.
+// note records a read of n bytes at off. It reports whether the read goes on a scan,
+// and which guest range [from, to), of at most window bytes, is to be read ahead now;
+// often that is empty.
 func (st *streams) note(off, n, window int64) (scan bool, from, to int64) {
-	// What is noticed late is no harm; waiting is.
+	// A read that is not noted does no harm; one that waits does.
 	if !st.mu.TryLock() {
 		return false, 0, 0
 	}
@@ -63,7 +68,7 @@ func (st *streams) note(off, n, window int64) (scan bool, from, to int64) {
 			s = t
 		}
 		if i == maxStreams-1 {
-			*s = stream{next: off, ahead: off}
+			*s = stream{next: off, until: off}
 		}
 	}
 	s.used = st.tick
@@ -72,20 +77,20 @@ func (st *streams) note(off, n, window int64) (scan bool, from, to int64) {
 	if s.run < max(minScan, 3*n) {
 		return false, 0, 0
 	}
-	s.ahead = max(s.ahead, s.next)
+	s.until = max(s.until, s.next)
 	window = min(window, s.run)
-	if window > 0 && s.ahead-s.next <= window/2 {
-		from, to = s.ahead, s.next+window
-		s.ahead = to
+	if window > 0 && s.until-s.next <= window/2 {
+		from, to = s.until, s.next+window
+		s.until = to
 	}
 	return true, from, to
 }
 
-// noteRead records a read that may gain from read-ahead, starts that, and
-// reports whether the read is part of a scan. coded: it met compressed clusters.
+// noteRead records a read, starts the read-ahead that it gives reason for, and reports
+// whether the read is part of a scan. coded: the read meets compressed clusters.
 func (d *Disk) noteRead(off, n int64, coded bool) (scan bool) {
 	window := d.e.window
-	if d.ahead && (window == 0 || !coded) {
+	if d.prefetches && (window == 0 || !coded) {
 		window = maxWindow
 	}
 	// Several reads at once, a large one, or an earlier read-ahead keep the
@@ -187,7 +192,7 @@ func (s *source) prefetch(pos, n int64, advise bool) {
 			}
 		}
 	}
-	if s.ahead != nil {
-		s.ahead.Prefetch(pos, n)
+	if s.prefetcher != nil {
+		s.prefetcher.Prefetch(pos, n)
 	}
 }
