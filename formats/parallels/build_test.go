@@ -22,6 +22,7 @@ const (
 	sector = 512
 
 	closed             = 0x312e3276 // by software that knows the Format Extension
+	closedByDesktop    = 0x37316470 // "pd17", as Parallels Desktop leaves it
 	necessary, transit = 1, 2
 	dirtyBitmap        = 0x20385fae252cb34a
 )

@@ -16,10 +16,11 @@ const (
 	maxTracks = math.MaxInt32 / 513
 )
 
-// Values of header.inUse.
+// Values of header.inUse. The document allows no others, and Parallels Desktop
+// writes others, such as "pd17" (0x37316470), into images that are closed: so all
+// but stillInUse are taken for closed, as qemu does.
 const (
 	closedOld  = 0          // by software that knows no Format Extension
-	closed     = 0x312e3276 // "v2.1"
 	stillInUse = 0x746f6e59 // "Yton"
 )
 
@@ -140,8 +141,6 @@ func (h *header) checkState() error {
 		return fmt.Errorf("%w: unknown ploop flags %#x", formats.ErrUnsupported, h.flags)
 	case h.inUse == stillInUse:
 		return fmt.Errorf("%w: the ploop image is in use, or was not closed; stop its machine, or repair it (qemu-img check -f parallels -r all, or prl_disk_tool check)", formats.ErrCorrupt)
-	case h.inUse != closed && h.inUse != closedOld:
-		return fmt.Errorf("%w: the ploop in-use mark is %#x, which means nothing", formats.ErrCorrupt, h.inUse)
 	}
 	return nil
 }

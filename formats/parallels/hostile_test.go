@@ -54,7 +54,6 @@ var bothHostile = []struct {
 	{"the longest BAT", set32(32, 1<<32-1), formats.ErrCorrupt},
 	{"more disk than the BAT maps", set64(36, 1204*8+1), formats.ErrCorrupt},
 	{"in use", set32(44, 0x746f6e59), formats.ErrCorrupt},
-	{"an unknown in-use mark", set32(44, 1), formats.ErrCorrupt},
 	{"data over the BAT", set32(48, 8), formats.ErrCorrupt},
 	{"data past the end", set32(48, 1<<32-8), formats.ErrCorrupt},
 	{"version conversion under way", set32(52, 2), formats.ErrUnsupported},
@@ -155,11 +154,14 @@ func TestRefusesHostileExtensions(t *testing.T) {
 // What is odd, and harmless.
 func TestReadsOddImages(t *testing.T) {
 	for name, edit := range map[string]edit{
-		"aliased clusters": set32(64+4, 161*8),
-		"largest clusters": clustersOf(4186127),
-		"no disk":          set64(36, 0),
-		"a longer file":    func(f []byte) []byte { return append(f, make([]byte, 1000)...) },
-		"no data":          func(f []byte) []byte { clear(f[64:80]); return f[:64+4*1204] },
+		"aliased clusters":          set32(64+4, 161*8),
+		"largest clusters":          clustersOf(4186127),
+		"no disk":                   set64(36, 0),
+		"a mark unknown":            set32(44, 1),
+		"the in-use mark backwards": set32(44, 0x596e6f74),
+		"a mark of all ones":        set32(44, 1<<32-1),
+		"a longer file":             func(f []byte) []byte { return append(f, make([]byte, 1000)...) },
+		"no data":                   func(f []byte) []byte { clear(f[64:80]); return f[:64+4*1204] },
 	} {
 		t.Run(name, func(t *testing.T) {
 			formattest.Refuse(t, parallels.Driver(), edit(victim(false)), nil)
@@ -188,6 +190,7 @@ func FuzzOpenParallels(f *testing.F) {
 		seeds = append(seeds, small,
 			(&builder{v2: v2, inUse: closed, tracks: 1, features: feature(dirtyBitmap, 0, bitmap(25, 0))}).build(guest),
 			(&builder{v2: v2, tracks: 2, features: feature(1, transit, bitmap(25, 0))}).build(guest),
+			(&builder{v2: v2, inUse: closedByDesktop, tracks: 2}).build(guest),
 			(&builder{v2: v2, flags: 1}).build(make([]byte, 100*sector)),
 			(&builder{v2: v2, tracks: 3, more: 40_000}).build(guest))
 		for _, h := range bothHostile {
