@@ -99,6 +99,7 @@ func TestTheDiskInAContainerIsFoundAndRead(t *testing.T) {
 		"compressed":         {writeFile(t, "disk.gz", zipped(t, stream)), "compressed", "vmdk"},
 		"a compressed raw":   {writeFile(t, "disk.raw.gz", zipped(t, want)), "compressed", "raw"},
 		"in several extents": {severalExtents(t, guest), "ova", "vmdk"},
+		"as ESX has it":      {esxAppliance(t, guest), "ova", "vmdk"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			info := decode[described](t, glancectl(t, "", "disk", "info", tt.file, "-f", "json").ok())
@@ -137,6 +138,13 @@ func severalExtents(t *testing.T, guest string) string {
 	dir := t.TempDir()
 	qemuImg(t, "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", guest, filepath.Join(dir, "disk.vmdk"))
 	return applianceOf(t, false, filepath.Join(dir, "disk.vmdk"), filepath.Join(dir, "disk-s001.vmdk"))
+}
+
+// esxAppliance is an OVA with ESX's flat disk.
+func esxAppliance(t *testing.T, guest string) string {
+	t.Helper()
+	dir := esxDisk(t, guest)
+	return applianceOf(t, true, filepath.Join(dir, "disk.vmdk"), filepath.Join(dir, "disk-flat.vmdk"))
 }
 
 func TestCheckComparesTheDigestsOfAnAppliance(t *testing.T) {

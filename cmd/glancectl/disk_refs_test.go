@@ -211,6 +211,46 @@ func TestADataFileIsReadFromTheFileThatRefNames(t *testing.T) {
 	}
 }
 
+// esxDisk makes guest a flat disk as ESX has it on its own file system, in a new
+// folder: disk.vmdk, and disk-flat.vmdk beside it.
+func esxDisk(t *testing.T, guest string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	text := filepath.Join(dir, "disk.vmdk")
+	qemuImg(t, "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=monolithicFlat", guest, text)
+	b, err := os.ReadFile(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	esx := strings.NewReplacer(`"monolithicFlat"`, `"vmfs"`, `FLAT "disk-flat.vmdk" 0`, `VMFS "disk-flat.vmdk"`).Replace(string(b))
+	if err := os.WriteFile(text, []byte(esx), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestAFlatDiskOfESXIsReadFromTheFileThatRefNames(t *testing.T) {
+	guest := guestDisk(t)
+	want, err := os.ReadFile(guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(esxDisk(t, guest))
+	if err := os.Rename("disk-flat.vmdk", "moved"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"disk-flat.vmdk", "extent"} {
+		if !bytes.Equal(converted(t, "disk.vmdk", "--ref", name+"=moved"), want) {
+			t.Errorf("by %s: the disk is another one", name)
+		}
+	}
+	info := decode[map[string]any](t, glancectl(t, "", "disk", "info", "disk.vmdk", "--ref", "extent=moved", "-f", "json").ok())
+	if info["safe"] != true || info["variant"] != "vmfs" {
+		t.Errorf("info: %v", info)
+	}
+	glancectl(t, "", "disk", "map", "disk.vmdk").fails(exitFailed, "--ref disk-flat.vmdk=FILE")
+}
+
 func TestAChainHasAtMostSixteenImagesBelowTheFirst(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := os.WriteFile("0", make([]byte, 1<<20), 0o600); err != nil {

@@ -43,6 +43,10 @@ type extentLine struct {
 	offset  int64  // sectors into the file; FLAT in a descriptor file that was checked
 }
 
+// flat reports whether the extent's file holds its sectors as they are. VMFS is
+// what ESX calls that on its own file system.
+func (x *extentLine) flat() bool { return x.kind == "FLAT" || x.kind == "VMFS" }
+
 // createTypes are the values of createType that the technical note and VMware's
 // products know. Other text is not repeated to who asks for the variant.
 var createTypes = []string{
@@ -226,10 +230,10 @@ func (d *descriptor) parent() formats.Ref {
 // ref is the reference to an extent's file.
 func (x *extentLine) ref() formats.Ref {
 	ref := formats.Ref{Kind: formats.RefExtent, Name: clip(x.name)}
-	switch x.kind {
-	case "FLAT", "VMFS":
+	switch {
+	case x.flat():
 		ref.Format = "raw"
-	case "SPARSE", "VMFSSPARSE", "SESPARSE":
+	case x.kind == "SPARSE", x.kind == "VMFSSPARSE", x.kind == "SESPARSE":
 		ref.Format = "vmdk"
 	}
 	return ref

@@ -22,7 +22,7 @@ func FuzzOpen(f *testing.F) {
 	split, _, _ := splitDisk()
 	flat, _, _ := flatDisk()
 	seeds := [][]byte{small.stream(guest), front.stream(guest), plain.sparse(guest),
-		[]byte(flatText), edited("parentCID=ffffffff", "parentCID=1"), split, flat}
+		[]byte(flatText), edited("parentCID=ffffffff", "parentCID=1"), split, flat, splitText("vmfs", `RW 2 VMFS "x-flat.vmdk"`)}
 	seeds = append(seeds, hostile.Seeds("vmdk")...)
 	seeds = append(seeds, formattest.QemuSeeds(f, "vmdk", 64<<10,
 		"subformat=monolithicSparse", "subformat=monolithicFlat", "subformat=streamOptimized", "subformat=twoGbMaxExtentSparse")...)
@@ -38,6 +38,7 @@ func FuzzOpenSplit(f *testing.F) {
 	f.Add(splitText("twoGbMaxExtentSparse", `RW 100 SPARSE "x"`, `RW 1 ZERO`, `RW 1 SPARSE "y"`), sparse.content["d-s001.vmdk"], sparse.content["d-s002.vmdk"])
 	f.Add(splitText("twoGbMaxExtentFlat", `RW 10 FLAT "x" 0`, `RW 7 ZERO`, `RW 5 FLAT "y" 3`), make([]byte, 10*sector), make([]byte, 8*sector))
 	f.Add(splitText("monolithicFlat", `RW 1 FLAT "x" 0`), make([]byte, sector), []byte{})
+	f.Add(splitText("vmfs", `RW 2 VMFS "x-flat.vmdk"`), make([]byte, 2*sector), []byte{})
 	verdicts := []error{formats.ErrFormat, formats.ErrCorrupt, formats.ErrUnsupported, formats.ErrReference, formats.ErrLimit}
 	f.Fuzz(func(t *testing.T, text, a, b []byte) {
 		var given []*formattest.Mem

@@ -184,6 +184,10 @@ func TestRefusesAFileWithTheRedundantDirectoryAlone(t *testing.T) {
 	binary.LittleEndian.PutUint64(image[48:], uint64(b.gd))
 	binary.LittleEndian.PutUint64(image[56:], 0)
 	formattest.Refuse(t, vmdk.Driver(), image, formats.ErrCorrupt)
+	info, err := vmdk.Driver().Inspect(t.Context(), formattest.Memory(image))
+	if err != nil || info.Refused == nil || !strings.Contains(info.Refused.Error(), "no grain directory but the redundant one") {
+		t.Errorf("refused: %v, %v", info.Refused, err)
+	}
 	image[8] &^= 1 << 1
 	formattest.Refuse(t, vmdk.Driver(), image, formats.ErrCorrupt)
 }

@@ -45,29 +45,33 @@ func (d *descriptor) checkSplit() error {
 	if err := d.checkNames(); err != nil {
 		return err
 	}
-	kind := ""
+	kind, whole := "", false // of the extents; whether there is one, which holds all of the disk
 	switch {
-	case d.is("monolithicFlat"), d.is("twoGbMaxExtentFlat"):
+	case d.is("monolithicFlat"):
+		kind, whole = "FLAT", true
+	case d.is("vmfs"):
+		kind, whole = "VMFS", true
+	case d.is("twoGbMaxExtentFlat"):
 		kind = "FLAT"
 	case d.is("twoGbMaxExtentSparse"):
 		kind = "SPARSE"
 	default:
-		return fmt.Errorf("%w: a vmdk descriptor file; %w: its createType is %s (monolithicFlat, twoGbMaxExtentFlat and twoGbMaxExtentSparse can be read)",
+		return fmt.Errorf("%w: a vmdk descriptor file; %w: its createType is %s (monolithicFlat, vmfs, twoGbMaxExtentFlat and twoGbMaxExtentSparse can be read)",
 			formats.ErrReference, formats.ErrUnsupported, quote(d.createType))
 	}
 	if len(d.extents) == 0 {
 		return fmt.Errorf("%w: the vmdk descriptor lists no extent", formats.ErrCorrupt)
 	}
-	if d.is("monolithicFlat") && len(d.extents) > 1 {
-		return fmt.Errorf("%w: a vmdk descriptor of createType monolithicFlat lists %d extents", formats.ErrCorrupt, len(d.extents))
+	if whole && len(d.extents) > 1 {
+		return fmt.Errorf("%w: a vmdk descriptor of createType %s lists %d extents", formats.ErrCorrupt, d.variant(), len(d.extents))
 	}
-	if kind == "FLAT" && d.isDelta() {
+	if kind != "SPARSE" && d.isDelta() {
 		return fmt.Errorf("%w: a vmdk delta with flat extents, which hide all of a parent", formats.ErrCorrupt)
 	}
 	seen := map[string]bool{}
 	for i := range d.extents {
 		x := &d.extents[i]
-		if err := x.check(kind, d.is("monolithicFlat")); err != nil {
+		if err := x.check(kind, whole); err != nil {
 			return err
 		}
 		if x.kind == "SPARSE" && seen[x.name] {
@@ -101,7 +105,7 @@ func (x *extentLine) check(kind string, whole bool) error {
 		return wrong("has too long a name")
 	}
 	if x.kind != "FLAT" {
-		if x.tail != "" {
+		if x.tail != "" { // ESX writes no offset behind a VMFS extent, and qemu takes none
 			return wrong("has something after its name")
 		}
 		return nil
@@ -144,7 +148,7 @@ func (l *layout) openPieces(ctx context.Context, d *descriptor, o *formats.Optio
 			}
 			l.given = append(l.given, src)
 			p.src = len(l.given)
-			if x.kind == "FLAT" {
+			if x.flat() {
 				p.flat, err = openFlat(ctx, src, ends[x.name], len(ends))
 				known[x.name] = p
 			} else if p.sparse, err = readPiece(ctx, src, x.sectors); err == nil {
@@ -164,7 +168,7 @@ func (l *layout) openPieces(ctx context.Context, d *descriptor, o *formats.Optio
 func (d *descriptor) flatEnds() map[string]int64 {
 	ends := map[string]int64{}
 	for _, x := range d.extents {
-		if x.kind == "FLAT" {
+		if x.flat() {
 			ends[x.name] = max(ends[x.name], x.offset+x.sectors)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,6 +44,31 @@ func TestReadsTheSplitDisksOfQemu(t *testing.T) {
 		vs = append(vs, formattest.Variant{Options: options, Files: beside})
 	}
 	formattest.Golden(t, vmdk.Driver(), "vmdk", vs)
+}
+
+// ESX's flat disk is monolithicFlat under another name: qemu, which writes only
+// that one, reads both.
+func TestReadsTheFlatDiskOfESX(t *testing.T) {
+	testbed.Need(t, "qemu-io", "qemu-utils")
+	path := filepath.Join(t.TempDir(), "disk.vmdk")
+	testbed.Run(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", path, "5M")
+	testbed.Run(t, "qemu-io", "-f", "vmdk", path, "-c", "write -P 1 0 64k", "-c", "write -P 2 3000k 1k", "-c", "write -P 3 5119k 1k")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	esx := strings.NewReplacer(`"monolithicFlat"`, `"vmfs"`, `FLAT "disk-flat.vmdk" 0`, `VMFS "disk-flat.vmdk"`).Replace(string(text))
+	if !strings.Contains(esx, "\nRW 10240 VMFS \"disk-flat.vmdk\"\n") || !strings.Contains(esx, `createType="vmfs"`) {
+		t.Fatalf("the descriptor is\n%s", esx)
+	}
+	if err := os.WriteFile(path, []byte(esx), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	formattest.Image{Driver: vmdk.Driver(), Path: path, QemuFormat: "vmdk", Open: engine.OpenOptions{Files: beside(t, path)}}.Compare(t, "vmfs")
+	info, err := vmdk.Driver().Inspect(t.Context(), formattest.OpenFile(t, path))
+	if err != nil || info.Variant != "vmfs" || info.VirtualSize != 5<<20 || !errors.Is(info.Refused, formats.ErrReference) || errors.Is(info.Refused, formats.ErrUnsupported) {
+		t.Errorf("%+v, refused %v, %v", info, info.Refused, err)
+	}
 }
 
 // Places at the ends of the extents, in a disk that is flat and has holes.

@@ -1,7 +1,7 @@
 // Package vmdk maps VMware virtual disks: those that lie in one file, hosted sparse
 // extents with an embedded descriptor (createType monolithicSparse and
 // streamOptimized); and, where the files are supplied that a descriptor names,
-// those that lie in several (monolithicFlat, twoGbMaxExtentFlat and
+// those that lie in several (monolithicFlat, vmfs, twoGbMaxExtentFlat and
 // twoGbMaxExtentSparse), and deltas. Every other kind of vmdk is recognised, and
 // refused by name.
 //

@@ -96,6 +96,7 @@ func vmdkImages() []Image {
 	edit(Sizes, "a descriptor of 8 ZiB", corrupt, Open, put64(vDescriptorSize, math.MaxUint64))
 	edit(Sizes, "a descriptor of 2 MiB", corrupt, Open, put64(vDescriptorSize, 4096))
 	edit(Sizes, "a descriptor past the end", corrupt, Open, put64(vDescriptorOff, 1<<40))
+	edit(Sizes, "no directory but the redundant one", corrupt, Open, put32(vFlags, 1|1<<1), put64(vGD, 0), put64(vRGD, vGDAt))
 	edit(Sizes, "a footer that is not there", corrupt, Open, put64(vGD, math.MaxUint64))
 	text(Sizes, "extents of 8 EiB", limit, vmdkText("twoGbMaxExtentSparse", strings.Repeat("RW 9223372036854775807 SPARSE \"a.vmdk\"\n", 3), ""))
 	text(Sizes, "ten thousand extents", limit, vmdkText("twoGbMaxExtentSparse", strings.Repeat("RW 1 SPARSE \"a.vmdk\"\n", 10_000), ""))
@@ -180,6 +181,9 @@ var vmdkPlaces = []place{
 	}},
 	{"vmdk", "bare", "the extent of a flat disk", formats.ErrReference, func(name string) []byte {
 		return []byte(vmdkText("monolithicFlat", fmt.Sprintf(`RW 64 FLAT "%s" 0`, unquoted(name)), ""))
+	}},
+	{"vmdk", "bare", "the extent of a flat disk of ESX", formats.ErrReference, func(name string) []byte {
+		return []byte(vmdkText("vmfs", fmt.Sprintf(`RW 64 VMFS "%s"`, unquoted(name)), ""))
 	}},
 	{"vmdk", "bare", "one of the extents of a split disk", formats.ErrReference, func(name string) []byte {
 		return []byte(vmdkText("twoGbMaxExtentSparse", fmt.Sprintf("RW 64 SPARSE \"a-s001.vmdk\"\nRW 64 SPARSE \"%s\"", unquoted(name)), ""))
