@@ -18,8 +18,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/google/uuid"
-
 	"glanced/backends/stored"
 	"glanced/formats"
 )
@@ -141,5 +139,5 @@ func identity(id [16]byte) string {
 	if id == [16]byte{} {
 		return ""
 	}
-	return uuid.UUID(id).String()
+	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }
