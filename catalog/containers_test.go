@@ -113,6 +113,20 @@ func TestTheDiskInAnOVAIsServed(t *testing.T) {
 			w.wantStored(t, img.ID, ova)
 		})
 	}
+	t.Run("in a folder", func(t *testing.T) {
+		files := vmdk(t, rawDisk, "monolithicFlat")
+		for i := range files {
+			files[i].name = "disks/" + files[i].name
+		}
+		img := w.active(t, "vmdk", "ova", archive(t, "", files...))
+		if img.DiskError != "" {
+			t.Fatalf("disk error %q", img.DiskError)
+		}
+		w.wantGuest(t, img.ID, content)
+		upload := w.queued(t, "vmdk", "ova")
+		err := w.Upload(t.Context(), upload.ID, bytes.NewReader(archive(t, files[1].name, files...)), catalog.UploadOptions{Size: -1})
+		wantErr(t, err, catalog.ErrFormat) // its manifest is of other bytes
+	})
 	t.Run("in bare its extents are nothing", func(t *testing.T) {
 		img := w.queued(t, "vmdk", "bare")
 		err := w.Upload(t.Context(), img.ID, bytes.NewReader(vmdk(t, rawDisk, "monolithicFlat")[0].content), catalog.UploadOptions{Size: -1})

@@ -182,7 +182,7 @@ func TestHostileDescriptorsAreRefused(t *testing.T) {
 		"deep":                      {"<Envelope>" + strings.Repeat("<a>", 100), formats.ErrLimit},
 		"long":                      {good + strings.Repeat(" ", 1<<20), formats.ErrLimit},
 		"absolute path":             {file(`ovf:href="/etc/passwd" ovf:id="f"`), formats.ErrReference},
-		"path":                      {file(`ovf:href="sub/disk.img" ovf:id="f"`), formats.ErrReference},
+		"path to nothing":           {file(`ovf:href="sub/disk.img" ovf:id="f"`), formats.ErrCorrupt},
 		"path of another system":    {file(`ovf:href="..\disk.img" ovf:id="f"`), formats.ErrReference},
 		"encoded path":              {file(`ovf:href="..%2fdisk.img" ovf:id="f"`), formats.ErrReference},
 		"parent":                    {file(`ovf:href=".." ovf:id="f"`), formats.ErrReference},

@@ -148,7 +148,11 @@ func parseManifest(text []byte) ([]listed, error) {
 		if err != nil || len(digest) != make().Size() {
 			return nil, bad("the digest is not one of " + algorithm)
 		}
-		list = append(list, listed{strings.TrimPrefix(rest[:closing], "./"), strings.ReplaceAll(algorithm, "-", ""), digest})
+		name := rest[:closing]
+		if !leadsUp(name) {
+			name = canonical(name)
+		}
+		list = append(list, listed{name, strings.ReplaceAll(algorithm, "-", ""), digest})
 	}
 	return list, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"strings"
 	"unicode/utf8"
 
@@ -21,7 +22,7 @@ const (
 
 // member is one regular file of the archive.
 type member struct {
-	name string // unique in the archive, valid UTF-8, no leading "./"
+	name string // unique in the archive, valid UTF-8, canonical
 	pos  int64  // where its bytes begin in the archive
 	size int64  // bytes
 }
@@ -87,12 +88,28 @@ func (a *archive) failure(err error) error {
 	return err
 }
 
+// canonical is a relative path without the parts that mean nothing: "." and empty
+// ones, which tar -c . writes. So no member has two names.
+func canonical(name string) string {
+	if name = path.Clean(name); name == "." {
+		return ""
+	}
+	return name
+}
+
+// leadsUp reports whether a path has a part "..".
+func leadsUp(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if part == ".." {
+			return true
+		}
+	}
+	return false
+}
+
 // check refuses what has no place in an OVA, and is the member's name.
 func (a *archive) check(h *tar.Header) (string, error) {
-	name := h.Name
-	for strings.HasPrefix(name, "./") { // tar -c . writes them
-		name = strings.TrimLeft(name[2:], "/")
-	}
+	name := canonical(h.Name)
 	corrupt := func(format string, args ...any) (string, error) {
 		return "", fmt.Errorf("%w: the archive's member %.200q %s", formats.ErrCorrupt, h.Name, fmt.Sprintf(format, args...))
 	}
@@ -105,11 +122,8 @@ func (a *archive) check(h *tar.Header) (string, error) {
 		return corrupt("has a name that is not text")
 	case strings.HasPrefix(name, "/"):
 		return corrupt("has an absolute name")
-	}
-	for part := range strings.SplitSeq(name, "/") {
-		if part == ".." {
-			return corrupt("has a name that leads out of the archive")
-		}
+	case leadsUp(h.Name):
+		return corrupt("has a name that leads out of the archive")
 	}
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
@@ -118,14 +132,14 @@ func (a *archive) check(h *tar.Header) (string, error) {
 	}
 	switch h.Typeflag {
 	case tar.TypeReg:
-		if name == "" || strings.HasSuffix(name, "/") {
+		if name == "" || strings.HasSuffix(h.Name, "/") {
 			return corrupt("is a file with the name of a folder")
 		}
 	case tar.TypeDir:
 		if h.Size != 0 {
 			return corrupt("is a folder of %d bytes", h.Size)
 		}
-		name = strings.TrimSuffix(name, "/") + "/"
+		name += "/"
 	case tar.TypeLink, tar.TypeSymlink:
 		return corrupt("is a link; an OVA holds plain files only")
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:

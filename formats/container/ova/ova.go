@@ -2,6 +2,9 @@
 // images of an appliance (DMTF DSP0243, Open Virtualization Format 2.1.1). The
 // disk is served in place, as a section of the archive: nothing is unpacked.
 //
+// Read too: descriptors of OVF 0.9, as VirtualCenter 2.5 wrote them, and of oVirt
+// (ovirt-engine, OvfOvirtWriter.java), whose sections are of an XML Schema type.
+//
 // Vocabulary. Member: a regular file in the archive. Descriptor: the .ovf, which
 // says which members are disks. Manifest: the .mf, with the members' digests.
 package ova
@@ -54,7 +57,7 @@ func open(ctx context.Context, src stored.Bytes, _ container.Options) (container
 	return container.Opened{
 		Image:  stored.Section(src, image.pos, image.size, src.Close),
 		Name:   image.name,
-		Beside: beside(src, members),
+		Beside: beside(src, members, path.Dir(image.name)),
 		Others: others,
 	}, nil
 }
@@ -107,16 +110,17 @@ func ext(name string) string {
 	return strings.ToLower(path.Ext(name))
 }
 
-// beside supplies members by their exact name, for images of several files
-// (vmdk: monolithicFlat, twoGbMaxExtent). They live as long as src.
-func beside(src stored.Bytes, members map[string]member) formats.Files {
+// beside supplies the members in one folder of the archive by their exact name, for
+// images of several files (vmdk: monolithicFlat, vmfs, twoGbMaxExtent). They live as
+// long as src.
+func beside(src stored.Bytes, members map[string]member, folder string) formats.Files {
 	return func(_ context.Context, ref formats.Ref) (stored.Bytes, error) {
 		if ref.Kind != formats.RefExtent {
 			return nil, fmt.Errorf("%w: an OVA supplies extents only, not a %s", formats.ErrReference, ref.Kind)
 		}
-		m, ok := members[ref.Name]
-		if !ok || plain(ref.Name) != nil {
-			return nil, fmt.Errorf("%w: no file of that name is in the archive", formats.ErrReference)
+		m, ok := members[path.Join(folder, ref.Name)]
+		if !ok || ref.Name == "" || ref.Name == "." || strings.ContainsAny(ref.Name, "/\\") || leadsUp(ref.Name) {
+			return nil, fmt.Errorf("%w: no file of that name is in the archive, beside the disk", formats.ErrReference)
 		}
 		return stored.Section(src, m.pos, m.size, nil), nil
 	}

@@ -143,6 +143,9 @@ func FuzzOpenOVA(f *testing.F) {
 	f.Add(pack(f, manifest("SHA256", verified[0]), verified[0], fileIn{"disk.img", "x"}))
 	f.Add(pack(f, fileIn{"disk.img", "x"}, fileIn{"vm.ovf", virtualBoxOVF("disk.img")}))
 	f.Add(pack(f, fileIn{strings.Repeat("long/", 60) + "x", "y"}, fileIn{"disk.img", "x"}, fileIn{"vm.ovf", virtualBoxOVF("disk.img")}))
+	f.Add(pack(f, fileIn{"disk.img", "x"}, fileIn{"vm.ovf", virtualCenterOVF("disk.img")}))
+	f.Add(pack(f, fileIn{"./disks//disk.img", "x"}, fileIn{"vm.ovf", virtualCenterOVF("disks/disk.img")}, manifest("SHA1", fileIn{"./disks/disk.img", "x"})))
+	f.Add(pack(f, fileIn{"g/v", "x"}, fileIn{"vm.ovf", oVirtOVF("g/v", 7)}))
 	for _, b := range hostile.ContainerSeeds("ova") {
 		f.Add(b)
 	}

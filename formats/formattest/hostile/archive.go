@@ -20,6 +20,16 @@ func ovf(href, more string) string {
 </Envelope>`
 }
 
+// typedOVF is a descriptor of one disk in the file href, in the manner of OVF 0.9:
+// with a Section of the type ovf:kind_Type for the disks, and more behind it.
+func typedOVF(href, kind, more string) string {
+	return `<?xml version="1.0" encoding="UTF-8"?>
+<ovf:Envelope xmlns:ovf="http://www.vmware.com/schema/ovf/1/envelope" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" ovf:version="0.9">
+<References><File ovf:id="f" ovf:href="` + html.EscapeString(href) + `"/></References>
+<Section xsi:type="ovf:` + kind + `_Type"><Info>disks</Info><Disk ovf:diskId="d" ovf:fileRef="f" ovf:capacity="32768"/></Section>` + more + `
+</ovf:Envelope>`
+}
+
 // member is a file of an archive: a name and its content, or a whole header.
 type member struct {
 	name, content string
@@ -102,6 +112,8 @@ func ovaImages() []Image {
 	described := func(name string, want error, ovf string) {
 		archive(name, want, member{name: "vm.ovf", content: ovf}, disk)
 	}
+	m.images = append(m.images, ovaFolders(disk)...)
+	m.images = append(m.images, ovaTypes(disk)...)
 	var laughs strings.Builder
 	laughs.WriteString(`<!DOCTYPE Envelope [<!ENTITY l0 "ha">`)
 	for i := range 30 {
@@ -133,6 +145,62 @@ func ovaImages() []Image {
 	return m.images
 }
 
+// ovaFolders are archives whose disk is in a folder, or is said to be.
+func ovaFolders(disk member) []Image {
+	m := &maker{format: "vmdk", container: "ova"}
+	corrupt, limit, reference := formats.ErrCorrupt, formats.ErrLimit, formats.ErrReference
+	inFolder := member{name: "disks/disk.vmdk", content: disk.content}
+	named := func(name string, want error, href string, members ...member) {
+		m.add(Archive, name, want, Open, pack(append([]member{{name: "vm.ovf", content: ovf(href, "")}}, members...)...))
+	}
+	named("an href that leads up and down again", reference, "disks/../disks/disk.vmdk", inFolder)
+	named("an href that leads up, encoded", reference, "disks/%2e%2e/disks/disk.vmdk", inFolder)
+	named("an absolute href", reference, "/disks/disk.vmdk", inFolder)
+	named("an absolute href, encoded", reference, "%2fdisks/disk.vmdk", inFolder)
+	named("an href of another system", reference, `disks\disk.vmdk`, inFolder)
+	named("an href with an empty part", reference, "disks//disk.vmdk", inFolder)
+	named("an href that is a folder", reference, "disks/", inFolder)
+	named("an href with a scheme", reference, "file:disks/disk.vmdk", inFolder)
+	named("an href in other letters", corrupt, "Disks/Disk.vmdk", inFolder)
+	named("an href of ten thousand folders", corrupt, strings.Repeat("d/", 10_000)+"disk.vmdk", inFolder)
+	named("a disk in 400 folders", nil, strings.Repeat("d/", 400)+"disk.vmdk", member{name: strings.Repeat("d/", 400) + "disk.vmdk", content: disk.content})
+	named("a disk in a thousand folders", limit, "disks/disk.vmdk", inFolder, member{name: strings.Repeat("d/", 1000) + "disk.vmdk"})
+	named("a disk and one in other letters", nil, "disks/disk.vmdk", member{name: "disks/DISK.vmdk", content: "secret"}, inFolder)
+	named("a disk in two spellings", corrupt, "disks/disk.vmdk", inFolder, member{name: "disks/.//disk.vmdk", content: "secret"})
+	named("a folder that is a link", corrupt, "disks/passwd", member{header: &tar.Header{Name: "disks", Typeflag: tar.TypeSymlink, Linkname: "/etc"}}, inFolder)
+	named("a disk that is a link in a folder", corrupt, "disks/x.vmdk", inFolder, member{header: &tar.Header{Name: "disks/x.vmdk", Typeflag: tar.TypeSymlink, Linkname: "../../../etc/passwd"}})
+	named("a disk that is a hard link in a folder", corrupt, "disks/x.vmdk", inFolder, member{header: &tar.Header{Name: "disks/x.vmdk", Typeflag: tar.TypeLink, Linkname: "disks/disk.vmdk"}})
+	for name, extent := range map[string]string{"in the folder above": "../flat", "at the top": "flat", "in a folder": "disks/flat"} {
+		text := vmdkText("vmfs", `RW 64 VMFS "`+extent+`"`, "")
+		named("an extent of ESX "+name, reference, "disks/disk.vmdk", member{name: "disks/disk.vmdk", content: text}, member{name: "flat", content: strings.Repeat("secret! ", 4096)})
+	}
+	return m.images
+}
+
+// ovaTypes are archives with a descriptor of OVF 0.9, which says by their types what
+// its sections are.
+func ovaTypes(disk member) []Image {
+	m := &maker{format: "vmdk", container: "ova"}
+	described := func(name string, want error, ovf string) {
+		m.add(Archive, name, want, Open, pack(member{name: "vm.ovf", content: ovf}, disk, member{name: "other.vmdk", content: "secret"}))
+	}
+	corrupt := formats.ErrCorrupt
+	newer := `<DiskSection><Disk ovf:diskId="d" ovf:fileRef="g"/></DiskSection>`
+	good := typedOVF("disk.vmdk", "DiskSection", "")
+	swap := func(old, new string) string { return strings.Replace(good, old, new, 1) }
+	described("one disk for OVF 0.9, another for 1.0", corrupt, strings.Replace(typedOVF("disk.vmdk", "DiskSection", newer), "</References>", `<File ovf:id="g" ovf:href="other.vmdk"/></References>`, 1))
+	described("files for OVF 0.9, and other ones for 1.0", corrupt, typedOVF("disk.vmdk", "DiskSection", `<Section xsi:type="ovf:References_Type"><File ovf:id="f2" ovf:href="other.vmdk"/></Section>`))
+	described("a section of two types", corrupt, swap(`xsi:type=`, `xsi:type="ovf:NetworkSection_Type" xsi:type=`))
+	described("disks that are said to be networks", corrupt, swap("</ovf:", `<DiskSection xsi:type="ovf:NetworkSection_Type"/></ovf:`))
+	described("a type with a path in it", container.ErrNoDisk, typedOVF("disk.vmdk", "DiskSection/Disk", ""))
+	described("a type of 64 KiB", container.ErrNoDisk, typedOVF("disk.vmdk", strings.Repeat("Disk", 16<<10), ""))
+	described("a type of no schema", container.ErrNoDisk, swap("http://www.w3.org/2001/XMLSchema-instance", "urn:other"))
+	described("a type that is an entity", corrupt, swap("ovf:DiskSection", "&x;"))
+	described("a disk by an href that two files have", corrupt, strings.NewReplacer(`fileRef="f"`, `fileRef="disk.vmdk"`, "</References>", `<File ovf:id="g" ovf:href="disk.vmdk"/></References>`).Replace(good))
+	described("a disk of oVirt outside of the archive", formats.ErrReference, strings.Replace(typedOVF("/rhev/data-center/disk.vmdk", "DiskSection", ""), `fileRef="f"`, `fileRef="/rhev/data-center/disk.vmdk"`, 1))
+	return m.images
+}
+
 // ovaGrainBehind is a vmdk whose first grain lies behind its end.
 func ovaGrainBehind() []byte {
 	b := vmdkPlain()
@@ -147,6 +215,13 @@ var ovaPlaces = []place{
 	{"vmdk", "ova", "an extent of the disk", formats.ErrReference, func(name string) []byte {
 		return pack(member{name: "vm.ovf", content: ovf("disk.vmdk", "")},
 			member{name: "disk.vmdk", content: vmdkText("monolithicFlat", fmt.Sprintf(`RW 64 FLAT "%s" 0`, unquoted(name)), "")})
+	}},
+	{"vmdk", "ova", "the href of a disk of OVF 0.9", formats.ErrReference, func(name string) []byte {
+		return pack(member{name: "vm.ovf", content: typedOVF(name, "DiskSection", "")}, member{name: "disk.vmdk", content: string(vmdkPlain())})
+	}},
+	{"vmdk", "ova", "the extent of a flat disk of ESX", formats.ErrReference, func(name string) []byte {
+		return pack(member{name: "vm.ovf", content: ovf("disks/disk.vmdk", "")},
+			member{name: "disks/disk.vmdk", content: vmdkText("vmfs", fmt.Sprintf(`RW 64 VMFS "%s"`, unquoted(name)), "")})
 	}},
 	{"qcow2", "ova", "the backing file of the disk", formats.ErrReference, func(name string) []byte {
 		return pack(member{name: "vm.ovf", content: ovf("disk.qcow2", "")}, member{name: "disk.qcow2", content: string(qcow2Backing(qcow2(), name))})
