@@ -16,7 +16,8 @@ func diskBenchCommand(s streams) *cli.Command {
 		Name: "bench", Usage: "time how fast the guest disk can be read", ArgsUsage: "FILE",
 		Description: "Reads all that holds data, in order, on all cores. With --random, reads N blocks that hold data, in\n" +
 			"an order that --seed decides. What is printed: bytes of the guest disk, reads, seconds, cpu_seconds\n" +
-			"(of all cores together) and MiB/s. Whether the file is in the kernel's cache is not its business." + examples(
+			"(of all cores together) and MiB/s. Whether the file is in the kernel's cache is not its business.\n" +
+			readsAll + examples(
 			"glancectl disk bench debian-12.qcow2",
 			"glancectl disk bench debian-12.qcow2 --random 10000 --cache 0",
 			"glancectl disk bench debian-12.qcow2 --random 10000 --cache 2GiB --warm -f json"),
@@ -111,6 +112,9 @@ func diskBench(c *cli.Context, s streams) error {
 		return err
 	}
 	defer d.close()
+	if err := refuseDigests(c, s, d); err != nil {
+		return err
+	}
 	g, err := d.guest(c.Context)
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -9,7 +8,6 @@ import (
 
 	"glanced/formats"
 	"glanced/formats/check"
-	"glanced/formats/container"
 	"glanced/formats/engine"
 )
 
@@ -31,9 +29,15 @@ func diskCheckCommand(s streams) *cli.Command {
 }
 
 func diskCheck(c *cli.Context, s streams, p *printer, d *disk) error {
-	digests, err := checkDigests(c, s, d)
-	if err != nil {
-		return err
+	digests := ""
+	if d.container.Verify != nil {
+		wrong, err := compareDigests(c, s, d)
+		if err != nil {
+			return err
+		}
+		if digests = digestsOK; wrong != nil {
+			digests = wrong.Error()
+		}
 	}
 	g, err := d.guest(c.Context)
 	if err != nil {
@@ -56,30 +60,6 @@ func diskCheck(c *cli.Context, s streams, p *printer, d *disk) error {
 		return err
 	}
 	return checkVerdict(d, k, digests)
-}
-
-// checkDigests streams the container by its verifier: "" where there is nothing
-// to verify, else ok or what is wrong. It fails where the file cannot be read.
-func checkDigests(c *cli.Context, s streams, d *disk) (string, error) {
-	if d.container.Verify == nil {
-		return "", nil
-	}
-	v := d.container.Verify()
-	bar := startProgress(c, s, "digests", d.file.Size())
-	err := copyInOrder(c.Context, v, d.file, bar)
-	bar.finish()
-	if closed := v.Close(); err == nil {
-		err = closed
-	}
-	switch {
-	case c.Context.Err() != nil:
-		return "", c.Context.Err()
-	case err == nil:
-		return digestsOK, nil
-	case formats.IsRefusal(err), errors.Is(err, formats.ErrFormat), errors.Is(err, container.ErrDigest):
-		return err.Error(), nil
-	}
-	return "", fmt.Errorf("%s: %w", d.path, err)
 }
 
 const digestsOK = "ok"

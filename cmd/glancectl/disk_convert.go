@@ -23,7 +23,8 @@ func diskConvertCommand(s streams) *cli.Command {
 		Description: "Zeros become holes in OUT, which gets its name only when it is whole. OUT - is standard output.\n" +
 			"   raw    the disk byte for byte\n" +
 			"   qcow2  version 3, its clusters not compressed\n" +
-			"   vmdk   streamOptimized, compressed" + examples(
+			"   vmdk   streamOptimized, compressed\n" +
+			readsAll + examples(
 			"glancectl disk convert debian-12.qcow2 debian-12.raw",
 			"glancectl disk convert appliance.ova disk.qcow2 --to qcow2",
 			"glancectl disk convert debian-12.qcow2 - --to vmdk | ssh host 'cat > disk.vmdk'",
@@ -79,6 +80,9 @@ func diskConvert(c *cli.Context, s streams) error {
 		return err
 	}
 	defer d.close()
+	if err := refuseDigests(c, s, d); err != nil {
+		return err
+	}
 	g, err := d.guest(c.Context)
 	if err != nil {
 		return err

@@ -17,22 +17,29 @@ func diskInfoCommand(s streams) *cli.Command {
 		Name: "info", Usage: "say what a disk image is, and whether it is safe", ArgsUsage: "FILE",
 		Description: "allocated_size is how much of the guest disk holds data. An unsafe image is described as far as\n" +
 			"that goes without following its references; the daemon would refuse it, or only store it.\n" +
-			"Where all that it refers to is named with --ref and opens, it is safe with those files." + examples(
+			"Where all that it refers to is named with --ref and opens, it is safe with those files.\n" +
+			readsAll + examples(
 			"glancectl disk info debian-12.qcow2",
 			"glancectl disk info suspicious.vmdk -f json",
 			"glancectl disk info child.qcow2 --ref base.qcow2=/srv/base.qcow2"),
-		Flags:  diskFlags(),
-		Action: diskAction(s, diskInfo),
+		Flags: append(diskFlags(), progressFlags()...),
+		Action: diskAction(s, func(c *cli.Context, p *printer, d *disk) error {
+			return diskInfo(c, s, p, d)
+		}),
 	}
 }
 
-func diskInfo(c *cli.Context, p *printer, d *disk) error {
+func diskInfo(c *cli.Context, s streams, p *printer, d *disk) error {
 	info, err := d.inspect(c.Context)
 	if err != nil {
 		return err
 	}
-	size, allocated, refused := int64(0), any(nil), error(nil)
-	g, refused := d.guest(c.Context)
+	size, allocated := info.VirtualSize, any(nil)
+	refused := refuseDigests(c, s, d)
+	var g *engine.Disk
+	if refused == nil {
+		g, refused = d.guest(c.Context)
+	}
 	if refused == nil {
 		defer g.Close()
 		size = g.Size()
@@ -40,8 +47,6 @@ func diskInfo(c *cli.Context, p *printer, d *disk) error {
 		if n, refused = allocatedBytes(c.Context, g); refused == nil {
 			allocated = n
 		}
-	} else {
-		size = info.VirtualSize
 	}
 	if c.Context.Err() != nil {
 		return c.Context.Err()

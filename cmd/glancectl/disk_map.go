@@ -21,18 +21,24 @@ func diskMapCommand(s streams) *cli.Command {
 			"   kind           data, compressed, zero (hides what is below) or absent (reads as zeros)\n" +
 			"   source         which of the image's files holds it: 0 = itself, then its data file or extents, in order\n" +
 			"   offset         where it begins in that file; of compressed runs, where the cluster that holds it does\n" +
-			"   stored         bytes that it, or its cluster, takes there" + examples(
+			"   stored         bytes that it, or its cluster, takes there\n" +
+			readsAll + examples(
 			"glancectl disk map debian-12.qcow2",
 			"glancectl disk map debian-12.qcow2 -f json | jq 'map(select(.data)) | length'"),
-		Flags:  diskFlags(),
-		Action: diskAction(s, diskMap),
+		Flags: append(diskFlags(), progressFlags()...),
+		Action: diskAction(s, func(c *cli.Context, p *printer, d *disk) error {
+			return diskMap(c, s, p, d)
+		}),
 	}
 }
 
 // maxTableRuns bounds a map that is collected before it is printed.
 const maxTableRuns = 100_000
 
-func diskMap(c *cli.Context, p *printer, d *disk) error {
+func diskMap(c *cli.Context, s streams, p *printer, d *disk) error {
+	if err := refuseDigests(c, s, d); err != nil {
+		return err
+	}
 	g, err := d.guest(c.Context)
 	if err != nil {
 		return err

@@ -56,6 +56,9 @@ type Opened struct {
 	Beside formats.Files
 	// Others are the names of disk images in the container that are not Image.
 	Others []string
+	// Digests: the container has a list of digests of what is in it, which
+	// Container.Verify compares, and Open does not.
+	Digests bool
 }
 
 // Verifier checks a container while it streams by. Write takes the container's

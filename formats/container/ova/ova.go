@@ -54,11 +54,16 @@ func open(ctx context.Context, src stored.Bytes, _ container.Options) (container
 	if err != nil {
 		return container.Opened{}, err
 	}
+	manifest := false
+	for name := range members {
+		manifest = manifest || isManifest(name)
+	}
 	return container.Opened{
-		Image:  stored.Section(src, image.pos, image.size, src.Close),
-		Name:   image.name,
-		Beside: beside(src, members, path.Dir(image.name)),
-		Others: others,
+		Image:   stored.Section(src, image.pos, image.size, src.Close),
+		Name:    image.name,
+		Beside:  beside(src, members, path.Dir(image.name)),
+		Others:  others,
+		Digests: manifest,
 	}, nil
 }
 
@@ -101,6 +106,7 @@ func index(r *reader, size int64) (map[string]member, []byte, error) {
 }
 
 func isDescriptor(name string) bool { return ext(name) == ".ovf" }
+func isManifest(name string) bool   { return ext(name) == ".mf" }
 
 // ext is the ending of a member at the top of the archive; "" for others.
 func ext(name string) string {

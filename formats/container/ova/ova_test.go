@@ -246,3 +246,21 @@ func TestAnImageOfOneDiskPastTheOVAIsNotFound(t *testing.T) {
 		}
 	}
 }
+
+func TestOpenSaysWhetherThereIsAManifest(t *testing.T) {
+	disk := fileIn{"disk.img", "a disk"}
+	for name, c := range map[string]struct {
+		more []fileIn
+		want bool
+	}{
+		"one":                  {[]fileIn{manifest("SHA1", disk)}, true},
+		"one in other letters": {[]fileIn{{"VM.MF", ""}}, true},
+		"none":                 {nil, false},
+		"a certificate":        {[]fileIn{{"vm.cert", ""}}, false},
+		"one in a folder":      {[]fileIn{{"sub/vm.mf", ""}}, false},
+	} {
+		if o, err := open(t, formattest.Memory(pack(t, append(c.more, oneDisk(), disk)...))); err != nil || o.Digests != c.want {
+			t.Errorf("%s: %v, %v", name, o.Digests, err)
+		}
+	}
+}

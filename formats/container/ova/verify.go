@@ -62,7 +62,7 @@ func follow(r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if ext(m.name) == ".mf" {
+		if isManifest(m.name) {
 			err = check.manifest(m, a.tar)
 		} else {
 			err = check.member(m, a.tar, buf)
