@@ -18,31 +18,6 @@ func inspected(img Image) bool {
 	return *img.ContainerFormat == "bare" && !slices.Contains([]string{"ami", "ari", "aki"}, *img.DiskFormat)
 }
 
-// checkHead says ErrFormat where the first bytes of an upload (formats.ProbeLen
-// of them, or all there are) show another format than the declared one. A declared
-// raw is never looked into.
-func (c *Catalog) checkHead(img Image, head []byte) error {
-	declared := *img.DiskFormat
-	if !inspected(img) || declared == "raw" || len(head) == 0 {
-		return nil
-	}
-	found, err := formats.Detect(c.drivers, head)
-	if err != nil {
-		return fmt.Errorf("%w: declared %s: %w", ErrFormat, declared, err)
-	}
-	if found == declared {
-		return nil
-	}
-	driver, known := formats.Find(c.drivers, declared)
-	if found == "raw" && (!known || driver.Probe == nil || driver.ProbeTail != nil) {
-		return nil // nobody can tell from the head
-	}
-	if found == "raw" {
-		return fmt.Errorf("%w: declared %s, which it is not", ErrFormat, declared)
-	}
-	return fmt.Errorf("%w: declared %s, found %s", ErrFormat, declared, found)
-}
-
 // verdict is what a look at a stored image says of its guest disk.
 type verdict struct {
 	virtualSize, allocated *int64

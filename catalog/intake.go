@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"glanced/formats"
 	"glanced/formats/container"
 )
 
@@ -17,21 +16,20 @@ const (
 
 // intake is the body of an upload on its way into the store: reading from it
 // checks the size limits, reserves quota, feeds the hashes, and stops a body
-// whose head is not of the declared format.
+// that is not of the declared format.
 type intake struct {
 	ctx   context.Context // the upload's; an intake lives inside one call of Upload
 	u     *upload
 	body  io.Reader
-	n     int64  // bytes so far
-	head  []byte // the first formats.ProbeLen bytes, until they have been looked at
-	seen  bool   // they have been
+	n     int64 // bytes so far
+	kind  *recogniser
 	hash  *hashes
 	check container.Verifier // of what a container says of itself; nil = nothing, or it cannot be followed
 	err   error              // why the body was refused; not io.EOF
 }
 
 func newIntake(ctx context.Context, u *upload, body io.Reader) *intake {
-	in := &intake{ctx: ctx, u: u, body: body, hash: newHashes()}
+	in := &intake{ctx: ctx, u: u, body: body, kind: u.c.recogniser(u.img), hash: newHashes()}
 	if kind, ok := container.Find(u.c.containers, *u.img.ContainerFormat); ok && kind.Verify != nil {
 		in.check = kind.Verify()
 	}
@@ -73,14 +71,8 @@ func (in *intake) read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	if !in.seen {
-		in.head = append(in.head, p[:min(n, formats.ProbeLen-len(in.head))]...)
-		if len(in.head) == formats.ProbeLen || err == io.EOF {
-			if err := in.u.c.checkHead(in.u.img, in.head); err != nil {
-				return 0, err
-			}
-			in.seen, in.head = true, nil
-		}
+	if err := in.kind.write(p[:n], err == io.EOF); err != nil {
+		return 0, err
 	}
 	in.hash.write(p[:n])
 	if err := in.verify(p[:n], err == io.EOF); err != nil {

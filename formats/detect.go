@@ -3,19 +3,52 @@ package formats
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"glanced/backends/stored"
 )
 
-// Detect says which of drivers an image that begins with head is of: exactly one
-// name, or "raw" when none recognises it. Two that recognise it is a polyglot,
-// refused with ErrFormat, as in OpenStack's format inspector.
-func Detect(drivers []Driver, head []byte) (string, error) { return detect(drivers, head, nil) }
+// Detect says which of drivers an image that begins with head (ProbeLen bytes of it,
+// or all) is of: exactly one name, or "raw" when none recognises it. One that is of
+// two, or that bears the sign of something else, is a polyglot, refused with
+// ErrFormat, as OpenStack's format inspector does.
+func Detect(drivers []Driver, head []byte) (string, error) {
+	var names []string
+	hybrid := false
+	for _, d := range drivers {
+		if d.Probe != nil && d.Probe(head) {
+			names = append(names, d.Name)
+			hybrid = hybrid || d.Hybrid
+		}
+	}
+	if len(names) > 0 {
+		names = second(names, hybrid, head)
+	}
+	return one(names)
+}
 
-// DetectSource is Detect for who has all of an image: its end is looked at too.
+// DetectTail goes on from what Detect has found, with the last TailLen bytes of the
+// image, or all. What an image that is recognised by its tail alone begins like is
+// its guest's: a partition table there is none of its own.
+func DetectTail(drivers []Driver, found string, tail []byte) (string, error) {
+	var names []string
+	if found != "raw" {
+		names = append(names, found)
+	}
+	for _, d := range drivers {
+		if d.ProbeTail != nil && d.Name != found && d.ProbeTail(tail) {
+			names = append(names, d.Name)
+		}
+	}
+	return one(names)
+}
+
+// DetectSource is Detect and DetectTail for who has all of an image.
 func DetectSource(ctx context.Context, drivers []Driver, src stored.Bytes) (string, error) {
 	head, err := ReadHead(ctx, src)
+	if err != nil {
+		return "", err
+	}
+	found, err := Detect(drivers, head)
 	if err != nil {
 		return "", err
 	}
@@ -23,23 +56,7 @@ func DetectSource(ctx context.Context, drivers []Driver, src stored.Bytes) (stri
 	if err := src.ReadAt(ctx, tail, src.Size()-int64(len(tail))); err != nil {
 		return "", fmt.Errorf("read the last %d bytes: %w", len(tail), err)
 	}
-	return detect(drivers, head, tail)
-}
-
-func detect(drivers []Driver, head, tail []byte) (string, error) {
-	var names []string
-	for _, d := range drivers {
-		if d.Probe != nil && d.Probe(head) || d.ProbeTail != nil && d.ProbeTail(tail) {
-			names = append(names, d.Name)
-		}
-	}
-	switch len(names) {
-	case 0:
-		return "raw", nil
-	case 1:
-		return names[0], nil
-	}
-	return "", fmt.Errorf("%w: the content is %s at once", ErrFormat, strings.Join(names, " and "))
+	return DetectTail(drivers, found, tail)
 }
 
 // ReadHead reads what Detect wants to see of src.

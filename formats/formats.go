@@ -275,6 +275,9 @@ type Driver struct {
 	// ProbeTail reports the same from the last TailLen bytes. It is set only where
 	// some images of the format show nothing in their head (fixed vhd); nil elsewhere.
 	ProbeTail func(tail []byte) bool
+	// Hybrid: images of the format may begin with a boot record, which the format
+	// leaves room for, and are no polyglots then (iso).
+	Hybrid bool
 	// Inspect reads metadata only, follows nothing, and says what the image is
 	// and whether it may be served. It fails with ErrFormat, or ErrCorrupt where
 	// the header makes no sense at all.

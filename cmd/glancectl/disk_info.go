@@ -36,6 +36,9 @@ func diskInfo(c *cli.Context, s streams, p *printer, d *disk) error {
 	}
 	size, allocated := info.VirtualSize, any(nil)
 	refused := refuseDigests(c, s, d)
+	if refused == nil {
+		refused = d.alone(c.Context)
+	}
 	var g *engine.Disk
 	if refused == nil {
 		g, refused = d.guest(c.Context)

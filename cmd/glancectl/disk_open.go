@@ -176,6 +176,19 @@ func (d *disk) inspect(ctx context.Context) (formats.Info, error) {
 	return info, err
 }
 
+// alone refuses an image that is of another format than the one that --format names as
+// well: the daemon refuses its upload, but for a raw one. Inside a container, the
+// daemon looks for no other format either.
+func (d *disk) alone(ctx context.Context) error {
+	if !d.formatSaid || d.container.Name != "" || d.driver.Probe == nil {
+		return nil
+	}
+	if _, err := formats.DetectSource(ctx, all.Drivers(), d.opened.Image); err != nil {
+		return fmt.Errorf("%s: %w", d.name(), err)
+	}
+	return nil
+}
+
 // guest opens the guest disk, once, with the files that --ref names; to be closed
 // before d. A --ref that the image has no use for is an error.
 func (d *disk) guest(ctx context.Context) (*engine.Disk, error) {

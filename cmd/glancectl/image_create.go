@@ -214,7 +214,7 @@ func (d *imageData) guess() (string, error) {
 	}
 	format, err := formats.Detect(all.Drivers(), head)
 	if err != nil {
-		return "", &advised{fmt.Errorf("the format of %s: %w", d.name, err), "Say what it is with --disk-format."}
+		return "", &advised{fmt.Errorf("the format of %s: %w", d.name, err), "The daemon takes it for a raw disk only, with --disk-format raw."}
 	}
 	return format, nil
 }

@@ -18,7 +18,7 @@ import (
 // boot code and a partition table in the first 32 KiB, which ISO 9660 leaves to
 // others) is iso.
 func Driver() formats.Driver {
-	return formats.Driver{Name: "iso", Probe: probe, Inspect: inspect, Open: open}
+	return formats.Driver{Name: "iso", Probe: probe, Hybrid: true, Inspect: inspect, Open: open}
 }
 
 // descriptors is where the volume descriptors begin, bytes: logical sector 16.

@@ -40,10 +40,9 @@ var Classes = []Class{Names, Chain, Sizes, Clusters, Entries, Aliasing, Streams,
 type Step uint8
 
 const (
-	Probe Step = iota // who guesses the format from all of the file; declared, it is read as that
-	Open              // the format's check against the head, the container, Inspect or Open
-	Map               // the walk of the whole map
-	Read              // reading all of the disk
+	Open Step = iota // the look at the head and the tail, the container, Inspect or Open
+	Map              // the walk of the whole map
+	Read             // reading all of the disk
 )
 
 // Image is one hostile image.

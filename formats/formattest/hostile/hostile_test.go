@@ -56,19 +56,12 @@ func seen(ctx context.Context, src stored.Bytes, img hostile.Image) (hostile.Ste
 		inner, beside = o.Image, o.Beside
 	}
 	driver, _ := formats.Find(all.Drivers(), img.Format)
-	head, err := formats.ReadHead(ctx, inner)
-	if err != nil {
-		return hostile.Open, err
-	}
-	found, err := formats.Detect(all.Drivers(), head)
-	if err == nil && found != img.Format && (found != "raw" || driver.ProbeTail == nil) {
+	found, err := formats.DetectSource(ctx, all.Drivers(), inner)
+	if err == nil && found != img.Format {
 		err = fmt.Errorf("%w: it is %s", formats.ErrFormat, found)
 	}
 	if err != nil {
 		return hostile.Open, err
-	}
-	if _, err := formats.DetectSource(ctx, all.Drivers(), inner); err != nil {
-		return hostile.Probe, err
 	}
 	e := engine.New(engine.Options{CacheBytes: 32 << 20, TableBytes: 4 << 20})
 	defer e.Close()

@@ -22,17 +22,15 @@ func polyglots() []Image {
 	bases := map[string][]byte{
 		"qcow2": qcow2(), "vmdk": vmdkPlain(), "vhdx": vhdx(nil, nil), "vdi": vdi(), "ploop": parallels(false), "qed": qed(),
 	}
-	for format, b := range bases {
-		add(format, "bare", "a disc as well", formats.ErrFormat, Open, disc(b))
-		add("iso", "bare", "a "+format+" image as well", formats.ErrFormat, Open, disc(b))
-		add("vhd", "bare", "a fixed disk whose guest wrote a "+format+" image into it", formats.ErrFormat, Open, fixedVHD(b))
-		add(format, "bare", "the footer of a fixed vhd behind it", formats.ErrFormat, Probe, fixedVHD(b))
+	for _, p := range Pairs() {
+		want := formats.ErrFormat
+		if p.Harmless {
+			want = nil
+		}
+		add(p.Declared, "bare", p.Name, want, Open, p.Bytes)
 	}
-	add("vmdk", "bare", "a descriptor that is a disc as well", formats.ErrFormat, Open, disc([]byte(vmdkText("monolithicFlat", `RW 64 FLAT "disk.img" 0`, ""))))
-	both := qcow2()
-	copy(both[64:], "\x7f\x10\xda\xbe\x01\x00\x01\x00") // vdi's signature, in the place of the snapshots
-	add("qcow2", "bare", "a vdi image as well", formats.ErrFormat, Open, both)
-	add("vdi", "bare", "a qcow2 image as well", formats.ErrFormat, Open, both)
+	add("qcow2", "bare", "a vdi image and a disc with a boot record as well", formats.ErrFormat, Open, fourfold())
+	add("iso", "bare", "a disc with a boot record that is qcow2 and vdi as well", formats.ErrFormat, Open, fourfold())
 	other := map[string]string{"qcow2": "vmdk", "vmdk": "vhdx", "vhdx": "vdi", "vdi": "ploop", "ploop": "qed", "qed": "qcow2"}
 	for format, b := range bases {
 		as(Disguise, other[format], "bare", "it is "+format, formats.ErrFormat, Open, b)
@@ -53,10 +51,15 @@ func polyglots() []Image {
 	return all
 }
 
-// disc is b with the volume descriptor of an iso in it.
-func disc(b []byte) []byte {
-	b = append(bytes.Clone(b), make([]byte, max(0, 40<<10-len(b)))...)
-	copy(b[32<<10:], iso()[32<<10:][:7])
+// fourfold is all that a file can be at once in front of its end.
+func fourfold() []byte {
+	b := append(qcow2(), make([]byte, 40<<10)...)
+	for _, m := range marks() {
+		if m.at > 0 {
+			copy(b[m.at:], m.text)
+		}
+	}
+	b[32<<10], b[32<<10+6] = 1, 1
 	return b
 }
 
