@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -165,6 +167,9 @@ func FuzzOpenOVA(f *testing.F) {
 			t.Fatalf("an image of %d bytes in %d", o.Image.Size(), len(b))
 		}
 		content(t, o.Image)
+		if strings.HasPrefix(o.Name, "/") || slices.Contains(strings.Split(o.Name, "/"), "..") || path.Clean(o.Name) != o.Name {
+			t.Errorf("the image is called %q", o.Name)
+		}
 		if followed != nil && !errors.Is(followed, container.ErrDigest) && !strings.Contains(followed.Error(), "manifest") {
 			t.Errorf("opens, and cannot be followed: %v", followed)
 		}
