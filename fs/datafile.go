@@ -3,17 +3,14 @@ package fs
 import (
 	"context"
 	"errors"
-	"math"
 	"sync"
 	"syscall"
 
 	"glanced/backends/stored"
 	"glanced/catalog"
-	"glanced/formats"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 // dataFile is images/<id>/disk, images/<id>/file or images/<id>/snapshots/<name>:
@@ -154,6 +151,8 @@ type openFile struct {
 	whole   stored.FileRange // with through: the local file the kernel reads instead of asking
 	through bool             // decided once, before the kernel knows the file
 
+	seeks runs
+
 	closeOnce sync.Once
 	closed    chan struct{} // closed together with h
 }
@@ -201,37 +200,6 @@ func (o *openFile) fail(p *patient, what string, err error) syscall.Errno {
 		return syscall.EIO // not this caller's interrupt
 	}
 	return errno
-}
-
-// Lseek answers SEEK_DATA and SEEK_HOLE from the map of the disk; there is a hole
-// after the last byte.
-func (o *openFile) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
-	if whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE {
-		return 0, syscall.EINVAL
-	}
-	size := o.h.Size()
-	if off > math.MaxInt64 || int64(off) >= size {
-		return 0, syscall.ENXIO
-	}
-	p := patiently(ctx)
-	defer p.release()
-	found := int64(-1)
-	err := o.h.Extents(p, int64(off), size-int64(off), func(x formats.Extent) bool {
-		if x.Kind.Stored() == (whence == unix.SEEK_DATA) {
-			found = x.Off
-			return false
-		}
-		return true
-	})
-	switch {
-	case err != nil:
-		return 0, o.fail(p, "map", err)
-	case found >= 0:
-		return uint64(found), 0
-	case whence == unix.SEEK_HOLE:
-		return uint64(size), 0
-	}
-	return 0, syscall.ENXIO
 }
 
 // awaitRevocation drops the kernel's pages when the image is withdrawn while it

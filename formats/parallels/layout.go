@@ -45,12 +45,18 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 		if err != nil {
 			return fmt.Errorf("ploop BAT: %w", err)
 		}
-		for ; cluster < first+int64(len(slice)/4) && cluster*size < run.End() && !run.Stopped(); cluster++ {
+		for cluster < first+int64(len(slice)/4) && cluster*size < run.End() && !run.Stopped() {
 			x, err := l.cluster(cluster, binary.LittleEndian.Uint32(slice[4*(cluster-first):]))
 			if err != nil {
 				return err
 			}
+			same := int64(1)
+			if !x.Kind.Stored() {
+				same = int64(formats.Same(slice, 4, int(cluster-first)))
+				x.Len = min(same*size, l.Size()-x.Off)
+			}
 			run.Add(x)
+			cluster += same
 		}
 	}
 	run.Flush()

@@ -19,37 +19,41 @@ const (
 
 const subclusters = 32 // of a cluster with an extended entry
 
-// mapCluster adds the cluster at a guest offset, whose L2 entry b begins with.
-func (l *layout) mapCluster(r *formats.Run, guest int64, b []byte) error {
-	entry := binary.BigEndian.Uint64(b)
+// mapCluster adds the cluster at a guest offset, of entry i of the slice b of an L2
+// table, and those after it that nothing is stored of either, by the same entry. It is
+// how many it has added.
+func (l *layout) mapCluster(r *formats.Run, guest int64, b []byte, i int) (int64, error) {
+	size := int(l.entrySize())
+	entry := binary.BigEndian.Uint64(b[i*size:])
 	if entry&compressedFlag != 0 {
-		return l.mapCompressed(r, guest, entry)
+		return 1, l.mapCompressed(r, guest, entry)
 	}
 	reserved := uint64(l2Reserved)
 	if l.version < 3 || l.has(extendedL2) {
 		reserved |= zeroFlag
 	}
 	if entry&reserved != 0 {
-		return corruptf("L2 entry %#x: reserved bits are set", entry)
+		return 1, corruptf("L2 entry %#x: reserved bits are set", entry)
 	}
 	host := int64(entry & offsetMask)
 	if host%l.clusterSize() != 0 {
-		return corruptf("L2 entry %#x points to %d: not aligned to a cluster", entry, host)
+		return 1, corruptf("L2 entry %#x points to %d: not aligned to a cluster", entry, host)
 	}
 	// In a data file, a cluster may lie at 0; the copied flag tells it from none.
 	allocated := host != 0 || l.dataFile != nil && entry&copiedFlag != 0
 	if l.has(extendedL2) {
-		return l.mapSubclusters(r, guest, host, allocated, binary.BigEndian.Uint64(b[8:]))
+		return 1, l.mapSubclusters(r, guest, host, allocated, binary.BigEndian.Uint64(b[i*size+8:]))
 	}
+	kind := formats.Absent
 	switch {
 	case entry&zeroFlag != 0:
-		r.Add(formats.Extent{Off: guest, Len: l.clusterSize(), Kind: formats.Zero})
-	case !allocated:
-		r.Add(formats.Extent{Off: guest, Len: l.clusterSize(), Kind: formats.Absent})
-	default:
-		return l.mapData(r, guest, l.clusterSize(), host, 0)
+		kind = formats.Zero
+	case allocated:
+		return 1, l.mapData(r, guest, l.clusterSize(), host, 0)
 	}
-	return nil
+	n := int64(formats.Same(b, size, i))
+	r.Add(formats.Extent{Off: guest, Len: min(n<<l.clusterBits, l.disk.size-guest), Kind: kind})
+	return n, nil
 }
 
 // mapSubclusters adds a cluster with an extended L2 entry: the low half of bitmap

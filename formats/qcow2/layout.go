@@ -108,12 +108,14 @@ func (l *layout) mapTable(ctx context.Context, r *formats.Run, l2, base, at int6
 		if err != nil {
 			return fmt.Errorf("L2 table: %w", err)
 		}
-		for ; i < first+perSlice && at < end && !r.Stopped(); i++ {
+		for i < first+perSlice && at < end && !r.Stopped() {
 			guest := base + i<<l.clusterBits
-			if err := l.mapCluster(r, guest, b[(i-first)*size:]); err != nil {
+			n, err := l.mapCluster(r, guest, b, int(i-first))
+			if err != nil {
 				return fmt.Errorf("cluster at guest offset %d: %w", guest, err)
 			}
-			at = guest + l.clusterSize()
+			i += n
+			at = base + i<<l.clusterBits
 		}
 	}
 	return nil

@@ -51,12 +51,18 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 		if err != nil {
 			return fmt.Errorf("vdi block map: %w", err)
 		}
-		for ; block < first+int64(len(slice)/4) && block*size < run.End() && !run.Stopped(); block++ {
+		for block < first+int64(len(slice)/4) && block*size < run.End() && !run.Stopped() {
 			x, err := l.block(block, binary.LittleEndian.Uint32(slice[4*(block-first):]))
 			if err != nil {
 				return err
 			}
+			same := int64(1)
+			if !x.Kind.Stored() {
+				same = int64(formats.Same(slice, 4, int(block-first)))
+				x.Len = min(same*size, l.Size()-x.Off)
+			}
 			run.Add(x)
+			block += same
 		}
 	}
 	run.Flush()

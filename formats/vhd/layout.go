@@ -49,8 +49,10 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 		for off < sliceEnd && !run.Stopped() {
 			block := off / size
 			end := min((block+1)*size, run.End())
-			switch e := entry(table, int(block-slice*sliceEntries)); e {
+			i := int(block - slice*sliceEntries)
+			switch e := entry(table, i); e {
 			case unallocated:
+				end = min((block+int64(formats.Same(table, 4, i)))*size, run.End())
 				run.Add(formats.Extent{Off: off, Len: end - off, Kind: formats.Absent})
 			default:
 				if err := l.mapBlock(ctx, &run, int64(e)*sector, off, end); err != nil {

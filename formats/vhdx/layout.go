@@ -70,23 +70,26 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 	}
 	p := &l.params
 	bat := batReader{l: l, until: p.batIndex((run.End()-1)>>p.blockShift) + 1}
-	for b := off >> p.blockShift; b<<p.blockShift < run.End() && !run.Stopped(); b++ {
+	for b, same := off>>p.blockShift, int64(0); b<<p.blockShift < run.End() && !run.Stopped(); b += same {
 		entry, err := bat.entry(ctx, p.batIndex(b))
 		if err != nil {
 			return err
 		}
+		same = 1
 		x := formats.Extent{Off: b << p.blockShift}
 		x.Len = min(p.blockSize, l.Size()-x.Off)
 		if entry&^(stateMask|offsetMask) != 0 {
 			return fmt.Errorf("%w: the vhdx BAT entry of block %d has reserved bits (%#x)", formats.ErrCorrupt, b, entry)
 		}
 		switch entry & stateMask {
-		case blockNotPresent:
-			run.Add(x)
-		case blockUndefined, blockZero, blockUnmapped:
-			// What is undefined or unmapped may read as anything that the disk
-			// once held here, or as zeros; the parent is not asked.
-			x.Kind = formats.Zero
+		case blockNotPresent, blockUndefined, blockZero, blockUnmapped:
+			if entry&stateMask != blockNotPresent {
+				// What is undefined or unmapped may read as anything that the disk
+				// once held here, or as zeros; the parent is not asked.
+				x.Kind = formats.Zero
+			}
+			same = min(bat.same(p.batIndex(b)), p.chunkRatio-b%p.chunkRatio) // up to a sector bitmap's entry
+			x.Len = min(same<<p.blockShift, l.Size()-x.Off)
 			run.Add(x)
 		case blockFullyPresent:
 			if x.Pos, err = l.place(entry, p.blockSize, x.Len, "block", b); err != nil {
@@ -224,4 +227,10 @@ func (r *batReader) entry(ctx context.Context, i int64) (uint64, error) {
 		r.slice, r.at = slice, begin
 	}
 	return binary.LittleEndian.Uint64(r.slice[at-r.at:]), nil
+}
+
+// same is how many entries are equal to entry i, which was read last, from there to the
+// end of its slice.
+func (r *batReader) same(i int64) int64 {
+	return int64(formats.Same(r.slice, batEntry, int(i*batEntry-r.at)/batEntry))
 }

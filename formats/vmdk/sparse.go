@@ -59,6 +59,11 @@ func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base 
 			if err != nil {
 				return err
 			}
+			if !x.Kind.Stored() {
+				grain := off % s.h.tableSpan() / s.h.grain()
+				end := t*s.h.tableSpan() + (grain+int64(formats.Same(table, 4, int(grain))))*s.h.grain()
+				x.Len = min(end, tableEnd) - off
+			}
 			off = x.End()
 			run.Add(moved(x, base, src))
 		}
