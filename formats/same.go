@@ -5,11 +5,15 @@ import (
 	"encoding/binary"
 )
 
-// Same is how many entries of a table, from entry i on, are equal to entry i; each
-// has size bytes, 4 or 8. Disks are mostly empty: a walk that looks at each entry of
-// theirs takes a hundred times as long.
-func Same(table []byte, size, i int) int {
+// Same is how many entries of a table, from entry i on, are equal to entry i, up to
+// most, at least 1, for what a reader does not want costs it nothing; each has size
+// bytes, 4 or 8. Disks are mostly empty: a walk that looks at each entry of theirs
+// takes a hundred times as long.
+func Same(table []byte, size, i int, most int64) int64 {
 	b := table[i*size:]
+	if most < int64(len(b)/size) {
+		b = b[:most*int64(size)]
+	}
 	first, at := b[:size], size
 	if size == 4 && len(b) >= 8 { // so that entries are compared two at a time
 		if !bytes.Equal(b[4:8], first) {
@@ -26,5 +30,5 @@ func Same(table []byte, size, i int) int {
 	for at+size <= len(b) && bytes.Equal(b[at:at+size], first[:size]) {
 		at += size
 	}
-	return at / size
+	return int64(at / size)
 }

@@ -9,16 +9,21 @@ import (
 const placesAtOnce = 8 << 20
 
 // Unshared fails with ErrCorrupt where two of n entries of a table have one place,
-// of so many places from 0 on; -1 is no place. It asks for each entry once for
-// every 8 Mi places.
-func Unshared(ctx context.Context, n, places int64, place func(ctx context.Context, i int64) (int64, error)) error {
+// of so many places from 0 on. place says where entry i lies; or, in none, how many
+// entries from i on have no place. It is asked for each entry once for every 8 Mi
+// places.
+func Unshared(ctx context.Context, n, places int64, place func(ctx context.Context, i int64) (at, none int64, err error)) error {
 	seen := make([]uint64, (min(places, placesAtOnce)+63)/64)
 	for first := int64(0); first < places; first += placesAtOnce {
 		clear(seen)
-		for i := range n {
-			at, err := place(ctx, i)
+		for i := int64(0); i < n; i++ {
+			at, none, err := place(ctx, i)
 			if err != nil {
 				return err
+			}
+			if none > 0 {
+				i += none - 1
+				continue
 			}
 			if at -= first; at < 0 || at >= min(placesAtOnce, places-first) {
 				continue

@@ -52,7 +52,7 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 			}
 			same := int64(1)
 			if !x.Kind.Stored() {
-				same = int64(formats.Same(slice, 4, int(cluster-first)))
+				same = formats.Same(slice, 4, int(cluster-first), (run.End()-x.Off-1)/size+1)
 				x.Len = min(same*size, l.Size()-x.Off)
 			}
 			run.Add(x)

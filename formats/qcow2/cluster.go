@@ -51,7 +51,7 @@ func (l *layout) mapCluster(r *formats.Run, guest int64, b []byte, i int) (int64
 	case allocated:
 		return 1, l.mapData(r, guest, l.clusterSize(), host, 0)
 	}
-	n := int64(formats.Same(b, size, i))
+	n := formats.Same(b, size, i, (r.End()-guest-1)>>l.clusterBits+1)
 	r.Add(formats.Extent{Off: guest, Len: min(n<<l.clusterBits, l.disk.size-guest), Kind: kind})
 	return n, nil
 }

@@ -71,11 +71,12 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 		if r.End()-at > perTable {
 			ahead = l.readAhead(ctx, ahead, index, until)
 		}
-		l2, err := l.l2Table(ctx, index, until)
+		l2, none, err := l.l2Table(ctx, index, until)
 		if err != nil {
 			return err
 		}
 		if l2 == 0 {
+			next = min((index+none)*perTable, l.disk.size)
 			r.Add(formats.Extent{Off: at, Len: next - at, Kind: formats.Absent})
 			at = next
 			continue

@@ -52,7 +52,7 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 			i := int(block - slice*sliceEntries)
 			switch e := entry(table, i); e {
 			case unallocated:
-				end = min((block+int64(formats.Same(table, 4, i)))*size, run.End())
+				end = min((block+formats.Same(table, 4, i, (run.End()-1)/size-block+1))*size, run.End())
 				run.Add(formats.Extent{Off: off, Len: end - off, Kind: formats.Absent})
 			default:
 				if err := l.mapBlock(ctx, &run, int64(e)*sector, off, end); err != nil {

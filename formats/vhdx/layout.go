@@ -88,7 +88,8 @@ func (l *layout) Map(ctx context.Context, off, n int64, yield func(formats.Exten
 				// once held here, or as zeros; the parent is not asked.
 				x.Kind = formats.Zero
 			}
-			same = min(bat.same(p.batIndex(b)), p.chunkRatio-b%p.chunkRatio) // up to a sector bitmap's entry
+			wanted := (run.End()-x.Off-1)>>p.blockShift + 1
+			same = bat.same(p.batIndex(b), min(wanted, p.chunkRatio-b%p.chunkRatio)) // up to a sector bitmap's entry
 			x.Len = min(same<<p.blockShift, l.Size()-x.Off)
 			run.Add(x)
 		case blockFullyPresent:
@@ -230,7 +231,7 @@ func (r *batReader) entry(ctx context.Context, i int64) (uint64, error) {
 }
 
 // same is how many entries are equal to entry i, which was read last, from there to the
-// end of its slice.
-func (r *batReader) same(i int64) int64 {
-	return int64(formats.Same(r.slice, batEntry, int(i*batEntry-r.at)/batEntry))
+// end of its slice, up to most.
+func (r *batReader) same(i, most int64) int64 {
+	return formats.Same(r.slice, batEntry, int(i*batEntry-r.at)/batEntry, most)
 }

@@ -63,35 +63,37 @@ func findDirectory(src stored.Bytes, h *header) (directory, error) {
 	return d, nil
 }
 
-// table is the sector of grain table i, 0 = there is none, of a walk up to the
-// table until. It fails with ErrCorrupt for one that cannot lie there.
-func (d *directory) table(ctx context.Context, i, until int64) (int64, error) {
+// table is the sector of grain table i, 0 = there is none, of a walk up to the table
+// until, and for how many from i on that holds. It fails with ErrCorrupt for one that
+// cannot lie there.
+func (d *directory) table(ctx context.Context, i, until int64) (at, same int64, err error) {
 	const perSlice = directorySlice / 4
 	b, err := d.entries.Slice(ctx, i/perSlice, d.entries.Pos+4*until)
 	if err != nil {
-		return 0, fmt.Errorf("vmdk grain directory: %w", err)
+		return 0, 0, fmt.Errorf("vmdk grain directory: %w", err)
 	}
-	at := int64(binary.LittleEndian.Uint32(b[i%perSlice*4:]))
+	at = int64(binary.LittleEndian.Uint32(b[i%perSlice*4:]))
 	switch {
 	case at == 0:
+		return 0, formats.Same(b, 4, int(i%perSlice), until-i), nil
 	case at*sector > d.fileSize-d.span*sector:
-		return 0, fmt.Errorf("%w: vmdk grain table %d, at sector %d, passes the end of the file (%d bytes)", formats.ErrCorrupt, i, at, d.fileSize)
+		return 0, 0, fmt.Errorf("%w: vmdk grain table %d, at sector %d, passes the end of the file (%d bytes)", formats.ErrCorrupt, i, at, d.fileSize)
 	case !d.free(span{at, at + d.span}):
-		return 0, fmt.Errorf("%w: vmdk grain table %d, at sector %d, overlaps the header, the descriptor or the grain directory", formats.ErrCorrupt, i, at)
+		return 0, 0, fmt.Errorf("%w: vmdk grain table %d, at sector %d, overlaps the header, the descriptor or the grain directory", formats.ErrCorrupt, i, at)
 	}
-	return at, nil
+	return at, 1, nil
 }
 
 // check refuses a table that is used twice, and so would show one grain at many
 // places (formats.Checker). Tables that begin less than a table's length apart
 // overlap; those in one piece of the file of that length are seen.
 func (d *directory) check(ctx context.Context) error {
-	err := formats.Unshared(ctx, d.n, d.fileSize/sector/d.span+1, func(ctx context.Context, i int64) (int64, error) {
-		at, err := d.table(ctx, i, d.n)
+	err := formats.Unshared(ctx, d.n, d.fileSize/sector/d.span+1, func(ctx context.Context, i int64) (at, none int64, err error) {
+		at, same, err := d.table(ctx, i, d.n)
 		if err != nil || at == 0 {
-			return -1, err
+			return 0, same, err
 		}
-		return at / d.span, nil
+		return at / d.span, 0, nil
 	})
 	if err != nil {
 		return fmt.Errorf("vmdk grain directory: %w", err)

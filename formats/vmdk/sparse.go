@@ -41,11 +41,12 @@ func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base 
 		if end-off > s.h.tableSpan() {
 			ahead = s.readAhead(ctx, ahead, t, until)
 		}
-		at, err := s.dir.table(ctx, t, until)
+		at, same, err := s.dir.table(ctx, t, until)
 		if err != nil {
 			return err
 		}
 		if at == 0 {
+			tableEnd = min((t+same)*s.h.tableSpan(), end)
 			run.Add(formats.Extent{Off: base + off, Len: tableEnd - off, Kind: formats.Absent})
 			off = tableEnd
 			continue
@@ -60,9 +61,8 @@ func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base 
 				return err
 			}
 			if !x.Kind.Stored() {
-				grain := off % s.h.tableSpan() / s.h.grain()
-				end := t*s.h.tableSpan() + (grain+int64(formats.Same(table, 4, int(grain))))*s.h.grain()
-				x.Len = min(end, tableEnd) - off
+				i, last := s.inTable(off), s.inTable(tableEnd-1)
+				x.Len = min(t*s.h.tableSpan()+(i+formats.Same(table, 4, int(i), last-i+1))*s.h.grain(), tableEnd) - off
 			}
 			off = x.End()
 			run.Add(moved(x, base, src))
@@ -70,6 +70,9 @@ func (s *sparse) mapRange(ctx context.Context, run *formats.Run, off, end, base 
 	}
 	return nil
 }
+
+// inTable is the entry, in its grain table, of the grain that holds guest offset off.
+func (s *sparse) inTable(off int64) int64 { return off % s.h.tableSpan() / s.h.grain() }
 
 // tablesAhead is how many grain tables a walk over a large range has read ahead.
 const tablesAhead = 128
@@ -81,13 +84,12 @@ func (s *sparse) readAhead(ctx context.Context, from, t, until int64) int64 {
 	each := s.h.tableBytes()
 	stop := min(until, t+tablesAhead)
 	for from = max(from, t); from < stop; {
-		at, err := s.dir.table(ctx, from, until)
+		at, n, err := s.dir.table(ctx, from, until)
 		if err != nil {
 			break // told when the walk gets there
 		}
-		n := int64(1)
 		for ; at != 0 && from+n < stop && (n+1)*int64(each) <= formats.MaxAhead; n++ {
-			if next, err := s.dir.table(ctx, from+n, until); err != nil || next*sector != at*sector+n*int64(each) {
+			if next, _, err := s.dir.table(ctx, from+n, until); err != nil || next*sector != at*sector+n*int64(each) {
 				break
 			}
 		}
