@@ -9,19 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// need finds a program, or ends the test: fatally where tests must run.
-func need(t *testing.T, program, pkg string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	}
-	if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-		t.Fatalf("%s is missing: install %s", program, pkg)
-	}
-	t.Skipf("%s is missing: install %s", program, pkg)
-}
+	"glanced/contrib/testbed"
+)
 
 // command is a stock client without any cloud of the machine's, or a proxy to it.
 // Its home is kept: glance stores the schema there and makes options of it.
@@ -93,7 +83,7 @@ func dataFile(t *testing.T, n int) (path string, data []byte) {
 }
 
 func TestGlanceclientWorks(t *testing.T) {
-	need(t, "glance", "python3-glanceclient")
+	testbed.Need(t, "glance", "python3-glanceclient")
 	t.Parallel()
 	w := newWorld(t, options{})
 	path, data := dataFile(t, 3_000_000)
@@ -132,7 +122,7 @@ func TestGlanceclientWorks(t *testing.T) {
 }
 
 func TestGlanceclientUploadsByItself(t *testing.T) {
-	need(t, "glance", "python3-glanceclient")
+	testbed.Need(t, "glance", "python3-glanceclient")
 	t.Parallel()
 	w := newWorld(t, options{})
 	path, _ := dataFile(t, 100_000)
@@ -147,7 +137,7 @@ func TestGlanceclientUploadsByItself(t *testing.T) {
 }
 
 func TestOpenstackclientWorks(t *testing.T) {
-	need(t, "openstack", "python3-openstackclient")
+	testbed.Need(t, "openstack", "python3-openstackclient")
 	t.Parallel()
 	w := newWorld(t, options{})
 	path, data := dataFile(t, 2_000_000)

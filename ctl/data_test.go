@@ -19,6 +19,7 @@ import (
 
 	"glanced/backends"
 	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 )
 
 func randomBytes(n int) []byte {
@@ -332,7 +333,7 @@ func TestContentThatIsNotWhatItSaysIsRefused(t *testing.T) {
 }
 
 func TestQcow2IsTakenOrRefusedByItsContent(t *testing.T) {
-	need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	w := newWorld(t, options{})
 	dir := t.TempDir()
 	qcow2 := func(args ...string) []byte {

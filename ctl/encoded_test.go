@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"glanced/catalog"
+	"glanced/contrib/testbed"
 )
 
 // qemuImg runs qemu-img, and is its output.
@@ -27,17 +27,8 @@ func qemuImg(t *testing.T, args ...string) string {
 // qemu runs a program of qemu-utils.
 func qemu(t *testing.T, program string, args ...string) string {
 	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-			t.Fatalf("%s is missing: install qemu-utils", program)
-		}
-		t.Skipf("%s is missing: install qemu-utils", program)
-	}
-	out, err := exec.Command(program, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
-	}
-	return string(out)
+	testbed.Need(t, program, "qemu-utils")
+	return testbed.Run(t, program, args...)
 }
 
 // guest is a disk with text, noise and holes in it, that ends within a cluster.

@@ -1,13 +1,21 @@
 package ctl_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glanced/catalog"
 )
 
 // What is announced and never sent must not hold a connection for ever, of a
@@ -64,5 +72,75 @@ func TestAConnectionOutlivesTheLimitsOfItsRequests(t *testing.T) {
 			t.Fatal(res, err)
 		}
 		time.Sleep(100 * time.Millisecond) // longer than any limit of the request before
+	}
+}
+
+// A limit on silence is none on slowness: this client takes some of its download all
+// the time, and needs several times the limit for all of it.
+func TestASlowSteadyReaderGetsItsDownload(t *testing.T) {
+	const size, step, pause = 3 << 20, 64 << 10, 100 * time.Millisecond // 5 s in all
+	w := newWorld(t, options{stall: time.Second})
+	plain := randomBytes(size)
+	for i := range plain {
+		plain[i] &= 15
+	}
+	raw, coded := filepath.Join(t.TempDir(), "raw"), filepath.Join(t.TempDir(), "coded")
+	if err := os.WriteFile(raw, plain, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	qemuImg(t, "convert", "-c", "-f", "raw", "-O", "qcow2", raw, coded)
+	small, err := os.ReadFile(coded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the kernels hold between the two counts as taken, so that is little.
+	little := func(buffer int) func(_, _ string, c syscall.RawConn) error {
+		return func(_, _ string, c syscall.RawConn) (err error) {
+			c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, buffer, 32<<10) })
+			return err
+		}
+	}
+	server, err := w.server.Listener.(*net.TCPListener).SyscallConn()
+	if err == nil {
+		err = little(unix.SO_SNDBUF)("", "", server) // its connections inherit it
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		format string
+		data   []byte
+	}{"by sendfile": {"raw", plain}, "through a buffer": {"qcow2", small}} {
+		id := w.create(map[string]any{"disk_format": c.format})
+		if err := w.catalog.Upload(t.Context(), id, bytes.NewReader(c.data), catalog.UploadOptions{Size: -1}); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := (&net.Dialer{Control: little(unix.SO_RCVBUF)}).DialContext(t.Context(), "tcp", w.server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(time.Minute))
+			if _, err := io.WriteString(c, "GET /v2/images/"+id+"/file?disk_format=raw HTTP/1.0\r\nX-Auth-Token: demo-token\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			got := int64(0)
+			for {
+				n, err := io.CopyN(io.Discard, c, step)
+				got += n
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Fatalf("cut off after %d bytes: %v", got, err)
+				}
+				time.Sleep(pause)
+			}
+			if got < size {
+				t.Errorf("cut off after %d bytes", got)
+			}
+		})
 	}
 }

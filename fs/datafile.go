@@ -115,8 +115,13 @@ func (d *dataFile) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, u
 		return nil, 0, d.t.fail("open image", d.id, err)
 	}
 	o := &openFile{node: d, h: h, closed: make(chan struct{})}
+	if !d.t.track(o) {
+		if err := h.Close(); err != nil {
+			d.t.log.Warn("fuse: cannot close image", "image", d.id, "error", err)
+		}
+		return nil, 0, syscall.ENFILE
+	}
 	d.entered(o)
-	d.t.track(o)
 	go o.awaitRevocation()
 	return o, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
 }
@@ -244,10 +249,18 @@ func (o *openFile) tellIfCutOff() {
 	}
 }
 
-func (t *tree) track(o *openFile) {
+// track counts an open file in; false: there are too many.
+func (t *tree) track(o *openFile) bool {
 	t.openMu.Lock()
 	defer t.openMu.Unlock()
+	if t.maxOpen > 0 && len(t.open) >= t.maxOpen {
+		t.failed.Do(func() {
+			t.log.Warn("fuse: too many open files: raise the daemon's limit (LimitNOFILE= of systemd)", "open", len(t.open))
+		})
+		return false
+	}
 	t.open[o] = struct{}{}
+	return true
 }
 
 func (t *tree) untrack(o *openFile) {

@@ -5,12 +5,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+
+	"glanced/contrib/testbed"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -269,18 +273,25 @@ func TestAnInterruptedRequestHasAMomentMore(t *testing.T) {
 	}
 }
 
-func TestPassthroughLetsTheKernelReadTheLocalFile(t *testing.T) {
+// passingThrough mounts so that the kernel reads the local files itself.
+func (w *world) passingThrough(change ...func(*Config)) *Server {
+	w.t.Helper()
 	var under unix.Statfs_t
-	if err := unix.Statfs(t.TempDir(), &under); err != nil || under.Type == unix.OVERLAYFS_SUPER_MAGIC {
-		missing(t, "the kernel passes nothing through to an overlay: set TMPDIR to a disk or a tmpfs")
+	if err := unix.Statfs(w.t.TempDir(), &under); err != nil || under.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		testbed.Unable(w.t, "the kernel passes nothing through to an overlay: set TMPDIR to a disk or a tmpfs")
 	}
+	s := w.serve(append(change, func(c *Config) { c.Passthrough = true })...)
+	if s.fuse.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
+		testbed.Unable(w.t, "the kernel is older than 6.9 and passes nothing through")
+	}
+	return s
+}
+
+func TestPassthroughLetsTheKernelReadTheLocalFile(t *testing.T) {
 	w := newWorld(t)
 	data := sparse()
 	img := w.uploaded("x", data)
-	s := w.serve(func(c *Config) { c.Passthrough = true })
-	if s.fuse.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
-		missing(t, "the kernel is older than 6.9 and passes nothing through")
-	}
+	s := w.passingThrough()
 	var open []*os.File
 	for _, name := range []string{"disk", "file"} {
 		path := filepath.Join(s.Mountpoint(), "images", img.ID, name)
@@ -310,6 +321,42 @@ func TestPassthroughLetsTheKernelReadTheLocalFile(t *testing.T) {
 		if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%s, open since before: %v, or other bytes", f.Name(), err)
 		}
+	}
+}
+
+// The kernel's readers see the end of such a file as the end of the disk, and nobody
+// else would hear of it.
+func TestAFileThatIsCutOffWhileTheKernelReadsItIsLogged(t *testing.T) {
+	dir := t.TempDir()
+	w := openWorld(t, dir)
+	img := w.uploaded("x", sparse())
+	var said bytes.Buffer
+	s := w.passingThrough(func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&said, nil)) })
+	f, err := os.Open(filepath.Join(s.Mountpoint(), "images", img.ID, "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	files := 0
+	err = filepath.WalkDir(filepath.Join(dir, "store"), func(path string, d os.DirEntry, err error) error {
+		if st, statErr := os.Stat(path); statErr == nil && st.Mode().IsRegular() && st.Size() == int64(len(sparse())) {
+			files++
+			return os.Truncate(path, mib)
+		}
+		return err
+	})
+	if err != nil || files != 1 {
+		t.Fatalf("%d files cut off, %v", files, err)
+	}
+	if _, err := io.Copy(io.Discard, f); err != nil {
+		t.Error(err)
+	}
+	f.Close()
+	if err := s.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(said.String(), img.ID) || !strings.Contains(said.String(), "changed in its store") {
+		t.Errorf("the log says %q", said.String())
 	}
 }
 

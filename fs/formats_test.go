@@ -8,12 +8,13 @@ import (
 	"testing"
 
 	"glanced/catalog"
+	"glanced/contrib/testbed"
 
 	"golang.org/x/sys/unix"
 )
 
 func TestDisksAreDecodedWhateverTheirFormat(t *testing.T) {
-	need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	w := newWorld(t)
 	mnt := w.mount()
 	dir := t.TempDir()
@@ -32,7 +33,7 @@ func TestDisksAreDecodedWhateverTheirFormat(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(dir, c.name)
-			run(t, "qemu-img", append(append([]string{"convert", "-f", "raw", "-O", c.format}, c.options...), base, file)...)
+			testbed.Run(t, "qemu-img", append(append([]string{"convert", "-f", "raw", "-O", c.format}, c.options...), base, file)...)
 			stored, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -42,7 +43,7 @@ func TestDisksAreDecodedWhateverTheirFormat(t *testing.T) {
 				t.Fatal(img.DiskError)
 			}
 			folder := filepath.Join(mnt, "by-name", c.name)
-			if out := run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", base, folder+"/disk"); !strings.Contains(out, "identical") {
+			if out := testbed.Run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", base, folder+"/disk"); !strings.Contains(out, "identical") {
 				t.Error(out)
 			}
 			if got, err := os.ReadFile(folder + "/file"); err != nil || !bytes.Equal(got, stored) {
@@ -68,11 +69,11 @@ func TestDisksAreDecodedWhateverTheirFormat(t *testing.T) {
 }
 
 func TestAnImageThatIsStoredOnlySaysWhyItHasNoDisk(t *testing.T) {
-	need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	w := newWorld(t)
 	mnt := w.mount()
 	file := filepath.Join(t.TempDir(), "locked.qcow2")
-	run(t, "qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=secret",
+	testbed.Run(t, "qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=secret",
 		"-o", "encrypt.format=aes,encrypt.key-secret=s", file, "1M")
 	stored, err := os.ReadFile(file)
 	if err != nil {

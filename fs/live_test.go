@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"glanced/catalog"
+	"glanced/contrib/testbed"
 
 	"golang.org/x/sys/unix"
 )
@@ -222,7 +223,7 @@ func TestAListingOf2000ImagesIsWholeAndCanBeResumed(t *testing.T) {
 			t.Errorf("%s lists %d entries", folder, got)
 		}
 	}
-	long := strings.Count(run(t, "ls", "-lU", filepath.Join(mnt, "images")), "\n")
+	long := strings.Count(testbed.Run(t, "ls", "-lU", filepath.Join(mnt, "images")), "\n")
 	if long != 2001 {
 		t.Errorf("ls -l prints %d lines", long)
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"glanced/contrib/testbed"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -134,7 +136,7 @@ func TestTheKernelReadsAheadAsConfigured(t *testing.T) {
 		s := w.serve(func(cfg *Config) { cfg.ReadAheadKiB = c.config })
 		got, err := os.ReadFile("/sys/class/bdi/" + s.device + "/read_ahead_kb")
 		if err != nil {
-			missing(t, "sysfs is not mounted")
+			testbed.Unable(t, "sysfs is not mounted")
 		}
 		if want := c.want; strings.TrimSpace(string(got)) != strconv.Itoa(want) {
 			t.Errorf("read_ahead_kb is %s, want %d", bytes.TrimSpace(got), want)
@@ -188,7 +190,7 @@ func TestUnmountAfterSomebodyElseUnmounted(t *testing.T) {
 }
 
 func TestOtherUsersMayRead(t *testing.T) {
-	need(t, "setpriv", "util-linux")
+	testbed.Need(t, "setpriv", "util-linux")
 	w := newWorld(t)
 	w.uploaded("x", []byte("data"))
 	// A path that others can reach, unlike the test's own folder.
@@ -201,7 +203,7 @@ func TestOtherUsersMayRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.mount(func(c *Config) { c.Mountpoint = mnt })
-	if out := run(t, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat", mnt+"/by-name/x/disk"); out != "data" {
+	if out := testbed.Run(t, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat", mnt+"/by-name/x/disk"); out != "data" {
 		t.Errorf("nobody reads %q", out)
 	}
 }

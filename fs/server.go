@@ -22,13 +22,6 @@ import (
 )
 
 const (
-	// maxRead is the largest READ the kernel sends, bytes; its own limit without
-	// a sysctl.
-	maxRead = 1 << 20
-
-	// maxBackground is how many read-aheads the kernel keeps under way at once.
-	maxBackground = 64
-
 	// defaultReadAhead is how far the kernel reads ahead of a sequential reader,
 	// KiB. The kernel's own 128 KiB leaves a remote store idle most of the time.
 	defaultReadAhead = 16384
@@ -60,6 +53,9 @@ type Config struct {
 
 	// ReadAheadKiB is the kernel's read-ahead on this mount; 0 = 16384.
 	ReadAheadKiB int
+
+	MemoryBytes int64 // for the kernel's requests under way; 0 = 128 MiB
+	MaxOpen     int   // files that are open at once, each program's counted; more fail with ENFILE; 0 = no limit
 }
 
 // Server is one mount.
@@ -97,7 +93,7 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 	if err := t.follower.load(ctx); err != nil {
 		return nil, fmt.Errorf("list the images to mount at %s: %w", path, err)
 	}
-	server, err := gofuse.Mount(path, t.root, options(cfg.Group, log))
+	server, err := gofuse.Mount(path, t.root, options(cfg.Group, requestsWithin(cfg.MemoryBytes), log))
 	if err != nil {
 		if m, mounted, _ := mountAt(path); mounted && m.fstype == "fuse."+typeName {
 			err = errors.Join(err, detach(path)) // mounted, and failed after it
@@ -128,7 +124,7 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 }
 
 // options are go-fuse's, as they were measured to be best.
-func options(group int, log *slog.Logger) *gofuse.Options {
+func options(group int, r requests, log *slog.Logger) *gofuse.Options {
 	keep := remember
 	o := &gofuse.Options{
 		EntryTimeout:    &keep,
@@ -141,9 +137,10 @@ func options(group int, log *slog.Logger) *gofuse.Options {
 	o.MountOptions = fuse.MountOptions{
 		FsName:                   typeName,
 		Name:                     typeName,
-		MaxBackground:            maxBackground,
-		MaxWrite:                 maxRead, // READ's limit too
-		DisableSplice:            true,    // a pipe holds less than one READ
+		MaxBackground:            r.background,
+		MaxWrite:                 r.read, // READ's limit too
+		MaxInflightRequestBytes:  r.inFlightBytes(),
+		DisableSplice:            true, // a pipe holds less than one READ
 		IgnoreSecurityLabels:     true,
 		ExplicitDataCacheControl: true, // content never changes; only we take it back
 		ExtraCapabilities:        fuse.CAP_ASYNC_DIO | fuse.CAP_READDIRPLUS_AUTO,

@@ -40,6 +40,7 @@ type tree struct {
 	log         *slog.Logger
 	failed      rate.Sometimes // logs what fails: whoever reads can make as much as they like
 	passthrough bool
+	maxOpen     int    // open files at once; 0 = no limit
 	readers     uint32 // permission bits of files: who may read; folders add x to each r
 	index       *index
 	records     *recordCache
@@ -57,6 +58,7 @@ func newTree(cfg Config, log *slog.Logger) *tree {
 		log:         log,
 		failed:      rate.Sometimes{First: 5, Interval: time.Second},
 		passthrough: cfg.Passthrough,
+		maxOpen:     cfg.MaxOpen,
 		readers:     uint32(cfg.Readers.Perm() & 0o444),
 		index:       newIndex(),
 		records:     newRecordCache(),

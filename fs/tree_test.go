@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"glanced/catalog"
+	"glanced/contrib/testbed"
 )
 
 // names lists a folder, sorted.
@@ -124,7 +125,7 @@ func TestAttributesOfFiles(t *testing.T) {
 }
 
 func TestContentIsTheGuestDiskAndTheStoredBytes(t *testing.T) {
-	need(t, "cmp", "diffutils")
+	testbed.Need(t, "cmp", "diffutils")
 	w := newWorld(t)
 	data := sparse()
 	img := w.uploaded("x", data)
@@ -135,13 +136,13 @@ func TestContentIsTheGuestDiskAndTheStoredBytes(t *testing.T) {
 	}
 	for _, name := range []string{"disk", "file"} {
 		path := filepath.Join(mnt, "images", img.ID, name)
-		run(t, "cmp", original, path)
-		run(t, "cmp", original, filepath.Join(mnt, "by-name", "x", name))
+		testbed.Run(t, "cmp", original, path)
+		testbed.Run(t, "cmp", original, filepath.Join(mnt, "by-name", "x", name))
 		part := filepath.Join(t.TempDir(), "part")
-		run(t, "dd", "if="+path, "of="+part, "bs=1000", "skip=1048", "count=3333", "iflag=fullblock")
+		testbed.Run(t, "dd", "if="+path, "of="+part, "bs=1000", "skip=1048", "count=3333", "iflag=fullblock")
 		direct := filepath.Join(t.TempDir(), "direct")
-		run(t, "dd", "if="+path, "of="+direct, "bs=64k", "iflag=direct")
-		run(t, "cmp", original, direct)
+		testbed.Run(t, "dd", "if="+path, "of="+direct, "bs=64k", "iflag=direct")
+		testbed.Run(t, "cmp", original, direct)
 		got, err := os.ReadFile(part)
 		if err != nil || !bytes.Equal(got, data[1048*1000:(1048+3333)*1000]) {
 			t.Errorf("dd of a part of %s: %v, or other bytes", name, err)
@@ -155,7 +156,7 @@ func TestSparseCopiesStaySparse(t *testing.T) {
 	mnt := w.mount()
 	for _, how := range []string{"auto", "always"} {
 		to := filepath.Join(t.TempDir(), "copy")
-		run(t, "cp", "--sparse="+how, filepath.Join(mnt, "images", img.ID, "disk"), to)
+		testbed.Run(t, "cp", "--sparse="+how, filepath.Join(mnt, "images", img.ID, "disk"), to)
 		got, err := os.ReadFile(to)
 		if err != nil || !bytes.Equal(got, sparse()) {
 			t.Errorf("cp --sparse=%s: %v, or other bytes", how, err)
@@ -167,7 +168,7 @@ func TestSparseCopiesStaySparse(t *testing.T) {
 }
 
 func TestQemuReadsTheDisk(t *testing.T) {
-	need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	w := newWorld(t)
 	img := w.uploaded("x", sparse())
 	disk := filepath.Join(w.mount(), "images", img.ID, "disk")
@@ -175,21 +176,21 @@ func TestQemuReadsTheDisk(t *testing.T) {
 	if err := os.WriteFile(original, sparse(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out := run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", original, disk); !strings.Contains(out, "identical") {
+	if out := testbed.Run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", original, disk); !strings.Contains(out, "identical") {
 		t.Error(out)
 	}
 	var info struct {
 		Size   int64 `json:"virtual-size"`
 		Actual int64 `json:"actual-size"`
 	}
-	if err := json.Unmarshal([]byte(run(t, "qemu-img", "info", "-f", "raw", "--output=json", disk)), &info); err != nil || info.Size != int64(len(sparse())) || info.Actual >= 3*mib {
+	if err := json.Unmarshal([]byte(testbed.Run(t, "qemu-img", "info", "-f", "raw", "--output=json", disk)), &info); err != nil || info.Size != int64(len(sparse())) || info.Actual >= 3*mib {
 		t.Errorf("qemu-img info: %v, %+v", err, info)
 	}
 	var runs []struct {
 		Start, Length int64
 		Data          bool
 	}
-	if err := json.Unmarshal([]byte(run(t, "qemu-img", "map", "-f", "raw", "--output=json", disk)), &runs); err != nil {
+	if err := json.Unmarshal([]byte(testbed.Run(t, "qemu-img", "map", "-f", "raw", "--output=json", disk)), &runs); err != nil {
 		t.Fatal(err)
 	}
 	var data int64
@@ -204,12 +205,12 @@ func TestQemuReadsTheDisk(t *testing.T) {
 }
 
 func TestFindWalksTheWholeTree(t *testing.T) {
-	need(t, "find", "findutils")
+	testbed.Need(t, "find", "findutils")
 	w := newWorld(t)
 	w.uploaded("x", []byte("x"))
 	w.queued("y")
 	mnt := w.mount()
-	out := strings.Fields(run(t, "find", mnt, "-printf", "%P\n"))
+	out := strings.Fields(testbed.Run(t, "find", mnt, "-printf", "%P\n"))
 	if len(out) != 2+2+3+1+2 {
 		t.Errorf("find sees %q", out)
 	}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"glanced/backends/file"
 	"glanced/catalog"
 	"glanced/catalog/records/sqlite"
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/engine"
 	"glanced/formats/qcow2"
@@ -131,35 +131,7 @@ func needFUSE(t *testing.T) {
 		f.Close()
 		return
 	}
-	missing(t, "mounting needs root and /dev/fuse: modprobe fuse")
-}
-
-// need skips a test whose tool is not installed, or fails it where all must run.
-func need(t *testing.T, tool, pkg string) {
-	t.Helper()
-	if _, err := exec.LookPath(tool); err != nil {
-		missing(t, tool+" is not installed: apt-get install "+pkg)
-	}
-}
-
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
-// run runs a program to its success and returns what it printed.
-func run(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s %q: %v\n%s%s", name, args, err, out.String(), errs.String())
-	}
-	return out.String()
+	testbed.Unable(t, "mounting needs root and /dev/fuse: modprobe fuse")
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"glanced/catalog"
+	"glanced/contrib/testbed"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,9 +19,9 @@ import (
 // getfattr is what getfattr(1) shows of a file, by full name.
 func getfattr(t *testing.T, path string) map[string]string {
 	t.Helper()
-	need(t, "getfattr", "attr")
+	testbed.Need(t, "getfattr", "attr")
 	all := make(map[string]string)
-	for _, line := range strings.Split(run(t, "getfattr", "--absolute-names", "-d", "-m", "-", "-e", "text", path), "\n") {
+	for _, line := range strings.Split(testbed.Run(t, "getfattr", "--absolute-names", "-d", "-m", "-", "-e", "text", path), "\n") {
 		if name, value, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "#") {
 			value = strings.TrimSuffix(strings.TrimPrefix(value, `"`), `"`)
 			all[name] = strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(value)

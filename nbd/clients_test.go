@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"glanced/contrib/testbed"
 )
 
 // Disks of every path through the server: copied from memory, sent from a file,
@@ -19,7 +21,7 @@ func clientDisks(t testing.TB) []*disk {
 }
 
 func TestNbdcopyReadsEveryDiskIdentically(t *testing.T) {
-	need(t, "nbdcopy", "libnbd-bin")
+	testbed.Need(t, "nbdcopy", "libnbd-bin")
 	disks := clientDisks(t)
 	_, unix, tcp := serve(t, Config{Exports: newLibrary(disks...)})
 	for _, d := range disks[:3] {
@@ -42,7 +44,7 @@ func TestNbdcopyReadsEveryDiskIdentically(t *testing.T) {
 }
 
 func TestNbdinfoSeesWhatTheServerOffers(t *testing.T) {
-	need(t, "nbdinfo", "libnbd-bin")
+	testbed.Need(t, "nbdinfo", "libnbd-bin")
 	disks := clientDisks(t)
 	_, unix, tcp := serve(t, Config{Exports: newLibrary(disks...)})
 	for network, uri := range uris("memory", unix, tcp) {
@@ -91,8 +93,8 @@ func TestNbdinfoSeesWhatTheServerOffers(t *testing.T) {
 }
 
 func TestNbdinfoListsEveryExport(t *testing.T) {
-	need(t, "nbdinfo", "libnbd-bin")
-	need(t, "qemu-nbd", "qemu-utils")
+	testbed.Need(t, "nbdinfo", "libnbd-bin")
+	testbed.Need(t, "qemu-nbd", "qemu-utils")
 	disks := clientDisks(t)
 	_, unix, _ := serve(t, Config{Exports: newLibrary(disks...)})
 	for _, out := range []string{
@@ -115,7 +117,7 @@ func TestNbdinfoListsEveryExport(t *testing.T) {
 }
 
 func TestNbdinfoMapIsTheTruth(t *testing.T) {
-	need(t, "nbdinfo", "libnbd-bin")
+	testbed.Need(t, "nbdinfo", "libnbd-bin")
 	d := newDisk("d", mixed(40<<20))
 	_, unix, tcp := serve(t, Config{Exports: newLibrary(d)})
 	for network, uri := range uris("d", unix, tcp) {
@@ -146,8 +148,8 @@ func TestNbdinfoMapIsTheTruth(t *testing.T) {
 }
 
 func TestQemuReadsEveryDiskIdentically(t *testing.T) {
-	need(t, "qemu-img", "qemu-utils")
-	need(t, "qemu-io", "qemu-utils")
+	testbed.Need(t, "qemu-img", "qemu-utils")
+	testbed.Need(t, "qemu-io", "qemu-utils")
 	disks := clientDisks(t)
 	_, unix, tcp := serve(t, Config{Exports: newLibrary(disks...)})
 	for _, d := range disks[:2] {
@@ -178,7 +180,7 @@ func TestQemuReadsEveryDiskIdentically(t *testing.T) {
 }
 
 func TestNbdshSeesErrorsOfOneRequestAndGoesOn(t *testing.T) {
-	need(t, "nbdsh", "python3-libnbd")
+	testbed.Need(t, "nbdsh", "python3-libnbd")
 	// Its module belongs to the Python installed beside it, perhaps not to the first one on the path.
 	if nbdsh, err := exec.LookPath("nbdsh"); err == nil {
 		t.Setenv("PATH", filepath.Dir(nbdsh)+":"+os.Getenv("PATH"))

@@ -263,19 +263,6 @@ func uris(name string, unix, tcp net.Listener) map[string]string {
 	}
 }
 
-// need skips, or fails where nothing may be skipped, without a program.
-func need(t testing.TB, program, debian string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	}
-	text := fmt.Sprintf("%s is missing: apt-get install %s", program, debian)
-	if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-		t.Fatal(text)
-	}
-	t.Skip(text)
-}
-
 // tool runs a program that must succeed, and returns its output.
 func tool(t testing.TB, name string, args ...string) string {
 	t.Helper()

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"glanced/contrib/testbed"
 	"glanced/formats"
 	"glanced/formats/all"
 )
@@ -63,13 +64,7 @@ var packages = map[string]string{"qemu-img": "qemu-utils", "qemu-io": "qemu-util
 // test is skipped, or fails where tests may not be skipped.
 func runTool(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		says := fmt.Sprintf("%s is missing: apt install %s", name, packages[name])
-		if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-			t.Fatal(says)
-		}
-		t.Skip(says)
-	}
+	testbed.Need(t, name, packages[name])
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %q: %v\n%s", name, args, err, out)

@@ -35,16 +35,12 @@ const (
 	// headerWithin and idleWithin keep silent HTTP clients from holding sockets.
 	headerWithin = 20 * time.Second
 	idleWithin   = 2 * time.Minute
-	// programBytes is what of the memory budget the program itself takes: the parts of
-	// its file, and of its libraries, that are in use.
-	programBytes = 20 << 20
-	// The shares of the rest. What is left over is the Go runtime's and the sessions' small change.
-	clusterShare, tableShare, bufferShare, nbdShare = 45, 10, 10, 15 // percent
 )
 
 // daemon is all that runs, in the order in which it was started.
 type daemon struct {
 	cfg     *config
+	limits  limits
 	log     *logs
 	started time.Time
 	lock    *os.File
@@ -77,7 +73,10 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 			err = errors.Join(err, d.stop())
 		}
 	}()
-	debug.SetMemoryLimit(int64(cfg.Memory.Budget) - programBytes)
+	if d.limits, err = divide(int64(cfg.Memory.Budget)); err != nil {
+		return d, err
+	}
+	debug.SetMemoryLimit(d.limits.runtime)
 	if err = os.MkdirAll(cfg.Staging.Path, 0o750); err != nil {
 		return d, fmt.Errorf("make staging.path: %w", err)
 	}
@@ -95,17 +94,12 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 	return d, nil
 }
 
-// share is a share of the memory budget, bytes.
-func (d *daemon) share(percent int64) int64 {
-	return (int64(d.cfg.Memory.Budget) - programBytes) / 100 * percent
-}
-
 func (d *daemon) openCatalog(ctx context.Context) error {
 	var err error
 	if d.node, err = nodeName(d.cfg.DataDir); err != nil {
 		return err
 	}
-	d.engine = engine.New(engine.Options{CacheBytes: d.share(clusterShare), TableBytes: d.share(tableShare), BufferBytes: d.share(bufferShare)})
+	d.engine = engine.New(engine.Options{CacheBytes: d.limits.clusters, TableBytes: d.limits.tables, BufferBytes: d.limits.buffers})
 
 	var stores []catalog.StoreEntry
 	for _, s := range d.cfg.Stores {
@@ -141,7 +135,7 @@ func (d *daemon) openDoors(ctx context.Context) error {
 	d.exports.catalog = d.catalog
 	d.exports.anonymous.Store(&d.cfg.NBD.Anonymous)
 	d.nbd = nbd.NewServer(nbd.Config{Exports: &d.exports, Log: d.log.With("subsystem", "nbd"),
-		ServerBytes: d.share(nbdShare)})
+		ServerBytes: d.limits.nbd, MaxConns: d.limits.nbdConns})
 	// The NBD socket and the mount show every image, so they are guarded like the
 	// control socket.
 	mode, err := d.cfg.Control.mode()
@@ -166,13 +160,13 @@ func (d *daemon) openDoors(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.serveHTTP("control", ln, &http.Server{Handler: api.Control(), ConnContext: ctl.ControlConnContext})
+	d.serveHTTP("control", ln, d.limits.adminConns, &http.Server{Handler: api.Control(), ConnContext: ctl.ControlConnContext})
 	if d.cfg.HTTP.Listen != "" {
 		ln, err := d.listen("tcp", d.cfg.HTTP.Listen, 0, "")
 		if err != nil {
 			return err
 		}
-		d.serveHTTP("http", ln, &http.Server{Handler: api.HTTP()})
+		d.serveHTTP("http", ln, d.limits.httpConns, &http.Server{Handler: api.HTTP()})
 	}
 
 	if d.cfg.FUSE.Mountpoint != "" {
@@ -181,7 +175,7 @@ func (d *daemon) openDoors(ctx context.Context) error {
 			return err
 		}
 		d.mount, err = fs.Mount(ctx, fs.Config{Catalog: d.catalog, Mountpoint: d.cfg.FUSE.Mountpoint, Readers: mode, Group: gid,
-			Passthrough: d.cfg.FUSE.Passthrough, Log: d.log.With("subsystem", "fs")})
+			Passthrough: d.cfg.FUSE.Passthrough, MemoryBytes: d.limits.mounts, MaxOpen: d.limits.mountFiles, Log: d.log.With("subsystem", "fs")})
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", d.cfg.FUSE.Mountpoint, err)
 		}
@@ -197,8 +191,9 @@ func (d *daemon) openDoors(ctx context.Context) error {
 
 // serveHTTP runs one HTTP door. There is no overall read or write timeout: an
 // image of a terabyte takes as long as it takes, and ctl bounds what is silent.
-func (d *daemon) serveHTTP(kind string, ln net.Listener, s *http.Server) {
+func (d *daemon) serveHTTP(kind string, ln net.Listener, conns int, s *http.Server) {
 	s.ReadHeaderTimeout, s.IdleTimeout = headerWithin, idleWithin
+	s.ConnState = admit(conns, kind, d.log.Logger).changed
 	s.ErrorLog = slogErrors(d.log)
 	d.servers = append(d.servers, s)
 	d.serve(kind, ln, func() error {

@@ -17,10 +17,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"glanced/contrib/testbed"
 )
 
-// binary builds the daemon once for all tests of this package.
-var binary = sync.OnceValues(func() (string, error) {
+// builtDaemon builds the daemon once for all tests of this package.
+var builtDaemon = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "glanced-test-")
 	if err != nil {
 		return "", err
@@ -35,7 +37,7 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := binary(); err == nil {
+	if path, err := builtDaemon(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
 	}
 	os.Exit(code)
@@ -58,7 +60,13 @@ type process struct {
 // its data in dir, and waits until it says READY=1.
 func startDaemon(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
-	path, err := binary()
+	return startBy(t, nil, dir, args...)
+}
+
+// startBy is startDaemon, by a program that runs it, such as prlimit(1).
+func startBy(t *testing.T, runner []string, dir string, args ...string) *process {
+	t.Helper()
+	path, err := builtDaemon()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +89,8 @@ func startDaemon(t *testing.T, dir string, args ...string) *process {
 	if !slices.Contains(args, "--config") {
 		args = append([]string{"--dir", dir}, args...)
 	}
-	p.cmd = exec.Command(path, append([]string{"--http", p.http, "--nbd", p.nbd}, args...)...)
+	command := slices.Concat(runner, []string{path, "--http", p.http, "--nbd", p.nbd}, args)
+	p.cmd = exec.Command(command[0], command[1:]...)
 	p.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
@@ -302,12 +311,7 @@ func TestKillInAnUploadLeavesAQueuedImageAndNoBytes(t *testing.T) {
 }
 
 func TestOnlyPublicImagesAreExportedOverTCP(t *testing.T) {
-	if _, err := exec.LookPath("nbdinfo"); err != nil {
-		if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-			t.Fatal("nbdinfo is missing: apt-get install libnbd-bin")
-		}
-		t.Skip("nbdinfo is missing: apt-get install libnbd-bin")
-	}
+	testbed.Need(t, "nbdinfo", "libnbd-bin")
 	p := startDaemon(t, t.TempDir())
 	public := p.create("pub", "public", bytes.Repeat([]byte("p"), 4096))
 	private := p.create("priv", "private", bytes.Repeat([]byte("q"), 4096))
@@ -395,7 +399,7 @@ func TestHangupReopensTheLogAndReadsTokensAnew(t *testing.T) {
 	if err := os.WriteFile(config, []byte("data_dir = \""+dir+"\"\n"+text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	path, err := binary()
+	path, err := builtDaemon()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -454,7 +458,7 @@ func waitForText(t *testing.T, path, want string) {
 }
 
 func TestCommandLineMistakesEndWithTwo(t *testing.T) {
-	path, err := binary()
+	path, err := builtDaemon()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -469,7 +473,7 @@ func TestCommandLineMistakesEndWithTwo(t *testing.T) {
 
 func TestASecondDaemonOnOneFolderIsRefused(t *testing.T) {
 	p := startDaemon(t, t.TempDir())
-	path, _ := binary()
+	path, _ := builtDaemon()
 	out, err := exec.Command(path, "--dir", p.dir, "--http", freePort(t), "--nbd", freePort(t)).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "another glanced runs") {
 		t.Errorf("%v\n%s", err, out)

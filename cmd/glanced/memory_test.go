@@ -13,19 +13,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"glanced/contrib/testbed"
 )
 
 // Fifty compressed images are read at once through a budget of 64 MiB: the whole
 // process, its program's pages counted, stays within that.
 func TestFiftyImagesAtOnceStayWithinTheBudget(t *testing.T) {
-	for program, pkg := range map[string]string{"nbdcopy": "libnbd-bin", "qemu-img": "qemu-utils"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-				t.Fatalf("%s is missing: apt-get install %s", program, pkg)
-			}
-			t.Skipf("%s is missing: apt-get install %s", program, pkg)
-		}
-	}
+	testbed.Need(t, "nbdcopy", "libnbd-bin")
+	testbed.Need(t, "qemu-img", "qemu-utils")
 	const images, budget = 50, 64 << 20
 	dir := t.TempDir()
 	config := filepath.Join(dir, "glanced.toml")

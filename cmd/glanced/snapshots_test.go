@@ -8,22 +8,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"glanced/contrib/testbed"
 )
 
 // tool runs a program of the Debian package pkg, and is its output.
 func tool(t *testing.T, pkg, name string, args ...string) string {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-			t.Fatalf("%s is missing: install %s", name, pkg)
-		}
-		t.Skipf("%s is missing: install %s", name, pkg)
-	}
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
+	testbed.Need(t, name, pkg)
+	return testbed.Run(t, name, args...)
 }
 
 // A qcow2 keeps earlier states of its disk inside. Each is an export and a file.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pojntfx/go-nbd/pkg/server"
 
+	"glanced/contrib/testbed"
 	"glanced/formats/engine"
 	"glanced/formats/formattest"
 	"glanced/formats/raw"
@@ -88,12 +89,7 @@ func TestBackendRefusesWritesAndRevokedReads(t *testing.T) {
 
 func TestGoNBDsServerServesTheBackend(t *testing.T) {
 	for _, program := range []string{"nbdinfo", "nbdcopy"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-				t.Fatal(program + " is missing: apt-get install libnbd-bin")
-			}
-			t.Skip(program + " is missing: apt-get install libnbd-bin")
-		}
+		testbed.Need(t, program, "libnbd-bin")
 	}
 	m := newMemory(3 << 20)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

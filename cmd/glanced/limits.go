@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// programBytes is what of the memory budget the program itself takes: the parts of
+// its file, and of its libraries, that are in use.
+const programBytes = 20 << 20
+
+// The shares of the rest of the budget, percent. What is left over is the Go runtime's
+// and the sessions' small change.
+const (
+	clusterShare = 40 // decoded clusters
+	tableShare   = 10 // tables of formats
+	bufferShare  = 10 // what is read from stores
+	nbdShare     = 12 // NBD replies, and a quarter of it besides, see nbd.Config
+	mountShare   = 8  // what the kernel asks of the mount
+	connShare    = 8  // NBD connections that say nothing
+)
+
+// connBytes is about what an NBD connection takes that asks for nothing at the moment:
+// its session, the buffer that requests are read into, and two stacks.
+const connBytes = 24 << 10
+
+// fewConns are admitted however small the budget is.
+const fewConns = 1024
+
+// The shares of the files that the process may have open, as parts of files 16. What
+// is left over, an eighth, is for the stores' own connections, the catalog and the logs.
+const (
+	nbdFiles   = 6 // two for each connection: its socket and its image
+	httpFiles  = 4 // three for each: a download has its image, an upload two files
+	mountFiles = 3 // one for each open file
+	adminFiles = 1 // two for each
+	fileParts  = 16
+)
+
+// leastFiles is what the doors can be opened with.
+const leastFiles = 128
+
+// limits says what each part of the daemon may take: the memory budget and the open
+// files are divided here and nowhere else.
+type limits struct {
+	runtime                                int64 // of the Go runtime: the budget without the program, bytes
+	clusters, tables, buffers, nbd, mounts int64 // bytes
+
+	nbdConns, httpConns, adminConns int
+	mountFiles                      int // open at once
+}
+
+// divide divides a budget, bytes, and the process's limit of open files. The Go
+// runtime has raised the soft limit to the hard one before main began.
+func divide(budget int64) (limits, error) {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return limits{}, fmt.Errorf("ask for the limit of open files: %w", err)
+	}
+	if files.Cur < leastFiles {
+		return limits{}, fmt.Errorf("the daemon may open %d files; it needs %d: raise its limit (ulimit -Hn, or LimitNOFILE= of systemd)", files.Cur, leastFiles)
+	}
+	return divided(budget, int64(min(files.Cur, 1<<30))), nil
+}
+
+func divided(budget, files int64) limits {
+	rest := budget - programBytes
+	share := func(percent int64) int64 { return rest / 100 * percent }
+	part := func(parts, each int64) int { return int(files * parts / fileParts / each) }
+	return limits{
+		runtime:  rest,
+		clusters: share(clusterShare), tables: share(tableShare), buffers: share(bufferShare),
+		nbd: share(nbdShare), mounts: share(mountShare),
+		nbdConns:   min(part(nbdFiles, 2), int(max(share(connShare)/connBytes, fewConns))),
+		httpConns:  part(httpFiles, 3),
+		adminConns: part(adminFiles, 2),
+		mountFiles: part(mountFiles, 1),
+	}
+}
