@@ -62,5 +62,5 @@ func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Lay
 	if err != nil {
 		return nil, err
 	}
-	return formats.NewFlat(ctx, src, info)
+	return formats.NewFlat(src, info, o)
 }

@@ -33,7 +33,7 @@ func driver(name string) formats.Driver {
 		if o.Snapshot != "" {
 			return nil, fmt.Errorf("%w: %s images have none (asked for %q)", formats.ErrSnapshot, name, o.Snapshot)
 		}
-		return formats.NewFlat(ctx, src, info)
+		return formats.NewFlat(src, info, o)
 	}
 	return formats.Driver{Name: name, Inspect: inspect, Open: open}
 }

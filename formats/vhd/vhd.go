@@ -60,7 +60,7 @@ func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Lay
 		img.info.Refused = nil
 	}
 	if img.footer.kind == kindFixed {
-		return formats.NewFlat(ctx, src, img.info)
+		return formats.NewFlat(src, img.info, o)
 	}
 	return newLayout(img, o.TablesOf(src)), nil
 }

@@ -2,6 +2,7 @@ package vmdk
 
 import (
 	"context"
+	"errors"
 	"sort"
 
 	"glanced/backends/stored"
@@ -34,12 +35,16 @@ func (l *layout) Sources() []stored.Bytes { return l.given }
 
 // Close lets go of the cached grain tables.
 func (l *layout) Close() error {
+	var errs []error
 	for _, p := range l.pieces {
-		if p.sparse != nil {
+		switch {
+		case p.sparse != nil:
 			p.sparse.tables.Close()
+		case p.flat != nil:
+			errs = append(errs, p.flat.Close())
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Check refuses grain tables that are used twice (formats.Checker).

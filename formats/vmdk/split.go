@@ -149,7 +149,7 @@ func (l *layout) openPieces(ctx context.Context, d *descriptor, o *formats.Optio
 			l.given = append(l.given, src)
 			p.src = len(l.given)
 			if x.flat() {
-				p.flat, err = openFlat(ctx, src, ends[x.name], len(ends))
+				p.flat, err = openFlat(src, ends[x.name], *o)
 				known[x.name] = p
 			} else if p.sparse, err = readPiece(ctx, src, x.sectors); err == nil {
 				p.sparse.open(o.TablesOf(src))
@@ -175,14 +175,14 @@ func (d *descriptor) flatEnds() map[string]int64 {
 	return ends
 }
 
-// openFlat maps one of so many flat files. It must be of just these sectors:
-// another size is another file.
-func openFlat(ctx context.Context, src stored.Bytes, sectors int64, files int) (formats.Layout, error) {
+// openFlat maps a flat file. It must be of just these sectors: another size is another
+// file.
+func openFlat(src stored.Bytes, sectors int64, o formats.Options) (formats.Layout, error) {
 	size := sectors * sector
 	if src.Size() != size {
 		return nil, fmt.Errorf("%w: a file of %d bytes, where the vmdk descriptor says %d", formats.ErrCorrupt, src.Size(), size)
 	}
-	return formats.NewFlatPiece(ctx, src, formats.Info{VirtualSize: size}, files)
+	return formats.NewFlat(src, formats.Info{VirtualSize: size}, o)
 }
 
 // readPiece reads one hosted sparse extent of a split disk, of so many sectors.
