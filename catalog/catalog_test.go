@@ -117,7 +117,7 @@ func (w *world) wantNothingStored(t *testing.T) {
 func (w *world) wantUntouched(t *testing.T, id string) {
 	t.Helper()
 	img := w.get(t, id)
-	if img.Status != catalog.Queued || img.Size != nil || img.Checksum != nil || img.Node != "" || img.Reserved != 0 || img.Locations != nil || img.Pending != nil {
+	if img.Status != catalog.Queued || img.Size != nil || img.Checksum != nil || img.Node != "" || img.Reserved != 0 || img.Locations != nil || img.Claims != nil {
 		t.Errorf("image after the failure: %+v", img)
 	}
 	if u, err := w.records.Usage(t.Context(), img.Owner); err != nil || u.ImageBytes != 0 {

@@ -8,10 +8,10 @@ import (
 
 // giveUp writes that an upload has ended without an image, and what it has left
 // in a store; gone tells whether the image was deleted meanwhile.
-func (c *Catalog) giveUp(ctx context.Context, id string, left []Location) (gone bool, err error) {
+func (c *Catalog) giveUp(ctx context.Context, id string, left []Claim) (gone bool, err error) {
 	_, err = c.records.Update(ctx, id, func(img *Image) error {
 		gone = img.Status == Deleted
-		img.Reserved, img.Pending = 0, left
+		img.Reserved, img.Claims = 0, left
 		if img.Status != Saving {
 			return nil
 		}
@@ -27,7 +27,7 @@ func (c *Catalog) giveUp(ctx context.Context, id string, left []Location) (gone 
 // giveUpLater keeps what giveUp could not write, for a database that is full or
 // busy now. The image stays saving meanwhile; if this process ends before it is
 // written, the next start sweeps it.
-func (c *Catalog) giveUpLater(id string, left []Location) {
+func (c *Catalog) giveUpLater(id string, left []Claim) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.givenUp[id] = left

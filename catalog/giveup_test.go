@@ -50,7 +50,7 @@ func TestAnUploadThatFailsInAFullDatabaseIsQueuedWhenThereIsRoom(t *testing.T) {
 	db.full.Store(false)
 	for limit := time.Now().Add(30 * time.Second); ; {
 		got := w.get(t, img.ID)
-		if got.Status == catalog.Queued && got.Reserved == 0 && got.Node == "" && got.Pending == nil {
+		if got.Status == catalog.Queued && got.Reserved == 0 && got.Node == "" && got.Claims == nil {
 			break
 		}
 		if time.Now().After(limit) {

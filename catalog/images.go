@@ -194,6 +194,15 @@ func (c *Catalog) removeLocations(ctx context.Context, img Image) error {
 	return err
 }
 
+// removeClaimed deletes what uploads have left.
+func (c *Catalog) removeClaimed(ctx context.Context, claims []Claim) error {
+	var locs []Location
+	for _, claim := range claims {
+		locs = append(locs, Location{Store: claim.Store, URL: claim.Claim})
+	}
+	return c.removeBlobs(ctx, locs)
+}
+
 // removeBlobs deletes stored bytes; those that are gone already are no error.
 func (c *Catalog) removeBlobs(ctx context.Context, locs []Location) error {
 	var errs []error

@@ -167,7 +167,7 @@ func TestDataThatCannotBeRemovedIsRemovedLater(t *testing.T) {
 		img := w.queued(t, "vhd", "bare")
 		err := w.Upload(t.Context(), img.ID, bytes.NewReader(content), catalog.UploadOptions{Size: -1})
 		wantErr(t, err, catalog.ErrUnsafe)
-		if got := w.get(t, img.ID); got.Status != catalog.Queued || len(got.Pending) != 1 || got.Reserved != 0 {
+		if got := w.get(t, img.ID); got.Status != catalog.Queued || len(got.Claims) != 1 || got.Reserved != 0 {
 			t.Errorf("after the failure: %+v", got)
 		}
 		return w, img, &store
@@ -180,7 +180,7 @@ func TestDataThatCannotBeRemovedIsRemovedLater(t *testing.T) {
 	t.Run("at the start after a start that could not either", func(t *testing.T) {
 		w, img, store := refused(t)
 		w.restart(t, failing(store.fail))
-		if got := w.get(t, img.ID); got.Status != catalog.Queued || len(got.Pending) != 1 {
+		if got := w.get(t, img.ID); got.Status != catalog.Queued || len(got.Claims) != 1 {
 			t.Errorf("after the first start: %+v", got)
 		}
 		w.restart(t, withTiny)

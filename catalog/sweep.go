@@ -34,7 +34,7 @@ func (c *Catalog) sweep(ctx context.Context) error {
 				c.log.Warn("a deleted image's data is still in its store", "image", img.ID, "error", err)
 			}
 		}
-		if img.Node == c.node && len(img.Pending) > 0 {
+		if img.Node == c.node && len(img.Claims) > 0 {
 			if err := c.sweepUpload(ctx, img, img.Status); err != nil {
 				return err
 			}
@@ -69,14 +69,14 @@ func (c *Catalog) sweepSpool(ctx context.Context) error {
 // A store that does not answer is no reason not to start: what it may hold stays
 // in the record, for the next upload or the next sweep.
 func (c *Catalog) sweepUpload(ctx context.Context, img Image, to Status) error {
-	left := slices.Clone(img.Pending)
-	if err := c.removeBlobs(ctx, left); err != nil {
+	left := slices.Clone(img.Claims)
+	if err := c.removeClaimed(ctx, left); err != nil {
 		c.log.Warn("data of an upload that was cut off is still in its store", "image", img.ID, "error", err)
 	} else {
 		left = nil
 	}
 	_, err := c.records.Update(ctx, img.ID, func(img *Image) error {
-		img.Reserved, img.Pending = 0, left
+		img.Reserved, img.Claims = 0, left
 		if len(left) == 0 {
 			img.Node = ""
 		}

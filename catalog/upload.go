@@ -139,7 +139,7 @@ type upload struct {
 	letGo     func() bool // goes on without the client
 	reserved  int64       // bytes counted against the quota so far
 	stored    *backends.Location
-	left      []Location // of an earlier try that could not be cleaned up
+	left      []Claim // of an earlier try that could not be cleaned up
 }
 
 // begin moves queued to saving and reserves what is known of the size.
@@ -156,11 +156,11 @@ func (u *upload) begin(ctx context.Context) error {
 		}
 		// What an earlier try left stays on record until it is gone: this one may
 		// be cut off, and may go to another store.
-		u.left = slices.Clone(img.Pending)
+		u.left = slices.Clone(img.Claims)
 		img.Node, img.Reserved = u.c.node, max(u.announced, 0)
 		if l, ok := backends.As[backends.Locator](u.store); ok {
 			loc := l.Locate(u.id)
-			img.Pending = append(slices.Clone(u.left), Location{Store: loc.Store, URL: loc.URL})
+			img.Claims = append(slices.Clone(u.left), Claim{Store: loc.Store, Claim: loc.URL})
 		}
 		return move(img, Saving)
 	})
@@ -168,7 +168,7 @@ func (u *upload) begin(ctx context.Context) error {
 		return err
 	}
 	u.img, u.reserved = img, img.Reserved
-	if err := u.c.removeBlobs(ctx, u.left); err != nil {
+	if err := u.c.removeClaimed(ctx, u.left); err != nil {
 		return u.fail(ctx, fmt.Errorf("%w: data of an earlier upload cannot be removed: %w", ErrStore, err))
 	}
 	u.left = nil
@@ -210,8 +210,8 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 		img.Size, img.Checksum, img.HashAlgo, img.HashValue = &size, &sums.md5, &algo, &sums.sha512
 		img.VirtualSize, img.Allocated, img.DiskError = verdict.virtualSize, verdict.allocated, verdict.diskError
 		img.Snapshots, img.Parent = verdict.snapshots, verdict.parent
-		img.Locations = []Location{{Store: loc.Store, URL: loc.URL}}
-		img.Node, img.Reserved, img.Pending = "", 0, nil
+		img.Locations = []Location{{Store: loc.Store, URL: loc.URL, Size: in.n}}
+		img.Node, img.Reserved, img.Claims = "", 0, nil
 		return move(img, Active)
 	})
 	return err
@@ -225,10 +225,10 @@ func (u *upload) fail(ctx context.Context, cause error) error {
 	u.c.unspool(u.img)
 	left := u.left // what cannot be removed now is remembered for later
 	if u.stored != nil {
-		locs := []Location{{Store: u.stored.Store, URL: u.stored.URL}}
-		if err := u.c.removeBlobs(ctx, locs); err != nil {
+		claims := []Claim{{Store: u.stored.Store, Claim: u.stored.URL}}
+		if err := u.c.removeClaimed(ctx, claims); err != nil {
 			u.c.log.Warn("a failed upload's data is still in its store; it will be removed before the next upload or at the next start", "image", u.id, "error", err)
-			left = locs
+			left = claims
 		}
 	}
 	gone, err := u.c.giveUp(ctx, u.id, left)

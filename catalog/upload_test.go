@@ -67,7 +67,7 @@ func TestABodyIsTakenInWhateverPiecesItComes(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.wantGuest(t, img.ID, c.content)
-			if got := w.get(t, img.ID); got.Node != "" || got.Reserved != 0 || got.Pending != nil {
+			if got := w.get(t, img.ID); got.Node != "" || got.Reserved != 0 || got.Claims != nil {
 				t.Errorf("an upload that has ended is still on record: %+v", got)
 			}
 		})

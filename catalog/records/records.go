@@ -67,7 +67,16 @@ func (e *QuotaError) Unwrap() error { return ErrQuota }
 type Location struct {
 	Store    string
 	URL      string
+	Size     int64  // bytes; -1 = not recorded
+	Version  string // which state of the bytes; "" = not recorded
 	Metadata map[string]string
+}
+
+// Claim is what an upload that is under way, or was cut off, may have left in a
+// store; see backends.Claim.
+type Claim struct {
+	Store string
+	Claim string
 }
 
 // Parent is the image whose disk shows through where another one's has nothing.
@@ -115,7 +124,7 @@ type Image struct {
 	// Of an upload under way:
 	Node     string // which daemon has it
 	Reserved int64  // bytes counted against image_size_total for it
-	Pending  []Location
+	Claims   []Claim
 }
 
 // Clone is a deep copy.
@@ -123,7 +132,7 @@ func (i Image) Clone() Image {
 	i.Properties = maps.Clone(i.Properties)
 	i.Tags = slices.Clone(i.Tags)
 	i.Locations = slices.Clone(i.Locations)
-	i.Pending = slices.Clone(i.Pending)
+	i.Claims = slices.Clone(i.Claims)
 	i.Snapshots = slices.Clone(i.Snapshots)
 	if i.Parent != nil {
 		parent := *i.Parent
@@ -173,7 +182,7 @@ type Query struct {
 	HashValue       string
 	Tags            []string          // all of them
 	Properties      map[string]string // all of them, exactly
-	Holding         bool              // only those that have Locations or Pending ones
+	Holding         bool              // only those that have Locations or Claims
 	CreatedAt       []Compare
 	UpdatedAt       []Compare
 	Sort            []SortKey // empty: created_at desc, id desc
@@ -224,13 +233,17 @@ type Store interface {
 	List(ctx context.Context, q Query) ([]Image, error)
 	// Counts is how many images there are in each status, deleted ones left out.
 	Counts(ctx context.Context) (map[Status]int64, error)
+	// Stores is how many Locations there are in each store, by its id; those of
+	// deleted images too, whose bytes are still there.
+	Stores(ctx context.Context) (map[string]int64, error)
 	// Update reads, lets change edit a copy, checks the owner's quotas against
 	// the new sums where Size or Reserved grew, and writes. An error of change
 	// is returned as it is and nothing is written. A Parent is set only where that
 	// image is active and has its hash (ErrParent), and no image becomes deleted
 	// that is the Parent of one that is not (ErrInUse). UpdatedAt is set unless only
-	// the upload fields (Node, Reserved, Pending) changed; those are not logged
-	// as a change either. change must be quick and must not call the store.
+	// the upload fields (Node, Reserved, Claims) changed, or what is known of a
+	// Location (Size, Version); those are not logged as a change either. change must
+	// be quick and must not call the store.
 	Update(ctx context.Context, id string, change func(*Image) error) (Image, error)
 	// Changes returns up to limit log entries after since, oldest first. The log
 	// is bounded: ErrTrimmed when entries after since are gone already.

@@ -20,7 +20,7 @@ func testFilters(t *testing.T, s records.Store) {
 		{Name: ptr("c"), Status: records.Active, DiskFormat: ptr("qcow2"), ContainerFormat: ptr("bare"), Owner: "q", Hidden: true, Size: ptr(int64(20)),
 			Checksum: ptr("c1"), Properties: map[string]string{"os": "windows", "arch": "x86_64"}, MinRAM: 7,
 			Locations: []records.Location{{Store: "s", URL: "u"}, {Store: "s", URL: "v"}}},
-		{Name: ptr("d"), Status: records.Deleted, Owner: "p", Tags: []string{"x"}, Pending: []records.Location{{Store: "s", URL: "w"}}},
+		{Name: ptr("d"), Status: records.Deleted, Owner: "p", Tags: []string{"x"}, Claims: []records.Claim{{Store: "s", Claim: "w"}}},
 		{Owner: "p"},
 	} {
 		img.CreatedAt, img.UpdatedAt = at(i), at(10*i)

@@ -161,7 +161,7 @@ func testUsage(t *testing.T, s records.Store) {
 	want("q", 1, 10)
 	update(t, s, a.ID, func(i *records.Image) { i.Status = records.Deleted })
 	want("q", 0, 0)
-	update(t, s, a.ID, func(i *records.Image) { i.Pending, i.Reserved = nil, 0; i.Locations = nil; i.Size = nil })
+	update(t, s, a.ID, func(i *records.Image) { i.Claims, i.Reserved = nil, 0; i.Locations = nil; i.Size = nil })
 	want("q", 0, 0)
 	create(t, s, records.Image{Owner: "q", Status: records.Active})
 	create(t, s, records.Image{Owner: "r", Status: records.Active})

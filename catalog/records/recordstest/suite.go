@@ -34,6 +34,8 @@ func (s Suite) Run(t *testing.T) {
 		{"update changes what it is told to, and the time", testUpdate},
 		{"an error of the change writes nothing", testUpdateFails},
 		{"upload fields change without a trace", testUploadFields},
+		{"what is known of a location changes without a trace", testLocationFields},
+		{"locations are counted by store", testStores},
 		{"ids are used once", testExists},
 		{"parallel updates are lost to nobody", testParallelUpdates},
 		{"only one of many wins a move", testParallelMoves},
@@ -143,9 +145,9 @@ func full() records.Image {
 		VirtualSize: ptr(int64(1 << 41)), Allocated: ptr(int64(0)), Checksum: ptr("c"), HashAlgo: ptr("sha512"),
 		HashValue: ptr("h"), DiskError: "why", CreatedAt: at(1), UpdatedAt: at(2),
 		Properties: map[string]string{"os_distro": "debian", "empty": ""}, Tags: []string{"a", "b"},
-		Locations: []records.Location{{Store: "s2", URL: "u2"}, {Store: "s1", URL: "u1", Metadata: map[string]string{"k": "v"}}},
+		Locations: []records.Location{{Store: "s2", URL: "u2", Size: -1}, {Store: "s1", URL: "u1", Size: 1 << 40, Version: "1:ab", Metadata: map[string]string{"k": "v"}}},
 		Snapshots: []records.Snapshot{{Name: "before", ID: "1", VirtualSize: 1 << 40}, {Name: "2", ID: "2"}},
-		Node:      "n", Reserved: 5, Pending: []records.Location{{Store: "s", URL: "u"}},
+		Node:      "n", Reserved: 5, Claims: []records.Claim{{Store: "s", Claim: "c?ả&="}, {Store: "r", Claim: "d"}},
 	}
 }
 
@@ -205,13 +207,41 @@ func testUploadFields(t *testing.T, s records.Store) {
 	img := create(t, s, full())
 	before, _ := s.LastSeq(t.Context())
 	want := img.Clone()
-	want.Node, want.Reserved, want.Pending = "m", 6, []records.Location{{Store: "x", URL: "y"}}
+	want.Node, want.Reserved, want.Claims = "m", 6, []records.Claim{{Store: "x", Claim: "y"}}
 	update(t, s, img.ID, func(i *records.Image) { *i = want.Clone() })
 	wantSame(t, get(t, s, img.ID), want)
 	update(t, s, img.ID, func(*records.Image) {})
 	wantSame(t, get(t, s, img.ID), want)
 	if after, _ := s.LastSeq(t.Context()); after != before {
 		t.Errorf("the log went from %d to %d", before, after)
+	}
+}
+
+func testLocationFields(t *testing.T, s records.Store) {
+	img := create(t, s, full())
+	before, _ := s.LastSeq(t.Context())
+	want := img.Clone()
+	want.Locations[0].Size, want.Locations[0].Version = 1<<40, "1:cd"
+	update(t, s, img.ID, func(i *records.Image) { *i = want.Clone() })
+	wantSame(t, get(t, s, img.ID), want)
+	if after, _ := s.LastSeq(t.Context()); after != before {
+		t.Errorf("the log went from %d to %d", before, after)
+	}
+	// Another place is another matter.
+	update(t, s, img.ID, func(i *records.Image) { i.Locations[0].URL = "elsewhere" })
+	if after, _ := s.LastSeq(t.Context()); after != before+1 {
+		t.Errorf("the log went from %d to %d", before, after)
+	}
+}
+
+func testStores(t *testing.T, s records.Store) {
+	create(t, s, full())
+	create(t, s, records.Image{Locations: []records.Location{{Store: "s1", URL: "u"}}})
+	create(t, s, records.Image{Status: records.Deleted, Locations: []records.Location{{Store: "s3", URL: "u"}}})
+	create(t, s, records.Image{})
+	got, err := s.Stores(t.Context())
+	if want := map[string]int64{"s1": 2, "s2": 1, "s3": 1}; err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("locations by store %v, %v; want %v", got, err, want)
 	}
 }
 

@@ -127,7 +127,7 @@ func (s *Store) Update(ctx context.Context, id string, change func(*records.Imag
 		if reflect.DeepEqual(img, old.img) {
 			return nil
 		}
-		logged := !reflect.DeepEqual(withoutUpload(img), withoutUpload(old.img))
+		logged := !reflect.DeepEqual(visible(img), visible(old.img))
 		if logged {
 			img.UpdatedAt = now()
 		}
@@ -169,8 +169,14 @@ func (s *Store) Update(ctx context.Context, id string, change func(*records.Imag
 	return img, nil
 }
 
-func withoutUpload(img records.Image) records.Image {
-	img.Node, img.Reserved, img.Pending = "", 0, nil
+// visible is img without what changes unseen: the upload fields, and what is known
+// of its locations.
+func visible(img records.Image) records.Image {
+	img.Node, img.Reserved, img.Claims = "", 0, nil
+	img.Locations = slices.Clone(img.Locations)
+	for i := range img.Locations {
+		img.Locations[i].Size, img.Locations[i].Version = 0, ""
+	}
 	return img
 }
 
@@ -199,19 +205,17 @@ func normal(img records.Image) records.Image {
 	if img.Properties == nil {
 		img.Properties = map[string]string{}
 	}
-	normalLocations := func(ls []records.Location) []records.Location {
-		for i := range ls {
-			if len(ls[i].Metadata) == 0 {
-				ls[i].Metadata = nil
-			}
+	for i := range img.Locations {
+		if len(img.Locations[i].Metadata) == 0 {
+			img.Locations[i].Metadata = nil
 		}
-		if len(ls) == 0 {
-			return nil
-		}
-		return ls
 	}
-	img.Locations = normalLocations(img.Locations)
-	img.Pending = normalLocations(img.Pending)
+	if len(img.Locations) == 0 {
+		img.Locations = nil
+	}
+	if len(img.Claims) == 0 {
+		img.Claims = nil
+	}
 	return img
 }
 

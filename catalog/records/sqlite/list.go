@@ -165,7 +165,7 @@ func filter(c *conditions, q records.Query) {
 		c.add("pk IN (SELECT image FROM properties WHERE name = ? AND value = ?)", name, q.Properties[name])
 	}
 	if q.Holding {
-		c.add("pk IN (SELECT image FROM locations)")
+		c.add("pk IN (SELECT image FROM locations UNION ALL SELECT image FROM claims)")
 	}
 }
 
@@ -280,20 +280,30 @@ func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKe
 
 // Counts implements records.Store.
 func (s *Store) Counts(ctx context.Context) (map[records.Status]int64, error) {
-	counts := map[records.Status]int64{}
-	err := s.view(ctx, "count images", func(tx *sql.Tx) error {
-		found, err := tx.QueryContext(ctx, `SELECT status, count(*) FROM images WHERE status <> 'deleted' GROUP BY status`)
+	return counted[records.Status](ctx, s, "count images", `SELECT status, count(*) FROM images WHERE status <> 'deleted' GROUP BY status`)
+}
+
+// Stores implements records.Store.
+func (s *Store) Stores(ctx context.Context) (map[string]int64, error) {
+	return counted[string](ctx, s, "count locations", `SELECT store, count(*) FROM locations GROUP BY store`)
+}
+
+// counted is the result of a query for words and their counts.
+func counted[K ~string](ctx context.Context, s *Store, what, query string) (map[K]int64, error) {
+	counts := map[K]int64{}
+	err := s.view(ctx, what, func(tx *sql.Tx) error {
+		found, err := tx.QueryContext(ctx, query)
 		if err != nil {
 			return err
 		}
 		defer found.Close()
 		for found.Next() {
-			var status records.Status
+			var word K
 			var n int64
-			if err := found.Scan(&status, &n); err != nil {
+			if err := found.Scan(&word, &n); err != nil {
 				return err
 			}
-			counts[status] = n
+			counts[word] = n
 		}
 		return found.Err()
 	})

@@ -11,7 +11,7 @@ import (
 	"glanced/catalog/records"
 )
 
-// replaceParts writes the properties, tags and locations that differ from old's.
+// replaceParts writes the properties, tags, locations and claims that differ from old's.
 func replaceParts(ctx context.Context, tx *sql.Tx, pk int64, old, img records.Image) error {
 	var fresh records.Image
 	for _, p := range []struct {
@@ -21,8 +21,8 @@ func replaceParts(ctx context.Context, tx *sql.Tx, pk int64, old, img records.Im
 	}{
 		{reflect.DeepEqual(old.Properties, img.Properties), `DELETE FROM properties WHERE image = ?`, func() { fresh.Properties = img.Properties }},
 		{slices.Equal(old.Tags, img.Tags), `DELETE FROM tags WHERE image = ?`, func() { fresh.Tags = img.Tags }},
-		{reflect.DeepEqual(old.Locations, img.Locations), `DELETE FROM locations WHERE image = ? AND pending = 0`, func() { fresh.Locations = img.Locations }},
-		{reflect.DeepEqual(old.Pending, img.Pending), `DELETE FROM locations WHERE image = ? AND pending = 1`, func() { fresh.Pending = img.Pending }},
+		{reflect.DeepEqual(old.Locations, img.Locations), `DELETE FROM locations WHERE image = ?`, func() { fresh.Locations = img.Locations }},
+		{slices.Equal(old.Claims, img.Claims), `DELETE FROM claims WHERE image = ?`, func() { fresh.Claims = img.Claims }},
 	} {
 		if p.same {
 			continue
@@ -46,25 +46,28 @@ func insertParts(ctx context.Context, tx *sql.Tx, pk int64, img records.Image) e
 			return err
 		}
 	}
-	for pending, ls := range [][]records.Location{img.Locations, img.Pending} {
-		for i, l := range ls {
-			meta := []byte("{}")
-			if l.Metadata != nil {
-				var err error
-				if meta, err = json.Marshal(l.Metadata); err != nil {
-					return err
-				}
-			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO locations VALUES (?, ?, ?, ?, ?, ?)`, pk, pending, i, l.Store, l.URL, string(meta)); err != nil {
+	for i, l := range img.Locations {
+		meta := []byte("{}")
+		if l.Metadata != nil {
+			var err error
+			if meta, err = json.Marshal(l.Metadata); err != nil {
 				return err
 			}
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO locations VALUES (?, ?, ?, ?, ?, ?, ?)`, pk, i, l.Store, l.URL, l.Size, l.Version, string(meta)); err != nil {
+			return err
+		}
+	}
+	for i, c := range img.Claims {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO claims VALUES (?, ?, ?, ?)`, pk, i, c.Store, c.Claim); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// readParts fills in the properties, tags and locations of rows, one query for
-// each kind however many rows there are.
+// readParts fills in the properties, tags, locations and claims of rows, one query
+// for each kind however many rows there are.
 func readParts(ctx context.Context, tx *sql.Tx, rows []*row) error {
 	if len(rows) == 0 {
 		return nil
@@ -78,61 +81,75 @@ func readParts(ctx context.Context, tx *sql.Tx, rows []*row) error {
 	if err != nil {
 		return err
 	}
-	each := func(query string, scan func(*sql.Rows) error) error {
-		found, err := tx.QueryContext(ctx, query, string(list))
+	for _, part := range []struct {
+		query string // the first column is the image's pk
+		take  func(*sql.Rows, map[int64]*records.Image) error
+	}{
+		{`SELECT image, name, value FROM properties WHERE image IN (SELECT value FROM json_each(?))`, takeProperty},
+		{`SELECT image, tag FROM tags WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, tag`, takeTag},
+		{`SELECT image, store, url, size, version, metadata FROM locations WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, position`, takeLocation},
+		{`SELECT image, store, claim FROM claims WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, position`, takeClaim},
+	} {
+		found, err := tx.QueryContext(ctx, part.query, string(list))
 		if err != nil {
 			return err
 		}
-		defer found.Close()
-		for found.Next() {
-			if err := scan(found); err != nil {
-				return err
-			}
+		for err == nil && found.Next() {
+			err = part.take(found, byPK)
 		}
-		return found.Err()
-	}
-	err = each(`SELECT image, name, value FROM properties WHERE image IN (SELECT value FROM json_each(?))`, func(f *sql.Rows) error {
-		var pk int64
-		var name, value string
-		if err := f.Scan(&pk, &name, &value); err != nil {
+		if err == nil {
+			err = found.Err()
+		}
+		found.Close()
+		if err != nil {
 			return err
 		}
-		byPK[pk].Properties[name] = value
-		return nil
-	})
-	if err != nil {
+	}
+	return nil
+}
+
+func takeProperty(found *sql.Rows, byPK map[int64]*records.Image) error {
+	var pk int64
+	var name, value string
+	if err := found.Scan(&pk, &name, &value); err != nil {
 		return err
 	}
-	err = each(`SELECT image, tag FROM tags WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, tag`, func(f *sql.Rows) error {
-		var pk int64
-		var tag string
-		if err := f.Scan(&pk, &tag); err != nil {
-			return err
-		}
-		byPK[pk].Tags = append(byPK[pk].Tags, tag)
-		return nil
-	})
-	if err != nil {
+	byPK[pk].Properties[name] = value
+	return nil
+}
+
+func takeTag(found *sql.Rows, byPK map[int64]*records.Image) error {
+	var pk int64
+	var tag string
+	if err := found.Scan(&pk, &tag); err != nil {
 		return err
 	}
-	return each(`SELECT image, pending, store, url, metadata FROM locations WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, pending, position`, func(f *sql.Rows) error {
-		var pk int64
-		var pending bool
-		var l records.Location
-		var meta string
-		if err := f.Scan(&pk, &pending, &l.Store, &l.URL, &meta); err != nil {
-			return err
+	byPK[pk].Tags = append(byPK[pk].Tags, tag)
+	return nil
+}
+
+func takeLocation(found *sql.Rows, byPK map[int64]*records.Image) error {
+	var pk int64
+	var l records.Location
+	var meta string
+	if err := found.Scan(&pk, &l.Store, &l.URL, &l.Size, &l.Version, &meta); err != nil {
+		return err
+	}
+	if meta != "{}" {
+		if err := json.Unmarshal([]byte(meta), &l.Metadata); err != nil {
+			return fmt.Errorf("metadata of a location of image %s: %w", byPK[pk].ID, err)
 		}
-		if meta != "{}" {
-			if err := json.Unmarshal([]byte(meta), &l.Metadata); err != nil {
-				return fmt.Errorf("metadata of a location of image %s: %w", byPK[pk].ID, err)
-			}
-		}
-		if pending {
-			byPK[pk].Pending = append(byPK[pk].Pending, l)
-		} else {
-			byPK[pk].Locations = append(byPK[pk].Locations, l)
-		}
-		return nil
-	})
+	}
+	byPK[pk].Locations = append(byPK[pk].Locations, l)
+	return nil
+}
+
+func takeClaim(found *sql.Rows, byPK map[int64]*records.Image) error {
+	var pk int64
+	var c records.Claim
+	if err := found.Scan(&pk, &c.Store, &c.Claim); err != nil {
+		return err
+	}
+	byPK[pk].Claims = append(byPK[pk].Claims, c)
+	return nil
 }

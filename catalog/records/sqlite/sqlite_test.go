@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -216,6 +218,54 @@ func TestWhatTheFirstVersionTookForBareHasNoDisk(t *testing.T) {
 		if err != nil || (img.DiskError != "") != opened || (img.VirtualSize == nil) != opened {
 			t.Errorf("%s: %+v, %v", container, img, err)
 		}
+	}
+}
+
+// Until version 3, locations had neither size nor version, and a pending one was
+// what an upload might have left.
+func TestOldLocationsAreUnstampedAndPendingOnesBecomeClaims(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "catalog.db")
+	db, err := sql.Open("sqlite3", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	all, err := steps(migrations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := migrateTo(t.Context(), db, all[:2]); err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Exec(`
+		INSERT INTO images (pk, id, status, visibility, owner, protected, hidden, min_disk, min_ram, disk_error, created_at, updated_at, node, reserved)
+		VALUES (7, 'i', 'saving', 'private', 'p', 0, 0, 0, 0, '', 1, 1, 'n', 5);
+		INSERT INTO locations VALUES (7, 0, 0, 's', 'file:///a/i', '{"k":"v"}'), (7, 0, 1, 't', 'file:///b/i', '{}'),
+			(7, 1, 0, 't', 'file:///c/i', '{}'), (7, 1, 1, 's', 'file:///d/i', '{}')`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, path, Options{})
+	defer s.Close()
+	img, err := s.Get(t.Context(), "i")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLocations := []records.Location{{Store: "s", URL: "file:///a/i", Size: -1, Metadata: map[string]string{"k": "v"}}, {Store: "t", URL: "file:///b/i", Size: -1}}
+	if !reflect.DeepEqual(img.Locations, wantLocations) {
+		t.Errorf("locations %+v, want %+v", img.Locations, wantLocations)
+	}
+	wantClaims := []records.Claim{{Store: "t", Claim: "file:///c/i"}, {Store: "s", Claim: "file:///d/i"}}
+	if !slices.Equal(img.Claims, wantClaims) {
+		t.Errorf("claims %+v, want %+v", img.Claims, wantClaims)
+	}
+	// Deleting the image's row still takes the rest along.
+	if _, err := s.write.Exec(`DELETE FROM images`); err != nil {
+		t.Fatal(err)
+	}
+	var left int
+	if err := s.write.QueryRow(`SELECT (SELECT count(*) FROM locations) + (SELECT count(*) FROM claims)`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d rows are left, %v", left, err)
 	}
 }
 
