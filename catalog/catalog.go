@@ -104,7 +104,7 @@ type Catalog struct {
 
 	mu      sync.Mutex
 	uploads map[string]context.CancelCauseFunc // under way here, by image id
-	givenUp map[string][]Claim                 // failed ones that could not be written yet: what they left in a store
+	aborted map[string][]Claim                 // failed ones that could not be written yet: what they left in a store
 	closing bool                               // no more of them
 	ending  sync.WaitGroup                     // counts them
 
@@ -128,7 +128,7 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 		sizeCap:      cfg.SizeCap,
 		log:          cfg.Log,
 		uploads:      map[string]context.CancelCauseFunc{},
-		givenUp:      map[string][]Claim{},
+		aborted:      map[string][]Claim{},
 		done:         make(chan struct{}),
 	}
 	if c.failedUpload == "" {

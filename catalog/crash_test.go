@@ -26,9 +26,11 @@ const crashID = "6f0c1d5e-0d3b-4f57-9a9e-3b1d9f0f9c11"
 // crashSize is that of the upload that is cut off.
 const crashSize = 5 << 20
 
-// The points at which the child is killed. Where one is inside the body, it is
-// given as an offset.
-var crashPoints = []string{"0", "3145728", "5242880", "stored", "refused", "deleted"}
+// The points at which the child is killed: with an upload begun and no claim on
+// record, with the claim on record and no byte written, in the middle of the body
+// (as an offset), before and after the commit, while the image is looked at, and
+// while the bytes are removed of an upload that was refused, or of an image.
+var crashPoints = []string{"begun", "claimed", "0", "3145728", "5242880", "committing", "committed", "stored", "refused", "deleted"}
 
 // TestACrashInTheMiddleOfAnUploadLeavesNothing kills a child with an upload under
 // way: no code of ours runs any more, as when the power fails.
@@ -123,13 +125,21 @@ func uploadUntilKilled(t *testing.T, dir, point string) {
 		io.Copy(io.Discard, os.Stdin) // the kill comes first, unless the parent has died
 		os.Exit(1)
 	}
-	w := openWorld(t, dir, failing(func(op backendtest.Op) error {
-		// A refused upload is deleted, and so is one whose image is.
-		if op == backendtest.OpOpen && point == "stored" || op == backendtest.OpDelete {
-			stop()
+	before := map[backendtest.Op]string{backendtest.OpWrite: "claimed", backendtest.OpCommit: "committing", backendtest.OpOpen: "stored",
+		backendtest.OpAbandon: "refused", backendtest.OpDelete: "deleted"}
+	after := map[backendtest.Op]string{backendtest.OpBegin: "begun", backendtest.OpCommit: "committed"}
+	at := func(points map[backendtest.Op]string) func(backendtest.Op) error {
+		return func(op backendtest.Op) error {
+			if points[op] == point {
+				stop()
+			}
+			return nil
 		}
-		return nil
-	}))
+	}
+	w := openWorld(t, dir, func(cfg *catalog.Config) {
+		withTiny(cfg)
+		cfg.Stores[0].Store = backendtest.Faulty{Store: cfg.Stores[0].Store, Fail: at(before), Lose: at(after)}
+	})
 	defect := byte('g')
 	if point == "refused" {
 		defect = 'c'

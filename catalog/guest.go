@@ -31,15 +31,15 @@ type opened struct {
 // kin finds the image that a reference inside another image stands for.
 type kin func(ctx context.Context, ref formats.Ref) (Image, error)
 
-// openGuest opens the guest disk of the image whose bytes lie at l: the container
-// around it, the image inside, and the disks it stands on, which parent finds;
-// snapshot: one inside the image, by its id.
-func (c *Catalog) openGuest(ctx context.Context, img Image, l Location, parent kin, snapshot string) (*opened, error) {
+// openGuest opens the guest disk of an image: the container around it, the image
+// inside, and the disks it stands on, which parent finds; snapshot: one inside the
+// image, by its id.
+func (c *Catalog) openGuest(ctx context.Context, img Image, parent kin, snapshot string) (*opened, error) {
 	driver, ok := formats.Find(c.drivers, *img.DiskFormat)
 	if !ok {
 		return nil, fmt.Errorf("%w: there is no driver for %s", formats.ErrUnsupported, *img.DiskFormat)
 	}
-	content, err := c.unwrap(ctx, img, l)
+	content, err := c.unwrap(ctx, img)
 	if err != nil {
 		return nil, err
 	}
@@ -69,10 +69,10 @@ func (c *Catalog) openGuest(ctx context.Context, img Image, l Location, parent k
 
 // unwrap opens the stored bytes, and the container around the disk image if they
 // are one that is opened here.
-func (c *Catalog) unwrap(ctx context.Context, img Image, l Location) (container.Opened, error) {
-	blob, err := c.openBlob(ctx, l)
+func (c *Catalog) unwrap(ctx context.Context, img Image) (container.Opened, error) {
+	blob, err := c.openBytes(ctx, img)
 	if err != nil {
-		return container.Opened{}, fmt.Errorf("%w: %w", ErrStore, err)
+		return container.Opened{}, err
 	}
 	kind, ok := container.Find(c.containers, *img.ContainerFormat)
 	if !ok {

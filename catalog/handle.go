@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"glanced/backends"
-	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/engine"
 )
@@ -97,7 +95,7 @@ func openable(img Image, v View) error {
 	return nil
 }
 
-// openDisk opens the first location that can be opened.
+// openDisk opens the bytes as stored, or the guest disk in them.
 func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*opened, error) {
 	snapshot := ""
 	if v.Snapshot != "" {
@@ -106,43 +104,31 @@ func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*opened, err
 			return nil, err
 		}
 	}
-	var errs []error
-	for _, l := range img.Locations {
-		var d *opened
-		var err error
-		if v.Stored {
-			d, err = c.openStored(ctx, l)
-		} else {
-			parent := func(ctx context.Context, ref formats.Ref) (Image, error) { return c.frozen(ctx, img, ref) }
-			d, err = c.openGuest(ctx, img, l, parent, snapshot)
-		}
-		if err == nil {
-			return d, nil
-		}
-		errs = append(errs, err)
+	var d *opened
+	var err error
+	if v.Stored {
+		d, err = c.openStored(ctx, img)
+	} else {
+		parent := func(ctx context.Context, ref formats.Ref) (Image, error) { return c.frozen(ctx, img, ref) }
+		d, err = c.openGuest(ctx, img, parent, snapshot)
 	}
-	return nil, fmt.Errorf("%w: %w", ErrStore, errors.Join(errs...))
+	if err != nil && !errors.Is(err, ErrStore) {
+		err = fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	return d, err
 }
 
-// openStored opens the bytes at l as they are.
-func (c *Catalog) openStored(ctx context.Context, l Location) (*opened, error) {
-	blob, err := c.openBlob(ctx, l)
+// openStored opens an image's bytes as they are.
+func (c *Catalog) openStored(ctx context.Context, img Image) (*opened, error) {
+	b, err := c.openBytes(ctx, img)
 	if err != nil {
 		return nil, err
 	}
-	d, err := c.engine.Open(ctx, c.raw, blob, engine.OpenOptions{})
+	d, err := c.engine.Open(ctx, c.raw, b, engine.OpenOptions{})
 	if err != nil {
 		return nil, err
 	}
 	return &opened{Disk: d}, nil
-}
-
-func (c *Catalog) openBlob(ctx context.Context, l Location) (stored.Bytes, error) {
-	s, err := c.store(l.Store)
-	if err != nil {
-		return nil, err
-	}
-	return s.Store.Open(ctx, backends.Location{Store: l.Store, URL: l.URL})
 }
 
 // Image is the record as it was when the handle was opened.

@@ -2,14 +2,11 @@ package catalog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
-
-	"glanced/backends"
 )
 
 // Create adds a queued image: what a user may set is taken from img, an id is
@@ -183,7 +180,7 @@ func (c *Catalog) removeLocations(ctx context.Context, img Image) error {
 	if len(img.Locations) == 0 {
 		return nil
 	}
-	if err := c.removeBlobs(ctx, img.Locations); err != nil {
+	if err := c.removeBytes(ctx, img); err != nil {
 		return err
 	}
 	_, err := c.records.Update(ctx, img.ID, func(i *Image) error {
@@ -192,28 +189,4 @@ func (c *Catalog) removeLocations(ctx context.Context, img Image) error {
 	})
 	c.changes.wake()
 	return err
-}
-
-// removeClaimed deletes what uploads have left.
-func (c *Catalog) removeClaimed(ctx context.Context, claims []Claim) error {
-	var locs []Location
-	for _, claim := range claims {
-		locs = append(locs, Location{Store: claim.Store, URL: claim.Claim})
-	}
-	return c.removeBlobs(ctx, locs)
-}
-
-// removeBlobs deletes stored bytes; those that are gone already are no error.
-func (c *Catalog) removeBlobs(ctx context.Context, locs []Location) error {
-	var errs []error
-	for _, l := range locs {
-		s, err := c.store(l.Store)
-		if err == nil {
-			err = s.Store.Delete(ctx, backends.Location{Store: l.Store, URL: l.URL})
-		}
-		if err != nil && !errors.Is(err, backends.ErrNotFound) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }

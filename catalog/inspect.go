@@ -29,7 +29,7 @@ type verdict struct {
 // inspect opens a stored image's guest disk once. Where its content must be what
 // was declared, content that is not, or that is not safe, is an error: ErrFormat,
 // ErrUnsafe. What is just not readable here is a verdict: stored only.
-func (c *Catalog) inspect(ctx context.Context, img Image, l Location, size int64) (verdict, error) {
+func (c *Catalog) inspect(ctx context.Context, img Image) (verdict, error) {
 	declared, kind := *img.DiskFormat, *img.ContainerFormat
 	storedOnly := func(why string) (verdict, error) { return verdict{diskError: why}, nil }
 	_, driven := formats.Find(c.drivers, declared)
@@ -37,13 +37,13 @@ func (c *Catalog) inspect(ctx context.Context, img Image, l Location, size int64
 	switch {
 	case !driven:
 		return storedOnly("there is no driver for disk format " + declared)
-	case size == 0 && declared != "raw":
+	case *img.Size == 0 && declared != "raw":
 		return storedOnly("the image is empty")
 	case declared == "raw" && !opens && !slices.Contains([]string{"bare", "ami", "ari", "aki"}, kind):
 		// Anything opens as raw; the container's own bytes are no disk.
 		return storedOnly("the disk is inside a container (" + kind + "), which is not opened")
 	}
-	v, err := c.measure(ctx, img, l)
+	v, err := c.measure(ctx, img)
 	var bad *contentError
 	switch {
 	case err == nil:
@@ -88,7 +88,7 @@ const walkTime = time.Minute
 
 // measure opens the guest disk, and walks its map to see what is allocated and
 // whether it makes sense.
-func (c *Catalog) measure(ctx context.Context, img Image, l Location) (verdict, error) {
+func (c *Catalog) measure(ctx context.Context, img Image) (verdict, error) {
 	var v verdict
 	parent := func(ctx context.Context, ref formats.Ref) (Image, error) {
 		found, err := c.candidate(ctx, img, ref)
@@ -97,10 +97,10 @@ func (c *Catalog) measure(ctx context.Context, img Image, l Location) (verdict, 
 		}
 		return found, err
 	}
-	disk, err := c.openGuest(ctx, img, l, parent, "")
+	disk, err := c.openGuest(ctx, img, parent, "")
 	if errors.Is(err, formats.ErrEncrypted) {
 		// What encryption hides is told as far as the header does.
-		return c.describe(ctx, img, l, err)
+		return c.describe(ctx, img, err)
 	}
 	if err != nil {
 		return verdict{}, content(err)
@@ -138,8 +138,8 @@ func (c *Catalog) measure(ctx context.Context, img Image, l Location) (verdict, 
 
 // describe is the verdict on an encrypted image, which cannot be opened: why.
 // Encryption must not hide a reference that would be refused without it.
-func (c *Catalog) describe(ctx context.Context, img Image, l Location, why error) (verdict, error) {
-	inside, err := c.unwrap(ctx, img, l)
+func (c *Catalog) describe(ctx context.Context, img Image, why error) (verdict, error) {
+	inside, err := c.unwrap(ctx, img)
 	if err != nil {
 		return verdict{}, content(err)
 	}

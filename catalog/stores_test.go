@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -47,7 +46,7 @@ func (w *world) restart(t *testing.T, change func(*catalog.Config)) {
 
 func TestAStoreThatFailsAnUploadKeepsNothing(t *testing.T) {
 	cable := errors.New("somebody pulled the cable")
-	for _, op := range []backendtest.Op{backendtest.OpPut, backendtest.OpOpen, backendtest.OpRead} {
+	for _, op := range []backendtest.Op{backendtest.OpBegin, backendtest.OpWrite, backendtest.OpCommit, backendtest.OpOpen, backendtest.OpRead} {
 		t.Run(string(op), func(t *testing.T) {
 			var broken atomic.Bool
 			w := newWorld(t, failing(func(o backendtest.Op) error {
@@ -77,8 +76,8 @@ func TestAStoreThatFailsAnUploadKeepsNothing(t *testing.T) {
 func TestWhyAStoreRefusedIsTold(t *testing.T) {
 	var why error
 	w := newWorld(t, failing(func(o backendtest.Op) error {
-		if o == backendtest.OpPut {
-			return fmt.Errorf("put: %w", why)
+		if o == backendtest.OpWrite {
+			return fmt.Errorf("write: %w", why)
 		}
 		return nil
 	}))
@@ -152,7 +151,7 @@ func TestAFullStoreTakesNothing(t *testing.T) {
 type undeletable struct{ allowed atomic.Bool }
 
 func (u *undeletable) fail(op backendtest.Op) error {
-	if op == backendtest.OpDelete && !u.allowed.Load() {
+	if (op == backendtest.OpDelete || op == backendtest.OpAbandon) && !u.allowed.Load() {
 		return errors.New("the store does not delete today")
 	}
 	return nil
@@ -252,31 +251,6 @@ func TestDeletedWhileInspectedIsGone(t *testing.T) {
 	wantErr(t, err, catalog.ErrGone)
 	w.wantNothingStored(t)
 }
-
-// What a store does with the body is its own affair, but a size that was
-// announced to it is checked by the catalog too.
-func TestAStoreThatStopsReadingEarlyDoesNotHideTheRest(t *testing.T) {
-	w := newWorld(t, func(cfg *catalog.Config) {
-		cfg.Stores[0].Store = hasty{cfg.Stores[0].Store}
-	})
-	img := w.queued(t, "raw", "bare")
-	err := w.Upload(t.Context(), img.ID, strings.NewReader("123456"), catalog.UploadOptions{Size: 5})
-	wantErr(t, err, catalog.ErrBodySize)
-	w.wantUntouched(t, img.ID)
-	img = w.active(t, "raw", "bare", []byte("whole"))
-	w.wantStored(t, img.ID, []byte("whole"))
-}
-
-// hasty reads what was announced and no more, not even the end.
-type hasty struct{ backends.Store }
-
-func (h hasty) Put(ctx context.Context, key string, r io.Reader, size int64) (backends.Location, error) {
-	if size >= 0 {
-		r = io.LimitReader(r, size)
-	}
-	return h.Store.Put(ctx, key, r, size)
-}
-func (h hasty) Unwrap() backends.Store { return h.Store }
 
 // A reader that comes while an image goes is told what one after it is told, not
 // that the store has lost something.

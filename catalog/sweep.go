@@ -70,7 +70,7 @@ func (c *Catalog) sweepSpool(ctx context.Context) error {
 // in the record, for the next upload or the next sweep.
 func (c *Catalog) sweepUpload(ctx context.Context, img Image, to Status) error {
 	left := slices.Clone(img.Claims)
-	if err := c.removeClaimed(ctx, left); err != nil {
+	if err := c.abandon(ctx, left); err != nil {
 		c.log.Warn("data of an upload that was cut off is still in its store", "image", img.ID, "error", err)
 	} else {
 		left = nil

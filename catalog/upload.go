@@ -53,7 +53,7 @@ func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o Up
 		return ErrClosing
 	}
 	defer c.ending.Done()
-	u := &upload{c: c, id: id, store: entry.Store, announced: o.Size, letGo: stored}
+	u := &upload{c: c, id: id, store: entry.Store, storeID: entry.ID, announced: o.Size, letGo: stored}
 	if err := u.begin(ctx); err != nil {
 		return cutOff(ctx, err)
 	}
@@ -135,10 +135,11 @@ type upload struct {
 	id        string
 	img       Image // as it was when the upload began
 	store     backends.Store
+	storeID   string
 	announced int64       // bytes, -1 = unknown
 	letGo     func() bool // goes on without the client
 	reserved  int64       // bytes counted against the quota so far
-	stored    *backends.Location
+	writer    backends.Writer
 	left      []Claim // of an earlier try that could not be cleaned up
 }
 
@@ -154,21 +155,17 @@ func (u *upload) begin(ctx context.Context) error {
 		case img.ContainerFormat == nil:
 			return invalid("container_format", "it must be set before data is uploaded")
 		}
-		// What an earlier try left stays on record until it is gone: this one may
-		// be cut off, and may go to another store.
-		u.left = slices.Clone(img.Claims)
 		img.Node, img.Reserved = u.c.node, max(u.announced, 0)
-		if l, ok := backends.As[backends.Locator](u.store); ok {
-			loc := l.Locate(u.id)
-			img.Claims = append(slices.Clone(u.left), Claim{Store: loc.Store, Claim: loc.URL})
-		}
 		return move(img, Saving)
 	})
 	if err != nil {
 		return err
 	}
 	u.img, u.reserved = img, img.Reserved
-	if err := u.c.removeClaimed(ctx, u.left); err != nil {
+	// What an earlier try left stays on record until it is gone: this one may be cut
+	// off, and may go to another store.
+	u.left = slices.Clone(img.Claims)
+	if err := u.c.abandon(ctx, u.left); err != nil {
 		return u.fail(ctx, fmt.Errorf("%w: data of an earlier upload cannot be removed: %w", ErrStore, err))
 	}
 	u.left = nil
@@ -179,25 +176,20 @@ func (u *upload) begin(ctx context.Context) error {
 func (u *upload) run(ctx context.Context, body io.Reader) error {
 	in := newIntake(ctx, u, body)
 	defer in.close()
-	loc, err := u.store.Put(ctx, u.id, in, u.announced)
-	if err == nil {
-		u.stored = &loc
-	}
-	if err == nil {
-		// A store that was told the size may not have read on to the end.
-		_, err = io.Copy(io.Discard, in)
-	}
+	loc, err := u.put(ctx, in)
 	if in.err != nil {
 		// The reason, whatever the store made of it.
 		return in.err
 	}
 	if err != nil {
-		return storeError(ctx, err)
+		return err
 	}
 	sums := in.sums()
 	u.letGo() // all it had to say is stored
 	u.img.HashValue = &sums.sha512
-	verdict, err := u.c.inspect(ctx, u.img, Location{Store: loc.Store, URL: loc.URL}, in.n)
+	img := u.img.Clone()
+	img.Size, img.Locations = &in.n, []Location{loc}
+	verdict, err := u.c.inspect(ctx, img)
 	if err != nil {
 		return err
 	}
@@ -210,11 +202,61 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 		img.Size, img.Checksum, img.HashAlgo, img.HashValue = &size, &sums.md5, &algo, &sums.sha512
 		img.VirtualSize, img.Allocated, img.DiskError = verdict.virtualSize, verdict.allocated, verdict.diskError
 		img.Snapshots, img.Parent = verdict.snapshots, verdict.parent
-		img.Locations = []Location{{Store: loc.Store, URL: loc.URL, Size: in.n}}
+		img.Locations = []Location{loc}
 		img.Node, img.Reserved, img.Claims = "", 0, nil
 		return move(img, Active)
 	})
 	return err
+}
+
+// put brings the body into the store. The claim is on record before the first byte
+// is: whatever ends this process, the next one finds what it left.
+func (u *upload) put(ctx context.Context, in *intake) (Location, error) {
+	var err error
+	if u.writer, err = u.store.Begin(ctx, u.id, u.announced); err != nil {
+		return Location{}, storeError(ctx, err)
+	}
+	claim := Claim{Store: u.storeID, Claim: string(u.writer.Claim())}
+	_, err = u.c.records.Update(ctx, u.id, func(img *Image) error {
+		if img.Status != Saving {
+			return &StatusError{ID: u.id, Have: img.Status, Want: Active}
+		}
+		img.Claims = []Claim{claim}
+		return nil
+	})
+	if err != nil {
+		return Location{}, err
+	}
+	if _, err := backends.Copy(u.writer, in, u.announced); err != nil {
+		return Location{}, storeError(ctx, err)
+	}
+	loc, err := u.commit(ctx)
+	if err != nil {
+		return Location{}, storeError(ctx, err)
+	}
+	return Location{Store: u.storeID, URL: loc.URL, Size: loc.Size, Version: loc.Version}, nil
+}
+
+const (
+	commitTries = 3
+	commitPause = time.Second // between two of them
+)
+
+// commit makes the bytes an object. A store that cannot be reached just now may have
+// made it one already: it is asked again before all of the upload is thrown away.
+func (u *upload) commit(ctx context.Context) (backends.Location, error) {
+	for try := 1; ; try++ {
+		loc, err := u.writer.Commit(ctx)
+		if err == nil || try == commitTries || !errors.Is(err, backends.ErrUnavailable) {
+			return loc, err
+		}
+		u.c.log.Warn("cannot commit an upload; trying again", "image", u.id, "error", err)
+		select {
+		case <-time.After(commitPause):
+		case <-ctx.Done():
+			return loc, err
+		}
+	}
 }
 
 // fail leaves nothing behind, and returns cause, or ErrGone if the image was
@@ -224,25 +266,24 @@ func (u *upload) fail(ctx context.Context, cause error) error {
 	defer cancel()
 	u.c.unspool(u.img)
 	left := u.left // what cannot be removed now is remembered for later
-	if u.stored != nil {
-		claims := []Claim{{Store: u.stored.Store, Claim: u.stored.URL}}
-		if err := u.c.removeClaimed(ctx, claims); err != nil {
+	if u.writer != nil {
+		if err := u.writer.Abort(ctx); err != nil {
 			u.c.log.Warn("a failed upload's data is still in its store; it will be removed before the next upload or at the next start", "image", u.id, "error", err)
-			left = claims
+			left = []Claim{{Store: u.storeID, Claim: string(u.writer.Claim())}}
 		}
 	}
-	gone, err := u.c.giveUp(ctx, u.id, left)
+	gone, err := u.c.abort(ctx, u.id, left)
 	switch {
 	case err != nil && errors.Is(err, ErrNotFound), gone:
 		return fmt.Errorf("image %s: %w", u.id, ErrGone)
 	case err != nil:
 		u.c.log.Error("cannot write that an upload has failed; trying on", "image", u.id, "error", err)
-		u.c.giveUpLater(u.id, left)
+		u.c.abortLater(u.id, left)
 	}
 	return fmt.Errorf("upload image %s: %w", u.id, cause)
 }
 
-// storeError says in the catalog's words why Put failed.
+// storeError says in the catalog's words why a store took no upload.
 func storeError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", ErrBody, context.Cause(ctx))

@@ -99,7 +99,7 @@ func (c *Catalog) follow(ctx context.Context, since Seq) {
 		select {
 		case <-more:
 		case <-tick.C:
-			c.giveUpNow(ctx)
+			c.abortAgain(ctx)
 		case <-ctx.Done():
 			return
 		}

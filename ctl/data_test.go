@@ -263,9 +263,18 @@ type failingStore struct {
 	err error
 }
 
-func (s failingStore) Put(_ context.Context, _ string, r io.Reader, _ int64) (backends.Location, error) {
-	io.CopyN(io.Discard, r, 10)
-	return backends.Location{}, fmt.Errorf("write /secret/path: %w", s.err)
+func (s failingStore) Begin(ctx context.Context, key string, size int64) (backends.Writer, error) {
+	w, err := s.Store.Begin(ctx, key, size)
+	return failingWriter{w, s.err}, err
+}
+
+type failingWriter struct {
+	backends.Writer
+	err error
+}
+
+func (w failingWriter) Write([]byte) (int, error) {
+	return 0, fmt.Errorf("write /secret/path: %w", w.err)
 }
 
 func TestStoreFailuresAreToldWithoutPaths(t *testing.T) {

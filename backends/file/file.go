@@ -5,48 +5,52 @@
 // written to a file without a name (open(2), O_TMPFILE) and linked into place
 // after fsync. On file systems without O_TMPFILE a name in the folder .incoming
 // takes its place.
+//
+// The version of an object is a fingerprint of its content (version.go), the claim
+// of an upload names its very file (claim.go).
 package file
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"glanced/backends"
-	"glanced/backends/stored"
 )
 
-// maxKey is the longest key in bytes: NAME_MAX of Linux file systems, less the
-// suffix that names in .incoming carry.
-const maxKey = 200
-
-// Config of one store.
+// Config of one store. The tags are the keys of the configuration file that this
+// kind has beside those of every store.
 type Config struct {
-	ID   string // goes into each Location
-	Path string // the folder; it is made if it is not there
+	ID       string `toml:"-"`    // goes into each Location
+	ReadOnly bool   `toml:"-"`    // nothing in the folder is changed, nor is it made
+	Path     string `toml:"path"` // the folder
 }
 
-var _ backends.Locator = (*Store)(nil)
+var _ backends.Store = (*Store)(nil)
 
 // Store keeps objects in one folder. Safe for concurrent use, also by several
 // processes over one folder.
 type Store struct {
-	id   string
-	root string   // absolute, clean
-	dir  *os.File // root, open for the *at calls
+	id       string
+	root     string   // absolute, clean
+	dir      *os.File // root, open for the *at calls
+	readOnly bool
 
-	named bool // write under a name in .incoming: the file system has no O_TMPFILE
+	removing sync.Mutex // see lock
+
+	// What file systems lack, for tests to lack it too.
+	named  bool // O_TMPFILE: write under a name in .incoming
+	unborn bool // birth times
 }
 
 // Open makes the folder if need be, and removes what an upload cut off by a
 // crash left in .incoming. A folder that cannot be written is no error here:
-// its objects can be read, and Put fails with ErrReadOnly.
+// its objects can be read, and Begin fails with ErrReadOnly.
 func Open(cfg Config) (*Store, error) {
 	if cfg.Path == "" {
 		return nil, errors.New("open a file store: no path; set the store's path to a folder")
@@ -55,22 +59,26 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open file store %s: %w", cfg.Path, err)
 	}
-	if err := os.MkdirAll(root, 0o750); err != nil {
-		return nil, fmt.Errorf("make the folder of a file store; set the store's path to one that can be made: %w", err)
+	if !cfg.ReadOnly {
+		if err := os.MkdirAll(root, 0o750); err != nil {
+			return nil, fmt.Errorf("make the folder of a file store; set the store's path to one that can be made: %w", err)
+		}
 	}
 	dir, err := os.OpenFile(root, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of a file store; set the store's path to one that can be read: %w", err)
 	}
-	s := &Store{id: cfg.ID, root: root, dir: dir}
-	if err := s.sweep(); err != nil {
-		dir.Close()
-		return nil, err
+	s := &Store{id: cfg.ID, root: root, dir: dir, readOnly: cfg.ReadOnly}
+	if !cfg.ReadOnly {
+		if err := s.sweep(); err != nil {
+			dir.Close()
+			return nil, err
+		}
 	}
 	return s, nil
 }
 
-// Close releases the folder; open blobs stay usable.
+// Close releases the folder; what is open of it stays usable.
 func (s *Store) Close() error { return s.dir.Close() }
 
 // Usage is that of the file system that holds the folder, Free being what an
@@ -83,81 +91,10 @@ func (s *Store) Usage(ctx context.Context) (backends.Usage, error) {
 	return backends.Usage{Total: int64(st.Blocks) * st.Bsize, Free: int64(st.Bavail) * st.Bsize}, nil
 }
 
-// Locate is where key lies, or would lie.
-func (s *Store) Locate(key string) backends.Location {
-	u := url.URL{Scheme: "file", Path: filepath.Join(s.root, key)}
-	return backends.Location{Store: s.id, URL: u.String()}
-}
-
-// Open opens an object for reading; it never follows a symbolic link.
-func (s *Store) Open(ctx context.Context, loc backends.Location) (stored.Bytes, error) {
-	key, err := s.key(loc)
-	if err != nil {
-		return nil, err
-	}
-	// O_NONBLOCK so that a FIFO put there by hand does not hang us.
-	fd, err := unix.Openat(int(s.dir.Fd()), key, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open %s in file store %s: %w", key, s.root, kind(err))
-	}
-	b, err := newBlob(os.NewFile(uintptr(fd), filepath.Join(s.root, key)), s.id, key)
-	if err != nil {
-		return nil, fmt.Errorf("open %s in file store %s: %w", key, s.root, err)
-	}
-	return b, nil
-}
-
-// Delete unlinks an object, durably; blobs open on it read on.
-func (s *Store) Delete(ctx context.Context, loc backends.Location) error {
-	key, err := s.key(loc)
-	if err != nil {
-		return err
-	}
-	if err := unix.Unlinkat(int(s.dir.Fd()), key, 0); err != nil {
-		return fmt.Errorf("delete %s from file store %s: %w", key, s.root, kind(err))
-	}
-	if err := s.dir.Sync(); err != nil {
-		return fmt.Errorf("delete %s from file store %s: %w", key, s.root, kind(err))
-	}
-	return nil
-}
-
-// key is the inverse of Locate. Anything but a plain name directly in this
-// store's folder is ErrBadLocation.
-func (s *Store) key(loc backends.Location) (string, error) {
-	bad := func(why string) (string, error) {
-		return "", fmt.Errorf("%w: file store %s: %s", backends.ErrBadLocation, s.root, why)
-	}
-	if loc.Store != s.id {
-		return bad(fmt.Sprintf("the location is of store %q, this is %q", loc.Store, s.id))
-	}
-	u, err := url.Parse(loc.URL)
-	if err != nil {
-		return bad("not a URL")
-	}
-	if u.Scheme != "file" || u.Host != "" || u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		return bad("want file:///folder/key")
-	}
-	dir, key := filepath.Split(u.Path)
-	if dir != strings.TrimSuffix(s.root, "/")+"/" {
-		return bad("it lies in another folder")
-	}
-	if err := checkKey(key); err != nil {
-		return bad(err.Error())
-	}
-	return key, nil
-}
-
-func checkKey(key string) error {
-	switch {
-	case key == "":
-		return errors.New("the key is empty")
-	case len(key) > maxKey:
-		return fmt.Errorf("the key has %d bytes, at most %d are allowed", len(key), maxKey)
-	case key[0] == '.':
-		return fmt.Errorf("the key %q begins with a dot", key)
-	case strings.ContainsAny(key, "/\x00"):
-		return fmt.Errorf("the key %q is not one path element", key)
+// writable is ErrReadOnly for a store that is configured so.
+func (s *Store) writable() error {
+	if s.readOnly {
+		return fmt.Errorf("%w: it is configured as read-only", backends.ErrReadOnly)
 	}
 	return nil
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,29 +45,61 @@ func list(t testing.TB, root string) (names []string) {
 	return names
 }
 
+// lacking are stores on file systems that lack something.
+var lacking = map[string]func(*Store){
+	"without a name until whole": func(*Store) {},
+	"in .incoming until whole":   func(s *Store) { s.named = true },
+	"without birth times":        func(s *Store) { s.unborn = true },
+}
+
 func TestContract(t *testing.T) {
-	for name, named := range map[string]bool{"without a name until whole": false, "in .incoming until whole": true} {
+	for name, lack := range lacking {
 		t.Run(name, func(t *testing.T) {
+			store := func(t testing.TB, root string) *Store {
+				s, err := Open(Config{ID: "local", Path: root})
+				if err != nil {
+					t.Fatal(err)
+				}
+				lack(s)
+				return s
+			}
 			backendtest.Suite{
 				New: func(t testing.TB) backends.Store {
-					s, err := Open(Config{ID: "local", Path: filepath.Join(t.TempDir(), "odd name %41 ảnh")})
-					if err != nil {
+					return store(t, filepath.Join(t.TempDir(), "odd name %41 ảnh"))
+				},
+				Again: func(t testing.TB, s backends.Store) backends.Store { return store(t, s.(*Store).root) },
+				List:  func(t testing.TB, s backends.Store) []string { return list(t, s.(*Store).root) },
+				Copy: func(t testing.TB, s backends.Store, loc backends.Location) (backends.Store, backends.Location) {
+					root := t.TempDir()
+					copyFolder(t, s.(*Store).root, root)
+					c := store(t, root)
+					return c, c.locate(filepath.Base(path(t, loc)), -1, "")
+				},
+				Replace: func(t testing.TB, s backends.Store, loc backends.Location, content []byte) {
+					if err := os.WriteFile(path(t, loc), content, 0o640); err != nil {
 						t.Fatal(err)
 					}
-					s.named = named
-					return s
 				},
-				List: func(t testing.TB, s backends.Store) []string { return list(t, s.(*Store).root) },
 			}.Run(t)
 		})
 	}
+}
+
+// path is the file of a location.
+func path(t testing.TB, loc backends.Location) string {
+	t.Helper()
+	u, err := url.Parse(loc.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Path
 }
 
 func TestTheLayoutIsGlances(t *testing.T) {
 	root := t.TempDir()
 	s := openStore(t, root)
 	content := backendtest.Noise(1, 1000)
-	loc, err := s.Put(t.Context(), "6f3a", bytes.NewReader(content), -1)
+	loc, err := backendtest.Put(t.Context(), s, "6f3a", bytes.NewReader(content), -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +117,7 @@ func TestZeroBlocksBecomeHoles(t *testing.T) {
 	content := make([]byte, 64<<20)
 	copy(content[20<<20:], backendtest.Noise(1, 1<<20))
 	content[40<<20+5] = 1
-	if _, err := s.Put(t.Context(), "k", bytes.NewReader(content), int64(len(content))); err != nil {
+	if _, err := backendtest.Put(t.Context(), s, "k", bytes.NewReader(content), int64(len(content))); err != nil {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t
@@ -130,13 +164,119 @@ func TestLocationsOutsideTheFolderAreRefused(t *testing.T) {
 		"http://" + inner + "/k",
 		inner + "/k",
 	} {
-		b, err := s.Open(t.Context(), backends.Location{Store: "local", URL: url})
-		if !errors.Is(err, backends.ErrBadLocation) {
-			t.Errorf("open %s: %v", url, err)
+		for _, size := range []int64{-1, 1} {
+			b, err := s.Open(t.Context(), backends.Location{Store: "local", URL: url, Size: size})
+			if !errors.Is(err, backends.ErrBadLocation) {
+				t.Errorf("open %s: %v", url, err)
+			}
+			if b != nil {
+				b.Close()
+			}
 		}
-		if b != nil {
-			b.Close()
+	}
+}
+
+// The folder that a location names is the one that the store had then.
+func TestAMovedFolderIsUnderstood(t *testing.T) {
+	old, root := t.TempDir(), t.TempDir()
+	before := openStore(t, old)
+	content := backendtest.Noise(1, 100_000)
+	loc, err := backendtest.Put(t.Context(), before, "k", bytes.NewReader(content), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copyFolder(t, old, root)
+	s := openStore(t, root)
+	sized := backends.Location{Store: "local", URL: loc.URL, Size: loc.Size}
+	versioned := backends.Location{Store: "local", URL: loc.URL, Size: -1, Version: loc.Version}
+	for _, l := range []backends.Location{loc, sized, versioned} {
+		full, err := s.Stat(t.Context(), l)
+		if err != nil || full != loc {
+			t.Errorf("%+v is completed to %+v, %v", l, full, err)
 		}
+		b, err := s.Open(t.Context(), l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Size() != loc.Size {
+			t.Errorf("%d bytes", b.Size())
+		}
+		b.Close()
+	}
+	if err := os.WriteFile(filepath.Join(root, "another"), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, l := range map[string]backends.Location{
+		"without size and version": {Store: "local", URL: loc.URL, Size: -1},
+		"of another size":          {Store: "local", URL: loc.URL, Size: loc.Size + 1},
+		"of another version":       {Store: "local", URL: loc.URL, Size: -1, Version: "1:00"},
+		"not here":                 {Store: "local", URL: loc.URL + "2", Size: loc.Size},
+		"not clean":                {Store: "local", URL: "file://" + old + "/../k", Size: loc.Size},
+		"hidden":                   {Store: "local", URL: "file://" + old + "/.k", Size: loc.Size},
+		"on another host":          {Store: "local", URL: "file://host" + old + "/k", Size: loc.Size},
+	} {
+		_, err := s.Open(t.Context(), l)
+		deleted := s.Delete(t.Context(), l)
+		for _, err := range []error{err, deleted} {
+			// ErrNotFound would say that the bytes are gone; they may be where the URL says.
+			if !errors.Is(err, backends.ErrBadLocation) || errors.Is(err, backends.ErrNotFound) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if err := s.Delete(t.Context(), loc); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "k")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it was deleted, and %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(old, "k")); err != nil {
+		t.Errorf("the old folder: %v", err)
+	}
+}
+
+func TestAStoreConfiguredReadOnlyChangesNothing(t *testing.T) {
+	root := t.TempDir()
+	s := openStore(t, root)
+	loc, err := backendtest.Put(t.Context(), s, "k", bytes.NewReader([]byte("content")), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := beginFile(t, s, "k2")
+	if _, err := w.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// What a crash left is for a store that may write.
+	if err := errors.Join(os.Mkdir(filepath.Join(root, incoming), 0o700), os.WriteFile(filepath.Join(root, incoming, "k.x"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	before := list(t, root)
+	r, err := Open(Config{ID: "local", Path: root, ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	_, err = r.Begin(t.Context(), "k3", 1)
+	for what, err := range map[string]error{
+		"begin": err, "delete": r.Delete(t.Context(), loc), "abandon": r.Abandon(t.Context(), w.Claim()),
+	} {
+		if !errors.Is(err, backends.ErrReadOnly) || !strings.Contains(err.Error(), "configured") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if full, err := r.Stat(t.Context(), loc); err != nil || full != loc {
+		t.Errorf("stat: %+v, %v", full, err)
+	}
+	if after := list(t, root); !slices.Equal(after, before) {
+		t.Errorf("%v became %v", before, after)
+	}
+	missing := filepath.Join(root, "missing")
+	if s, err := Open(Config{ID: "local", Path: missing, ReadOnly: true}); err == nil {
+		s.Close()
+		t.Error("a folder that is not there was opened read-only")
+	}
+	if _, err := os.Stat(missing); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder was made: %v", err)
 	}
 }
 
@@ -149,7 +289,7 @@ func TestAFullDiskIsToldAndLeavesNothing(t *testing.T) {
 		size int64
 	}{{"found out while writing", -1}, {"known before the first byte", 8 << 20}} {
 		body := bytes.NewReader(backendtest.Noise(1, 8<<20))
-		_, err := s.Put(t.Context(), "k", body, c.size)
+		_, err := backendtest.Put(t.Context(), s, "k", body, c.size)
 		if !errors.Is(err, backends.ErrFull) {
 			t.Errorf("%s: error %v, want ErrFull", c.name, err)
 		}
@@ -168,7 +308,7 @@ func TestAFullDiskIsToldAndLeavesNothing(t *testing.T) {
 func TestAReadOnlyFolderCanBeReadOnly(t *testing.T) {
 	root := t.TempDir()
 	s := openStore(t, root)
-	loc, err := s.Put(t.Context(), "k", bytes.NewReader([]byte("content")), 7)
+	loc, err := backendtest.Put(t.Context(), s, "k", bytes.NewReader([]byte("content")), 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +317,7 @@ func TestAReadOnlyFolderCanBeReadOnly(t *testing.T) {
 	s = openStore(t, root)
 	for _, named := range []bool{false, true} {
 		s.named = named
-		if _, err := s.Put(t.Context(), "k2", bytes.NewReader([]byte("x")), 1); !errors.Is(err, backends.ErrReadOnly) {
+		if _, err := backendtest.Put(t.Context(), s, "k2", bytes.NewReader([]byte("x")), 1); !errors.Is(err, backends.ErrReadOnly) {
 			t.Errorf("put: %v", err)
 		}
 	}
@@ -197,7 +337,7 @@ func TestAReadOnlyFolderCanBeReadOnly(t *testing.T) {
 
 func TestAFileCutOffUnderneathIsNoticed(t *testing.T) {
 	s := openStore(t, t.TempDir())
-	loc, err := s.Put(t.Context(), "k", bytes.NewReader(make([]byte, 5000)), 5000)
+	loc, err := backendtest.Put(t.Context(), s, "k", bytes.NewReader(make([]byte, 5000)), 5000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +368,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		s.named = os.Getenv(childNamed) != ""
-		_, err = s.Put(context.Background(), "k", &endless{block: backendtest.Noise(1, 1<<20)}, -1)
+		_, err = backendtest.Put(context.Background(), s, "k", &endless{block: backendtest.Noise(1, 1<<20)}, -1)
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -38,6 +38,15 @@ func needRoot(t *testing.T, err error) {
 	t.Skipf("cannot mount: %v; run this test as root", err)
 }
 
+// copyFolder copies the files of one folder into another as cp -r does: new files,
+// with times of their own.
+func copyFolder(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // endless yields noise, and tells the parent when some of it was taken.
 type endless struct {
 	block []byte

@@ -12,9 +12,10 @@ import (
 // nothing of what it was made of.
 type Identity string
 
-// NewIdentity makes an identity of what tells bytes apart: which store, where in
-// it, which version. It is "" where version is: without one, the same place may
-// hold other bytes tomorrow.
+// NewIdentity makes an identity of what tells bytes apart: which store, which key
+// or place in it, which version. It tells them apart as well as the store's versions
+// do. It is "" where version is: without one, the same place may hold other bytes
+// tomorrow.
 func NewIdentity(store, place, version string) Identity {
 	if version == "" {
 		return ""

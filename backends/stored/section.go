@@ -9,6 +9,7 @@ func Section(b Bytes, off, n int64, close func() error) Bytes {
 	s.files, _ = As[FileRanger](b)
 	s.holes, _ = As[Extenter](b)
 	s.ahead, _ = As[Prefetcher](b)
+	s.verifier, _ = As[Verifier](b)
 	return s
 }
 
@@ -19,9 +20,10 @@ type section struct {
 	close  func() error
 
 	// b's abilities; nil: it has not.
-	files FileRanger
-	holes Extenter
-	ahead Prefetcher
+	files    FileRanger
+	holes    Extenter
+	ahead    Prefetcher
+	verifier Verifier
 }
 
 func (s *section) Size() int64        { return s.n }
@@ -61,6 +63,13 @@ func (s *section) Extents(ctx context.Context, off, n int64, yield func(off, n i
 	return s.holes.Extents(ctx, s.off+off, n, func(at, n int64, hole bool) bool {
 		return yield(at-s.off, n, hole)
 	})
+}
+
+func (s *section) Verify(ctx context.Context) error {
+	if s.verifier == nil {
+		return nil
+	}
+	return s.verifier.Verify(ctx)
 }
 
 func (s *section) Prefetch(off, n int64) {

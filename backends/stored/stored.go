@@ -3,8 +3,8 @@
 // them out, disk formats are read from them, and neither knows of the other.
 //
 // What an implementation can do beyond reading is an ability: an interface of one
-// method (FileRanger, WholeFiler, Extenter, Prefetcher), found with As, also
-// through wrappers. An ability may always answer "not here".
+// method (FileRanger, WholeFiler, Extenter, Prefetcher, Verifier), found with As,
+// also through wrappers. An ability may always answer "not here".
 package stored
 
 import (
@@ -86,4 +86,12 @@ type Extenter interface {
 // range that will be read soon. It waits for nothing and may do nothing.
 type Prefetcher interface {
 	Prefetch(off, n int64)
+}
+
+// Verifier is the ability of bytes that somebody may change underneath while they
+// are open, as an operator can a file.
+type Verifier interface {
+	// Verify is nil where the bytes still seem to be those that were opened, and
+	// ErrChanged where not. It costs little where nothing was touched.
+	Verify(ctx context.Context) error
 }

@@ -6,9 +6,9 @@ import (
 	"maps"
 )
 
-// giveUp writes that an upload has ended without an image, and what it has left
+// abort writes that an upload has ended without an image, and what it has left
 // in a store; gone tells whether the image was deleted meanwhile.
-func (c *Catalog) giveUp(ctx context.Context, id string, left []Claim) (gone bool, err error) {
+func (c *Catalog) abort(ctx context.Context, id string, left []Claim) (gone bool, err error) {
 	_, err = c.records.Update(ctx, id, func(img *Image) error {
 		gone = img.Status == Deleted
 		img.Reserved, img.Claims = 0, left
@@ -24,27 +24,27 @@ func (c *Catalog) giveUp(ctx context.Context, id string, left []Claim) (gone boo
 	return gone, err
 }
 
-// giveUpLater keeps what giveUp could not write, for a database that is full or
+// abortLater keeps what abort could not write, for a database that is full or
 // busy now. The image stays saving meanwhile; if this process ends before it is
 // written, the next start sweeps it.
-func (c *Catalog) giveUpLater(id string, left []Claim) {
+func (c *Catalog) abortLater(id string, left []Claim) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.givenUp[id] = left
+	c.aborted[id] = left
 }
 
-// giveUpNow tries again to write what is kept.
-func (c *Catalog) giveUpNow(ctx context.Context) {
+// abortAgain tries again to write what is kept.
+func (c *Catalog) abortAgain(ctx context.Context) {
 	c.mu.Lock()
-	kept := maps.Clone(c.givenUp)
+	kept := maps.Clone(c.aborted)
 	c.mu.Unlock()
 	for id, left := range kept {
-		if _, err := c.giveUp(ctx, id, left); err != nil && !errors.Is(err, ErrNotFound) {
+		if _, err := c.abort(ctx, id, left); err != nil && !errors.Is(err, ErrNotFound) {
 			return // logged when it failed first
 		}
 		c.log.Info("wrote that an upload has failed", "image", id)
 		c.mu.Lock()
-		delete(c.givenUp, id)
+		delete(c.aborted, id)
 		c.mu.Unlock()
 	}
 }

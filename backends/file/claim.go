@@ -1,0 +1,227 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"glanced/backends"
+)
+
+// mark tells a file from every other one, whatever they are called.
+//
+// The inode and the birth time (statx(2)) are not enough: an inode is used again as
+// soon as it is free, and births are told in ticks of a few milliseconds. So the
+// upload sets the file's modification time too, to the nanosecond at which it
+// began, when it begins and again before it publishes the file. Where the file system
+// tells no birth time, the inode and this time have to do, and they do.
+//
+// A mark is for this very file: a copy of the folder is other files, which no claim
+// speaks of, and a file whose time is changed by hand is one, too. They stay.
+type mark struct {
+	ino  uint64
+	born string // seconds.nanoseconds; "" = the file system does not tell
+	time string // the same
+}
+
+func (s *Store) markOf(st *unix.Statx_t) mark {
+	m := mark{ino: st.Ino, time: stamp(st.Mtime)}
+	if st.Mask&unix.STATX_BTIME != 0 && !s.unborn {
+		m.born = stamp(st.Btime)
+	}
+	return m
+}
+
+func stamp(t unix.StatxTimestamp) string { return fmt.Sprintf("%d.%09d", t.Sec, t.Nsec) }
+
+const statxMask = unix.STATX_INO | unix.STATX_TYPE | unix.STATX_BTIME | unix.STATX_MTIME
+
+// claim is what a claim of this store says: which file, under which key, and the
+// name in .incoming that it has until it is published ("" = none).
+type claim struct {
+	mark
+	key, temp string
+}
+
+// claimScheme begins a claim; what follows is written as the query of a URL is.
+const claimScheme = "1:"
+
+func (c claim) text() backends.Claim {
+	v := url.Values{"key": {c.key}, "inode": {strconv.FormatUint(c.ino, 10)}}
+	v.Set("time", c.time)
+	for name, value := range map[string]string{"born": c.born, "temp": c.temp} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	return backends.Claim(claimScheme + v.Encode())
+}
+
+func parseClaim(text backends.Claim) (c claim, err error) {
+	query, ok := strings.CutPrefix(string(text), claimScheme)
+	if !ok {
+		return c, errors.New("not a claim")
+	}
+	v, err := url.ParseQuery(query)
+	if err != nil {
+		return c, errors.New("not a claim")
+	}
+	c.key, c.temp = v.Get("key"), v.Get("temp")
+	c.born, c.time = v.Get("born"), v.Get("time")
+	if c.ino, err = strconv.ParseUint(v.Get("inode"), 10, 64); err != nil {
+		return c, errors.New("the claim names no inode")
+	}
+	if c.time == "" {
+		return c, errors.New("the claim names no time")
+	}
+	if name, ok := strings.CutPrefix(c.temp, incoming+"/"); c.temp != "" && (!ok || name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00")) {
+		return c, fmt.Errorf("the claim's %q is not a name in %s", c.temp, incoming)
+	}
+	return c, checkKey(c.key)
+}
+
+// Abandon implements backends.Store. A claim of the store before there were any is
+// the location that the upload would have had.
+func (s *Store) Abandon(ctx context.Context, text backends.Claim) error {
+	if err := s.abandon(text); err != nil {
+		return fmt.Errorf("abandon an upload into file store %s: %w", s.root, err)
+	}
+	return nil
+}
+
+func (s *Store) abandon(text backends.Claim) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	if strings.HasPrefix(string(text), "file:") {
+		return s.abandonURL(string(text))
+	}
+	c, err := parseClaim(text)
+	if err != nil {
+		return s.bad(err.Error())
+	}
+	var errs []error
+	if c.temp != "" {
+		// The name is random: no other file ever has it. The time moves with every write.
+		errs = append(errs, s.unlink(c.temp, func(st *unix.Statx_t) bool { return st.Ino == c.ino }))
+	}
+	errs = append(errs, s.unlink(c.key, func(st *unix.Statx_t) bool { return s.markOf(st) == c.mark }))
+	for i, err := range errs {
+		// Nothing there, or what is there is another upload's.
+		if errors.Is(err, backends.ErrNotFound) || errors.Is(err, backends.ErrChanged) {
+			errs[i] = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// abandonURL removes what an upload left whose claim is a location: whatever is
+// under the key, as such an upload is the last one of its key. Where the folder was
+// another one, nobody knows whose that is, and it stays.
+func (s *Store) abandonURL(text string) error {
+	folder, key, err := splitURL(text)
+	if err != nil {
+		return s.bad(err.Error())
+	}
+	if folder != s.root {
+		var st unix.Statx_t
+		if err := unix.Statx(int(s.dir.Fd()), key, unix.AT_SYMLINK_NOFOLLOW, statxMask, &st); errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		return s.bad("the upload was into another folder, and is not to be told from what is under key " + key + " here; remove that by hand if no image is stored there")
+	}
+	err = s.unlink(key, func(st *unix.Statx_t) bool { return true })
+	if errors.Is(err, backends.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// unlink removes a name, durably, if the file under it is the right one: ErrChanged
+// if not, ErrNotFound where there is none.
+func (s *Store) unlink(name string, right func(*unix.Statx_t) bool) error {
+	if err := s.unlinkName(name, right); err != nil {
+		return err
+	}
+	return kind(s.dir.Sync())
+}
+
+func (s *Store) unlinkName(name string, right func(*unix.Statx_t) bool) error {
+	defer s.lock()()
+	dirfd := int(s.dir.Fd())
+	var st unix.Statx_t
+	if err := unix.Statx(dirfd, name, unix.AT_SYMLINK_NOFOLLOW, statxMask, &st); err != nil {
+		return kind(err)
+	}
+	if !right(&st) {
+		return fmt.Errorf("%s: %w", name, backends.ErrChanged)
+	}
+	return kind(unix.Unlinkat(dirfd, name, 0))
+}
+
+// lock keeps all who remove names apart, in this process and in others: between a
+// look at a name and its removal, no other may remove it, for then a third could
+// publish a new object there. Publishing never replaces anything, and needs no lock.
+// On file systems without locks, only this process's are kept apart.
+func (s *Store) lock() (unlock func()) {
+	s.removing.Lock()
+	fd := int(s.dir.Fd())
+	for errors.Is(unix.Flock(fd, unix.LOCK_EX), unix.EINTR) {
+	}
+	return func() {
+		unix.Flock(fd, unix.LOCK_UN)
+		s.removing.Unlock()
+	}
+}
+
+// sweep removes files in .incoming that nobody writes any more: those of uploads
+// cut off before their claim was on record, too.
+func (s *Store) sweep() error {
+	entries, err := os.ReadDir(filepath.Join(s.root, incoming))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sweep file store %s: %w", s.root, err)
+	}
+	for _, e := range entries {
+		temp := incoming + "/" + e.Name()
+		fd, err := unix.Openat(int(s.dir.Fd()), temp, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue
+		}
+		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+			err = unix.Unlinkat(int(s.dir.Fd()), temp, 0)
+		}
+		unix.Close(fd)
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(kind(err), backends.ErrReadOnly) {
+			return fmt.Errorf("sweep %s from file store %s: %w", temp, s.root, err)
+		}
+	}
+	return nil
+}
+
+// setTime sets a file's modification time.
+func setTime(f *os.File, t time.Time) error {
+	ts := unix.NsecToTimespec(t.UnixNano())
+	err := unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(int(f.Fd())), []unix.Timespec{ts, ts}, 0)
+	if err != nil {
+		return fmt.Errorf("set the time by which an upload is known; put the store's folder on a file system that can: %w", err)
+	}
+	return nil
+}
+
+// mark is the open file's.
+func (w *writer) mark() (mark, error) {
+	var st unix.Statx_t
+	err := unix.Statx(int(w.f.Fd()), "", unix.AT_EMPTY_PATH, statxMask, &st)
+	return w.s.markOf(&st), err
+}

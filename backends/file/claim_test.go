@@ -1,0 +1,160 @@
+package file
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"glanced/backends"
+	"glanced/backends/backendtest"
+)
+
+func beginFile(t testing.TB, s *Store, key string) *writer {
+	t.Helper()
+	w, err := s.Begin(t.Context(), key, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.(*writer)
+}
+
+// Two files may have the same inode, one after the other, and be born within one
+// tick of the kernel's clock: the claim's time tells them apart.
+func TestAnInodeUsedAgainIsAnotherFile(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	claims, alike := map[backends.Claim]bool{}, map[mark]int{}
+	for range 200 {
+		w := beginFile(t, s, "k")
+		if claims[w.Claim()] {
+			t.Errorf("claim %s was there before", w.Claim())
+		}
+		claims[w.Claim()] = true
+		alike[mark{ino: w.claim.ino, born: w.claim.born}]++
+		if err := w.Abort(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("200 uploads had %d pairs of inode and birth time", len(alike))
+}
+
+func TestAFileWhoseTimeWasChangedIsNobodysToRemove(t *testing.T) {
+	for name, lack := range lacking {
+		s := openStore(t, t.TempDir())
+		lack(s)
+		w := beginFile(t, s, "k")
+		if _, err := w.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(s.root, "k")
+		if err := os.Chtimes(file, w.began, w.began.Add(1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Abandon(t.Context(), w.Claim()); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestACommitWhoseLinkWasMadeAlreadySucceeds(t *testing.T) {
+	for name, lack := range lacking {
+		s := openStore(t, t.TempDir())
+		lack(s)
+		w := beginFile(t, s, "k")
+		if _, err := w.Write([]byte("content")); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.persist(); err != nil {
+			t.Fatal(err)
+		}
+		// As if the server of a network file system had done it, and its answer were lost.
+		if err := w.link(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Commit(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := list(t, s.root); len(got) != 1 {
+			t.Errorf("%s: %v", name, got)
+		}
+		if err := w.Abort(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if left := list(t, s.root); len(left) > 0 {
+			t.Errorf("%s: left: %v", name, left)
+		}
+	}
+}
+
+// Version 2 of the catalog's database recorded where an upload would lie.
+func TestALocationIsAClaimOfTheStoreBefore(t *testing.T) {
+	root := t.TempDir()
+	s := openStore(t, filepath.Join(root, "images"))
+	if _, err := backendtest.Put(t.Context(), s, "k with space%41", strings.NewReader("x"), 1); err != nil {
+		t.Fatal(err)
+	}
+	old := backends.Claim("file://" + s.root + "/k%20with%20space%2541")
+	for range 2 {
+		if err := s.Abandon(t.Context(), old); err != nil {
+			t.Error(err)
+		}
+		if left := list(t, s.root); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+
+	// Of another folder, it is not known what it left.
+	elsewhere := backends.Claim("file://" + root + "/other/k")
+	if err := s.Abandon(t.Context(), elsewhere); err != nil {
+		t.Errorf("nothing is there, and %v", err)
+	}
+	if _, err := backendtest.Put(t.Context(), s, "k", strings.NewReader("x"), 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []backends.Claim{elsewhere, "file:///", "file:k", "file://" + backends.Claim(s.root) + "/../k", "file://" + backends.Claim(root) + "/images/.incoming"} {
+		if err := s.Abandon(t.Context(), c); !errors.Is(err, backends.ErrBadLocation) {
+			t.Errorf("abandon %s: %v", c, err)
+		}
+	}
+	if got := list(t, s.root); len(got) != 1 {
+		t.Errorf("stored: %v", got)
+	}
+}
+
+func TestAClaimNamesNothingOutsideTheFolder(t *testing.T) {
+	root := t.TempDir()
+	s := openStore(t, filepath.Join(root, "images"))
+	secret := filepath.Join(root, "secret")
+	if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, secret, 0, statxMask, &st); err != nil {
+		t.Fatal(err)
+	}
+	good := claim{mark: s.markOf(&st), key: "k"}
+	for _, change := range []func(*claim){
+		func(c *claim) { c.key = "../secret" },
+		func(c *claim) { c.key = "" },
+		func(c *claim) { c.temp = "../secret" },
+		func(c *claim) { c.temp = incoming + "/../../secret" },
+		func(c *claim) { c.temp = incoming + "/" },
+		func(c *claim) { c.temp = secret },
+		func(c *claim) { c.time = "" },
+	} {
+		c := good
+		change(&c)
+		if err := s.Abandon(t.Context(), c.text()); !errors.Is(err, backends.ErrBadLocation) {
+			t.Errorf("abandon %s: %v", c.text(), err)
+		}
+	}
+	if _, err := os.Stat(secret); err != nil {
+		t.Error(err)
+	}
+}
