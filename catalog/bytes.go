@@ -1,25 +1,51 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"glanced/backends"
+	"glanced/backends/replicas"
 	"glanced/backends/stored"
 )
 
-// openBytes opens an image's stored bytes, at the first location that opens.
+// openBytes opens an image's stored bytes. Where they lie at several locations, a
+// read that fails at one goes on at the next.
 func (c *Catalog) openBytes(ctx context.Context, img Image) (stored.Bytes, error) {
-	var errs []error
-	for _, l := range img.Locations {
-		b, err := c.openLocation(ctx, img, l)
-		if err == nil {
-			return b, nil
+	all := c.preferred(img.Locations)
+	var b stored.Bytes
+	var err error
+	if len(all) == 1 {
+		b, err = c.openLocation(ctx, img, all[0])
+	} else {
+		var openers []replicas.Opener
+		for _, l := range all {
+			openers = append(openers, func(ctx context.Context) (stored.Bytes, error) { return c.openLocation(ctx, img, l) })
 		}
-		errs = append(errs, err)
+		b, err = replicas.Open(ctx, openers, func(i int, err error) {
+			c.log.Warn("an image's data cannot be read from one of its stores; trying its others", "image", img.ID, "store", all[i].Store, "error", err)
+		})
 	}
-	return nil, fmt.Errorf("%w: %w", ErrStore, errors.Join(errs...))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	return b, nil
+}
+
+// preferred is an image's locations in the order in which they are tried: by the
+// weight of their stores, the greatest first, then as recorded.
+func (c *Catalog) preferred(all []Location) []Location {
+	weight := func(l Location) int {
+		entry, _ := c.configured(l.Store)
+		return entry.Weight
+	}
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b Location) int { return cmp.Compare(weight(b), weight(a)) })
+	return all
 }
 
 // openLocation opens one location of an image. One that has no version yet, as those
@@ -27,20 +53,25 @@ func (c *Catalog) openBytes(ctx context.Context, img Image) (stored.Bytes, error
 func (c *Catalog) openLocation(ctx context.Context, img Image, l Location) (stored.Bytes, error) {
 	entry, ok := c.configured(l.Store)
 	if !ok {
-		return nil, fmt.Errorf("%w: store %q is not in the configuration", backends.ErrUnavailable, l.Store)
+		return nil, notConfigured(l.Store)
 	}
-	loc := located(img, l)
-	if loc.Version == "" {
-		full, err := entry.Store.Stat(ctx, loc)
+	p := place{c: c, image: img.ID, loc: located(img, l)}
+	if p.loc.Version == "" {
+		full, err := entry.Store.Stat(ctx, p.loc)
 		if err != nil {
-			return nil, err
+			return nil, p.failed(err)
 		}
 		if full.Version != "" {
 			c.stamp(ctx, img.ID, l, full)
 		}
-		loc = full
+		p.loc = full
 	}
-	return entry.Store.Open(ctx, loc)
+	b, err := entry.Store.Open(ctx, p.loc)
+	if err != nil {
+		return nil, p.failed(err)
+	}
+	c.changed.forget(p)
+	return placed{b, p}, nil
 }
 
 // located is a recorded location as its store knows it. Where its size is not
@@ -79,6 +110,26 @@ func (c *Catalog) configured(id string) (StoreEntry, bool) {
 	return StoreEntry{}, false
 }
 
+// notConfigured is why bytes in an unknown store cannot be had: with another
+// configuration they can.
+func notConfigured(id string) error {
+	return fmt.Errorf("%w: store %q is not in the configuration", backends.ErrUnavailable, id)
+}
+
+// unknownStores logs which stores hold images and are not configured.
+func (c *Catalog) unknownStores(ctx context.Context) error {
+	counts, err := c.records.Stores(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(counts)) {
+		if _, ok := c.configured(id); !ok {
+			c.log.Error("images lie in a store that is not in the configuration: what lies nowhere else cannot be read", "store", id, "locations", counts[id])
+		}
+	}
+	return nil
+}
+
 // removeBytes deletes an image's stored bytes; those that are gone already are no
 // error. Bytes that are not the recorded ones are not ours to delete.
 func (c *Catalog) removeBytes(ctx context.Context, img Image) error {
@@ -86,7 +137,7 @@ func (c *Catalog) removeBytes(ctx context.Context, img Image) error {
 	for _, l := range img.Locations {
 		entry, ok := c.configured(l.Store)
 		if !ok {
-			errs = append(errs, fmt.Errorf("%w: store %q is not in the configuration", backends.ErrUnavailable, l.Store))
+			errs = append(errs, notConfigured(l.Store))
 			continue
 		}
 		if err := entry.Store.Delete(ctx, located(img, l)); err != nil && !errors.Is(err, backends.ErrNotFound) {
@@ -102,7 +153,7 @@ func (c *Catalog) abandon(ctx context.Context, claims []Claim) error {
 	for _, claim := range claims {
 		entry, ok := c.configured(claim.Store)
 		if !ok {
-			errs = append(errs, fmt.Errorf("%w: store %q is not in the configuration", backends.ErrUnavailable, claim.Store))
+			errs = append(errs, notConfigured(claim.Store))
 			continue
 		}
 		errs = append(errs, entry.Store.Abandon(ctx, backends.Claim(claim.Claim)))

@@ -68,7 +68,8 @@ const DefaultSizeCap = 1 << 40
 type StoreEntry struct {
 	ID, Type, Description string
 	Store                 backends.Store
-	Default, ReadOnly     bool
+	Default, ReadOnly     bool // ReadOnly: no uploads, and images that lie there are not deleted
+	Weight                int  // of several locations of an image, that in the store of the greatest weight is read first
 }
 
 // Config of a Catalog. What it names is not closed by Close.
@@ -101,6 +102,7 @@ type Catalog struct {
 
 	disks   disks
 	changes hub
+	changed changed
 
 	mu      sync.Mutex
 	uploads map[string]context.CancelCauseFunc // under way here, by image id
@@ -147,14 +149,18 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	c.disks.byKey = map[diskKey]*disk{}
+	c.disks.init()
 	c.changes.init()
+	c.changed.places = map[changedPlace]struct{}{}
 	since, err := c.records.LastSeq(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	if err := c.sweep(ctx); err != nil {
 		return nil, fmt.Errorf("catalog: sweep after the last run: %w", err)
+	}
+	if err := c.unknownStores(ctx); err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = stop

@@ -29,23 +29,50 @@ type disk struct {
 // disks is the table of open disks.
 type disks struct {
 	mu    sync.Mutex
-	clock uint64            // counts acquired disks
-	byKey map[diskKey]*disk // those that may get new users: neither revoked nor closed
+	clock uint64             // counts acquired disks
+	byKey map[diskKey]*disk  // those that may get new users: neither revoked nor closed
+	stale map[*disk]struct{} // those that may not, and are neither
 }
 
+func (t *disks) init() { t.byKey, t.stale = map[diskKey]*disk{}, map[*disk]struct{}{} }
+
 // acquire finds or enters the disk of key, with one more user: the caller, who
-// releases it.
-func (t *disks) acquire(key diskKey) *disk {
+// releases it. shared tells that it was found.
+func (t *disks) acquire(key diskKey) (d *disk, shared bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if d, ok := t.byKey[key]; ok && d.retain() {
-		return d
+		return d, true
 	}
 	t.clock++
-	d := &disk{key: key, born: t.clock, revoked: make(chan struct{}), ready: make(chan struct{})}
+	d = &disk{key: key, born: t.clock, revoked: make(chan struct{}), ready: make(chan struct{})}
 	d.users.Store(1)
 	t.byKey[key] = d
-	return d
+	return d, false
+}
+
+// retire keeps a disk from new users.
+func (t *disks) retire(d *disk) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byKey[d.key] == d {
+		delete(t.byKey, d.key)
+		t.stale[d] = struct{}{}
+	}
+}
+
+// each is every disk that is neither revoked nor closed; the table's lock is held.
+func (t *disks) each(yield func(*disk) bool) {
+	for _, d := range t.byKey {
+		if !yield(d) {
+			return
+		}
+	}
+	for d := range t.stale {
+		if !yield(d) {
+			return
+		}
+	}
 }
 
 // retain adds a user, unless the last one has left already.
@@ -85,9 +112,15 @@ func (t *disks) releaseAll(all []*disk) {
 func (t *disks) forget(d *disk) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.remove(d)
+}
+
+// remove is forget; the table's lock is held.
+func (t *disks) remove(d *disk) {
 	if t.byKey[d.key] == d {
 		delete(t.byKey, d.key)
 	}
+	delete(t.stale, d)
 }
 
 // open waits until d is open, the first caller having it opened. The opening is
@@ -126,9 +159,9 @@ func (t *disks) now() uint64 {
 func (t *disks) revoke(id string, all bool, at uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key, d := range t.byKey {
-		if key.id == id && d.born <= at && (all || !key.view.Deactivated) {
-			delete(t.byKey, key)
+	for d := range t.each {
+		if d.key.id == id && d.born <= at && (all || !d.key.view.Deactivated) {
+			t.remove(d)
 			close(d.revoked)
 		}
 	}
@@ -138,8 +171,8 @@ func (t *disks) revoke(id string, all bool, at uint64) {
 func (t *disks) has(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key := range t.byKey {
-		if key.id == id {
+	for d := range t.each {
+		if d.key.id == id {
 			return true
 		}
 	}
@@ -151,8 +184,8 @@ func (t *disks) ids() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var all []string
-	for key := range t.byKey {
-		all = append(all, key.id)
+	for d := range t.each {
+		all = append(all, d.key.id)
 	}
 	return all
 }

@@ -25,6 +25,7 @@ type Spool interface {
 // opened is an open disk, and the open disks below it, from its parent down.
 type opened struct {
 	*engine.Disk
+	bytes   stored.Bytes // that it is read from
 	parents []*disk
 }
 
@@ -43,7 +44,7 @@ func (c *Catalog) openGuest(ctx context.Context, img Image, parent kin, snapshot
 	if err != nil {
 		return nil, err
 	}
-	result := &opened{}
+	result := &opened{bytes: content.Image}
 	o := engine.OpenOptions{Snapshot: snapshot}
 	o.Parent = func(ctx context.Context, ref formats.Ref) (*engine.Disk, error) {
 		d, err := c.openParent(ctx, ref, parent)
@@ -121,13 +122,18 @@ func (c *Catalog) openParent(ctx context.Context, ref formats.Ref, find kin) (*d
 		return nil, err
 	}
 	v := View{Deactivated: true}
-	d := c.disks.acquire(diskKey{img.ID, v})
-	err = c.disks.open(ctx, d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, v) })
-	if err != nil {
+	for {
+		d, shared := c.disks.acquire(diskKey{img.ID, v})
+		err = c.disks.open(ctx, d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, v) })
+		if err != nil {
+			c.disks.release(d)
+			return nil, fmt.Errorf("%s, image %s: %w", ref.Kind, img.ID, err)
+		}
+		if !shared || c.verify(ctx, d) {
+			return d, nil
+		}
 		c.disks.release(d)
-		return nil, fmt.Errorf("%s, image %s: %w", ref.Kind, img.ID, err)
 	}
-	return d, nil
 }
 
 // maxChain is how many images may stand on each other, the top one included.

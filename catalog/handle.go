@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/engine"
 )
@@ -30,15 +31,37 @@ type Handle struct {
 // ErrNoSnapshot, ErrNoData, ErrDeactivated, ErrStoredOnly (the guest disk of an image that has
 // none), ErrStatus, ErrStore.
 func (c *Catalog) Open(ctx context.Context, id string, v View) (*Handle, error) {
-	// The disk is entered into the table before the record is read: a revocation
-	// that the record does not show yet will find it there.
-	d := c.disks.acquire(diskKey{id, v})
-	h, err := c.openAs(ctx, d, id, v)
-	if err != nil {
-		c.disks.release(d)
-		return nil, err
+	for {
+		// The disk is entered into the table before the record is read: a revocation
+		// that the record does not show yet will find it there.
+		d, shared := c.disks.acquire(diskKey{id, v})
+		h, err := c.openAs(ctx, d, id, v)
+		if err != nil {
+			c.disks.release(d)
+			return nil, err
+		}
+		if !shared || c.verify(ctx, d) {
+			return h, nil
+		}
+		h.Close() // it is opened anew, or cannot be
 	}
-	return h, nil
+}
+
+// verify tells whether the bytes of a disk that has been open for a while still seem
+// to be those that were opened, and those of the disks below it. Who has one open
+// that they are not of reads on, as far as that goes; nobody else gets it.
+func (c *Catalog) verify(ctx context.Context, d *disk) bool {
+	sound := true
+	for _, parent := range d.opened.parents {
+		sound = c.verify(ctx, parent) && sound
+	}
+	if v, ok := stored.As[stored.Verifier](d.opened.bytes); ok && v.Verify(ctx) != nil {
+		sound = false
+	}
+	if !sound {
+		c.disks.retire(d)
+	}
+	return sound
 }
 
 func (c *Catalog) openAs(ctx context.Context, d *disk, id string, v View) (*Handle, error) {
@@ -128,7 +151,7 @@ func (c *Catalog) openStored(ctx context.Context, img Image) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &opened{Disk: d}, nil
+	return &opened{Disk: d, bytes: b}, nil
 }
 
 // Image is the record as it was when the handle was opened.

@@ -144,11 +144,16 @@ func (c *Catalog) toggle(ctx context.Context, id string, from, to Status) error 
 
 // Delete removes an image: its record first, then what is open is revoked, then
 // the bytes go. Bytes that cannot be removed now are removed by the next New.
-// ErrProtected, ErrNotFound, ErrInUse. An upload under way ends with ErrGone.
+// ErrProtected, ErrNotFound, ErrInUse, ErrStoreReadOnly. An upload under way ends with ErrGone.
 func (c *Catalog) Delete(ctx context.Context, id string) error {
 	img, err := c.update(ctx, id, func(img *Image) error {
 		if img.Protected {
 			return fmt.Errorf("image %s: %w", id, ErrProtected)
+		}
+		for _, l := range img.Locations {
+			if entry, ok := c.configured(l.Store); ok && entry.ReadOnly {
+				return fmt.Errorf("image %s cannot be deleted: its data lies in store %s: %w", id, l.Store, ErrStoreReadOnly)
+			}
 		}
 		img.Properties, img.Tags, img.Parent = nil, nil, nil
 		return move(img, Deleted)
@@ -158,6 +163,7 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 	}
 	c.disks.revoke(id, true, c.disks.now())
 	c.cancelUpload(id)
+	c.changed.forgetImage(id)
 	c.unspool(img)
 	ctx, cancel := cleanupContext(ctx)
 	defer cancel()

@@ -84,7 +84,7 @@ func TestWhyAStoreRefusedIsTold(t *testing.T) {
 	img := w.queued(t, "raw", "bare")
 	for _, c := range []struct{ says, want error }{
 		{backends.ErrFull, catalog.ErrStoreFull},
-		{backends.ErrReadOnly, catalog.ErrStoreReadOnly},
+		{backends.ErrReadOnly, catalog.ErrStoreDenied},
 		{backends.ErrShort, catalog.ErrBodySize},
 		{backends.ErrLong, catalog.ErrBodySize},
 		{backends.ErrUnavailable, catalog.ErrStore},

@@ -30,8 +30,8 @@ func (c *Catalog) Activate(ctx context.Context, id string) error {
 // client is listened to until all of body is stored.
 //
 // Other errors: ErrNotFound, ErrStatus (not queued), ErrInvalid (a format is not
-// set), ErrUnknownStore, ErrStoreReadOnly, ErrStoreFull, ErrStore, ErrTooLarge,
-// ErrQuota, ErrBodySize, ErrBody (body failed, or client ended), ErrFormat, ErrUnsafe,
+// set), ErrUnknownStore, ErrStoreReadOnly, ErrStoreDenied, ErrStoreFull, ErrStore,
+// ErrTooLarge, ErrQuota, ErrBodySize, ErrBody (body failed, or client ended), ErrFormat, ErrUnsafe,
 // ErrParent (what the image stands on was changed meanwhile), ErrClosing.
 func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o UploadOptions) error {
 	entry, err := c.store(o.Store)
@@ -39,7 +39,7 @@ func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o Up
 		return err
 	}
 	if entry.ReadOnly {
-		return fmt.Errorf("%w: %s", ErrStoreReadOnly, entry.ID)
+		return fmt.Errorf("%w: store %s: upload to another one", ErrStoreReadOnly, entry.ID)
 	}
 	if o.Size > c.sizeCap {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, o.Size, c.sizeCap)
@@ -290,7 +290,7 @@ func storeError(ctx context.Context, err error) error {
 	}
 	for _, k := range []struct{ from, to error }{
 		{backends.ErrFull, ErrStoreFull},
-		{backends.ErrReadOnly, ErrStoreReadOnly},
+		{backends.ErrReadOnly, ErrStoreDenied},
 		{backends.ErrShort, ErrBodySize},
 		{backends.ErrLong, ErrBodySize},
 	} {

@@ -285,7 +285,8 @@ func TestStoreFailuresAreToldWithoutPaths(t *testing.T) {
 	}{
 		{backends.ErrFull, 413, "not enough space"},
 		{backends.ErrReadOnly, 503, "cannot be written"},
-		{backends.ErrUnavailable, 503, "store failed"},
+		{backends.ErrUnavailable, 503, "cannot be reached"},
+		{errors.New("bad sectors"), 503, "store failed"},
 	} {
 		w := newWorld(t, options{store: func(s backends.Store) backends.Store { return failingStore{s, c.err} }})
 		id := w.create(nil)
@@ -318,7 +319,7 @@ func TestUploadsAreCheckedBeforeTheyAreRead(t *testing.T) {
 	w := newWorld(t, options{sizeCap: 1 << 20})
 	id := w.create(nil)
 	w.refused(w.put(id, strings.NewReader("abc"), "X-Image-Meta-Store", "nope"), 400, "Store for identifier nope not found")
-	w.refused(w.put(id, strings.NewReader("abc"), "X-Image-Meta-Store", "web"), 503)
+	w.refused(w.put(id, strings.NewReader("abc"), "X-Image-Meta-Store", "web"), 403, "read-only")
 	w.refused(w.put(id, strings.NewReader("abc"), "X-Openstack-Image-Size", "-3"), 400)
 	w.refused(w.put(id, strings.NewReader("abc"), "X-Openstack-Image-Size", "4"), 400, "4 bytes", "3")
 	w.refused(w.put(id, strings.NewReader("abc"), "Content-Type", "text/plain"), 415, "text/plain")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"glanced/backends/stored"
 	"glanced/catalog"
 )
 
@@ -44,7 +45,7 @@ const statusClientGone = 499
 // text is what the client reads; "" means the error's own words, only for errors
 // that speak of the client's request or bytes, never of our paths or stores.
 type sentinel struct {
-	name   string // as declared, so that a test can see that none is missing
+	name   string // as declared, those of other rooms than the catalog with their package, so that a test can see that none is missing
 	err    error
 	status int
 	text   string
@@ -75,7 +76,12 @@ var sentinels = []sentinel{
 	{"ErrBodySize", catalog.ErrBodySize, http.StatusBadRequest, "The body is not as long as was announced; nothing was kept: upload it again"},
 	{"ErrBody", catalog.ErrBody, http.StatusBadRequest, "The body could not be read to its end; nothing was kept: upload it again"},
 	{"ErrUnknownStore", catalog.ErrUnknownStore, http.StatusBadRequest, "No store has this id; GET /v2/info/stores lists them"},
-	{"ErrStoreReadOnly", catalog.ErrStoreReadOnly, http.StatusServiceUnavailable, "The image store cannot be written; see the server's log"},
+	{"ErrStoreReadOnly", catalog.ErrStoreReadOnly, http.StatusForbidden, "The image store is configured as read-only: no image can be uploaded to it, and none deleted that lies in it"},
+	{"ErrStoreDenied", catalog.ErrStoreDenied, http.StatusServiceUnavailable, "The image store cannot be written; see the server's log"},
+	{"stored.ErrUnavailable", stored.ErrUnavailable, http.StatusServiceUnavailable, "The image store cannot be reached; try again later"},
+	{"stored.ErrChanged", stored.ErrChanged, http.StatusServiceUnavailable, "The data in the image store is not what was uploaded, and is not served; see the server's log"},
+	{"stored.ErrNotFound", stored.ErrNotFound, http.StatusServiceUnavailable, "The data is no longer in the image store; see the server's log"},
+	{"stored.ErrRange", stored.ErrRange, http.StatusInternalServerError, "The image says that it has data past its end; see the server's log"},
 	{"ErrStore", catalog.ErrStore, http.StatusServiceUnavailable, "The image store failed; see the server's log"},
 	{"ErrRevoked", catalog.ErrRevoked, http.StatusGone, "The image was withdrawn while it was being read"},
 	{"ErrFixed", catalog.ErrFixed, http.StatusForbidden, "Attributes disk_format and container_format can be only replaced for a queued image."},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"syscall"
 
+	"glanced/backends/stored"
 	"glanced/catalog"
 	"glanced/formats"
 )
@@ -34,6 +35,10 @@ var errnos = []struct {
 	{catalog.ErrDeactivated, syscall.EACCES},
 
 	// The bytes cannot be had.
+	{stored.ErrUnavailable, syscall.EIO},
+	{stored.ErrChanged, syscall.EIO},
+	{stored.ErrNotFound, syscall.EIO}, // not ENOENT: the image is there
+	{stored.ErrRange, syscall.EIO},
 	{catalog.ErrStore, syscall.EIO},
 	{catalog.ErrUnknownStore, syscall.EIO},
 	{catalog.ErrFormat, syscall.EIO},
@@ -66,6 +71,7 @@ var errnos = []struct {
 	{catalog.ErrStoreFull, syscall.ENOSPC},
 	{catalog.ErrFull, syscall.ENOSPC},
 	{catalog.ErrStoreReadOnly, syscall.EROFS},
+	{catalog.ErrStoreDenied, syscall.EROFS},
 	{catalog.ErrBodySize, syscall.EIO},
 	{catalog.ErrBody, syscall.EIO},
 }

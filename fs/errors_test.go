@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"glanced/backends/stored"
 	"glanced/catalog"
 	"glanced/formats"
 )
@@ -49,8 +50,13 @@ var sentinels = map[string]struct {
 	"catalog.ErrTooLarge":      {catalog.ErrTooLarge, syscall.EFBIG},
 	"catalog.ErrStoreFull":     {catalog.ErrStoreFull, syscall.ENOSPC},
 	"catalog.ErrStoreReadOnly": {catalog.ErrStoreReadOnly, syscall.EROFS},
+	"catalog.ErrStoreDenied":   {catalog.ErrStoreDenied, syscall.EROFS},
 	"catalog.ErrBodySize":      {catalog.ErrBodySize, syscall.EIO},
 	"catalog.ErrBody":          {catalog.ErrBody, syscall.EIO},
+	"stored.ErrUnavailable":    {stored.ErrUnavailable, syscall.EIO},
+	"stored.ErrChanged":        {stored.ErrChanged, syscall.EIO},
+	"stored.ErrNotFound":       {stored.ErrNotFound, syscall.EIO},
+	"stored.ErrRange":          {stored.ErrRange, syscall.EIO},
 	"formats.ErrFormat":        {formats.ErrFormat, syscall.EIO},
 	"formats.ErrCorrupt":       {formats.ErrCorrupt, syscall.EIO},
 	"formats.ErrUnsupported":   {formats.ErrUnsupported, syscall.EIO},
@@ -69,8 +75,8 @@ func TestEverySentinelHasItsErrno(t *testing.T) {
 			t.Errorf("%s becomes %v, want %v", name, got, s.want)
 		}
 	}
-	for _, pkg := range []string{"catalog", "formats"} {
-		for _, name := range exportedErrors(t, "../"+pkg) {
+	for pkg, folder := range map[string]string{"catalog": "../catalog", "formats": "../formats", "stored": "../backends/stored"} {
+		for _, name := range exportedErrors(t, folder) {
 			s, ok := sentinels[pkg+"."+name]
 			if !ok {
 				t.Errorf("%s.%s is in no line of the table", pkg, name)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -59,6 +60,12 @@ var outcomes = []outcome{
 	{formats.ErrLimit, repErrPolicy, errnoIO, "the image asks for more than the limits allow"},
 	{formats.ErrClosed, repErrShutdown, errnoShutdown, "the disk is closed"},
 	{formats.ErrWouldWait, repErrPolicy, errnoIO, "reading would have to wait"}, // asked for by this door alone, which then waits
+
+	// Before transmission the export is not available, which a client may try again.
+	{stored.ErrUnavailable, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, errnoIO, "the image store cannot be reached"},
+	{stored.ErrChanged, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, errnoIO, "the data in the image store is not what was uploaded"},
+	{stored.ErrNotFound, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, errnoIO, "the data is no longer in the image store"},
+	{stored.ErrRange, repErrPolicy, errnoIO, "the image says that it has data past its end"}, // EINVAL would blame the request
 
 	{context.DeadlineExceeded, repErrShutdown, errnoIO, "reading took too long"},
 	{context.Canceled, repErrShutdown, errnoShutdown, "the connection is closing"},

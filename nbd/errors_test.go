@@ -13,6 +13,7 @@ import (
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 
+	"glanced/backends/stored"
 	"glanced/formats"
 )
 
@@ -85,9 +86,11 @@ func TestEverySentinelIsInTheTable(t *testing.T) {
 			t.Errorf("%s is not in the table of errors.go", name)
 		}
 	}
-	for name := range sentinelNames(t, "../formats") {
-		if !table["formats."+name] {
-			t.Errorf("formats.%s is not in the table of errors.go", name)
+	for pkg, dir := range map[string]string{"formats.": "../formats", "stored.": "../backends/stored"} {
+		for name := range sentinelNames(t, dir) {
+			if !table[pkg+name] {
+				t.Errorf("%s%s is not in the table of errors.go", pkg, name)
+			}
 		}
 	}
 }
@@ -106,6 +109,10 @@ func TestOutcomes(t *testing.T) {
 		{fmt.Errorf("%w: %w", formats.ErrCorrupt, context.Canceled), repErrPolicy, 5},
 		{fmt.Errorf("%w: %w", ErrRevoked, context.Canceled), unknown, 1},
 		{formats.ErrRange, repErrPolicy, 22},
+		{stored.ErrRange, repErrPolicy, 5},
+		{stored.ErrUnavailable, unknown, 5},
+		{stored.ErrChanged, unknown, 5},
+		{stored.ErrNotFound, unknown, 5},
 		{context.DeadlineExceeded, repErrShutdown, 5},
 		{errors.New("the store is on fire"), unknown, 5},
 	} {

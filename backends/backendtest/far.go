@@ -31,7 +31,7 @@ const farPart = 1 << 20
 // Commit one for the rest and one to publish; each read one, which asks for the
 // version that was opened; every other call one.
 type Far struct {
-	Delay func(Op) time.Duration // how long the round trip of a request takes; nil = no time
+	Delay func(Op) time.Duration // how long the round trip of a request takes, also of one that fails; nil = no time
 	Fail  func(Op) error         // the request does not arrive; nil = all do
 	Lose  func(Op) error         // it did its work, and its answer does not arrive; nil = all do
 
@@ -139,11 +139,6 @@ func (f *Far) request(ctx context.Context, op Op, work func(*farPlace) (moved in
 		return context.Cause(ctx)
 	}
 	f.count(op, Count{Requests: 1})
-	if f.Fail != nil {
-		if err := f.Fail(op); err != nil {
-			return fmt.Errorf("far store: %s: %w", op, err)
-		}
-	}
 	if f.Delay != nil {
 		trip := time.NewTimer(f.Delay(op))
 		defer trip.Stop()
@@ -151,6 +146,11 @@ func (f *Far) request(ctx context.Context, op Op, work func(*farPlace) (moved in
 		case <-trip.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+	}
+	if f.Fail != nil {
+		if err := f.Fail(op); err != nil {
+			return fmt.Errorf("far store: %s: %w", op, err)
 		}
 	}
 	f.place.mu.Lock()
