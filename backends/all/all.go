@@ -3,27 +3,121 @@ package all
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 
 	"glanced/backends"
 	"glanced/backends/file"
 )
 
-// Config describes one store of any kind; which fields count depends on Type.
-type Config struct {
-	ID   string // how images and users name the store
-	Type string // one of Types
-	Path string // file: the folder
+// Common is what the configuration of a store has, whatever its kind. The tags are
+// the keys of the configuration file.
+type Common struct {
+	ID          string `toml:"id"`          // how images and users name the store
+	Type        string `toml:"type"`        // one of Types
+	Description string `toml:"description"` // for users
+	Default     bool   `toml:"default"`     // uploads go here that name no store
+	Weight      int    `toml:"weight"`      // of several stores that have an image, the one of the greatest weight is read first
+	ReadOnly    bool   `toml:"read_only"`   // no uploads, no deletions; nothing in it is changed
 }
 
-// Types are the kinds that Open knows.
-func Types() []string { return []string{"file"} }
+// Config is the configuration of one store.
+type Config struct {
+	Common
+	Own any // what its kind has beside: a pointer to the Config of its package, as New makes it
+}
 
-// Open opens a store of any kind.
-func Open(cfg Config) (backends.Store, error) {
-	switch cfg.Type {
-	case "file":
-		return file.Open(file.Config{ID: cfg.ID, Path: cfg.Path})
+// kind is one kind of store.
+type kind struct {
+	name  string
+	empty func() any // the kind's own configuration
+	below func(own any, below func(string) string)
+	open  func(Common, any) (backends.Store, error)
+}
+
+// of makes a kind of a configuration struct, whose toml tags are its keys: paths are
+// the fields that are paths, and may be relative.
+func of[C any](name string, paths func(*C) []*string, open func(Common, C) (backends.Store, error)) kind {
+	return kind{
+		name:  name,
+		empty: func() any { return new(C) },
+		below: func(own any, below func(string) string) {
+			for _, p := range paths(own.(*C)) {
+				*p = below(*p)
+			}
+		},
+		open: func(c Common, own any) (backends.Store, error) { return open(c, *own.(*C)) },
 	}
-	return nil, fmt.Errorf("store %q: there is no type %q; known are %s", cfg.ID, cfg.Type, strings.Join(Types(), ", "))
+}
+
+var kinds = []kind{
+	of("file", func(c *file.Config) []*string { return []*string{&c.Path} }, func(c Common, own file.Config) (backends.Store, error) {
+		own.ID, own.ReadOnly = c.ID, c.ReadOnly
+		return file.Open(own)
+	}),
+}
+
+// Types are the kinds of store, as Common.Type names them.
+func Types() []string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+func find(name string) (kind, error) {
+	for _, k := range kinds {
+		if k.name == name {
+			return k, nil
+		}
+	}
+	return kind{}, fmt.Errorf("there is no type %q; known are %s", name, strings.Join(Types(), ", "))
+}
+
+// New is the configuration of a store of one type, its own part empty.
+func New(typ string) (Config, error) {
+	k, err := find(typ)
+	if err != nil {
+		return Config{}, err
+	}
+	return Config{Common: Common{Type: typ}, Own: k.empty()}, nil
+}
+
+// Keys are the keys that a store of c's type may have: those of every store, then
+// its own.
+func (c Config) Keys() []string {
+	return append(keys(reflect.TypeFor[Common]()), keys(reflect.TypeOf(c.Own).Elem())...)
+}
+
+func keys(config reflect.Type) []string {
+	var names []string
+	for i := range config.NumField() {
+		if name := config.Field(i).Tag.Get("toml"); name != "" && name != "-" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Below has below make the paths of c absolute.
+func (c Config) Below(below func(path string) string) error {
+	k, err := find(c.Type)
+	if err == nil {
+		k.below(c.Own, below)
+	}
+	return err
+}
+
+// Open opens the store.
+func (c Config) Open() (backends.Store, error) {
+	k, err := find(c.Type)
+	if err != nil {
+		return nil, fmt.Errorf("store %q: %w", c.ID, err)
+	}
+	s, err := k.open(c.Common, c.Own)
+	if err != nil {
+		return nil, fmt.Errorf("store %q: %w", c.ID, err)
+	}
+	return s, nil
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"glanced/backends/all"
 )
 
 //go:embed default.toml
@@ -33,7 +35,9 @@ type config struct {
 	Quota   quotaConfig   `toml:"quota"`
 	Auth    authConfig    `toml:"auth"`
 	Catalog catalogConfig `toml:"catalog"`
-	Stores  []storeConfig `toml:"stores"`
+
+	StoreTables []map[string]any `toml:"stores"` // as they are written
+	Stores      []all.Config     `toml:"-"`      // what they say
 }
 
 type httpConfig struct {
@@ -98,14 +102,6 @@ type tokenConfig struct {
 type catalogConfig struct {
 	URL          string `toml:"url"`           // sqlite:PATH
 	FailedUpload string `toml:"failed_upload"` // queued | killed
-}
-
-type storeConfig struct {
-	ID          string `toml:"id"`
-	Type        string `toml:"type"`
-	Path        string `toml:"path"`
-	Description string `toml:"description"`
-	Default     bool   `toml:"default"`
 }
 
 // byteSize is a number of bytes, written "512MiB" (KiB, MiB, GiB, TiB) or plain.
@@ -203,8 +199,8 @@ func (c *config) finish(origin string) error {
 	for i := range c.Auth.Tokens {
 		c.Auth.Tokens[i].File = c.below(c.Auth.Tokens[i].File)
 	}
-	for i := range c.Stores {
-		c.Stores[i].Path = c.below(c.Stores[i].Path)
+	if err := c.readStores(); err != nil {
+		return fmt.Errorf("%s: %w", origin, err)
 	}
 	for i, l := range c.NBD.Listen {
 		if p, ok := strings.CutPrefix(l, "unix:"); ok {
@@ -297,29 +293,6 @@ func (c *config) check() error {
 	}
 	errs = append(errs, c.checkStores()...)
 	return errors.Join(errs...)
-}
-
-func (c *config) checkStores() (errs []error) {
-	seen, defaults := map[string]bool{}, 0
-	for i, s := range c.Stores {
-		switch {
-		case s.ID == "":
-			errs = append(errs, fmt.Errorf("stores %d: id is not set", i+1))
-		case seen[s.ID]:
-			errs = append(errs, fmt.Errorf("stores %d: a store called %q is there already", i+1, s.ID))
-		}
-		seen[s.ID] = true
-		if s.Default {
-			defaults++
-		}
-	}
-	if len(c.Stores) == 1 {
-		c.Stores[0].Default, defaults = true, 1
-	}
-	if defaults != 1 {
-		errs = append(errs, fmt.Errorf("stores: exactly one must have default = true, %d of %d have", defaults, len(c.Stores)))
-	}
-	return errs
 }
 
 func (c controlConfig) mode() (fs.FileMode, error) {

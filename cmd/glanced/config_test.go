@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"glanced/backends/all"
+	"glanced/backends/file"
 )
 
 const goodConfig = `
@@ -57,7 +60,7 @@ func TestConfigFileIsReadAndPathsLieBelowDataDir(t *testing.T) {
 		c.NBD.Listen[1]:       "tcp:127.0.0.1:10809",
 		c.Auth.Tokens[0].File: dir + "/admin.token",
 		c.Catalog.URL:         "sqlite:" + dir + "/catalog.db",
-		c.Stores[0].Path:      dir + "/images",
+		storePath(c):          dir + "/images",
 		c.FUSE.Mountpoint:     "",
 	} {
 		if got != want {
@@ -69,6 +72,32 @@ func TestConfigFileIsReadAndPathsLieBelowDataDir(t *testing.T) {
 	}
 	if !c.Stores[0].Default {
 		t.Error("the only store is not the default one")
+	}
+}
+
+// storePath is the folder of the first store.
+func storePath(c *config) string { return c.Stores[0].Own.(*file.Config).Path }
+
+func TestAStoreHasTheKeysOfEveryStoreAndItsKinds(t *testing.T) {
+	dir, path := writeConfig(t, strings.Replace(goodConfig, `path = "images"`, `path = "images"
+description = "slow disks"
+weight = -5
+read_only = true
+[[stores]]
+id = "fast"
+type = "file"
+path = "/srv/images"
+default = true`, 1))
+	c, err := loadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []all.Config{
+		{Common: all.Common{ID: "local", Type: "file", Description: "slow disks", Weight: -5, ReadOnly: true}, Own: &file.Config{Path: dir + "/images"}},
+		{Common: all.Common{ID: "fast", Type: "file", Default: true}, Own: &file.Config{Path: "/srv/images"}},
+	}
+	if !reflect.DeepEqual(c.Stores, want) {
+		t.Errorf("stores %+v, want %+v", c.Stores, want)
 	}
 }
 
@@ -90,6 +119,14 @@ func TestBadConfigSaysWhereAndWhatToDo(t *testing.T) {
 		"no data_dir":                  {`data_dir = "%DIR%"`, ``, "data_dir is not set"},
 		"two stores of one id":         {"[[stores]]", "[[stores]]\nid = \"local\"\ntype = \"file\"\npath = \"b\"\ndefault = true\n[[stores]]", `called "local" is there already`},
 		"no default store":             {"[[stores]]", "[[stores]]\nid = \"b\"\ntype = \"file\"\npath = \"b\"\n[[stores]]", "exactly one must have default"},
+		"unknown key of a store":       {`path = "images"`, "path = \"images\"\nbucket = \"b\"", `store "local": unknown key "bucket"; a store of type file has id, type, description, default, weight, read_only, path`},
+		"a store's table of its own":   {`path = "images"`, "path = \"images\"\n[stores.auth]\nuser = \"u\"", `store "local": unknown key "auth"`},
+		"no type of store":             {"id = \"local\"\ntype = \"file\"", `id = "local"`, `store "local": type is not set; known are file`},
+		"unknown type of store":        {`type = "file"`, `type = "tape"`, `store "local": there is no type "tape"; known are file`},
+		"a store without an id":        {"id = \"local\"\n", "", "stores 1: id is not set"},
+		"wrong type in a store":        {`path = "images"`, `path = 5`, `store "local": path: toml: cannot decode TOML integer: string is wanted here`},
+		"wrong type in any store":      {`path = "images"`, "path = \"images\"\nweight = \"heavy\"", `store "local": weight: `},
+		"a word for a truth":           {`path = "images"`, "path = \"images\"\nread_only = \"yes\"", `store "local": read_only: `},
 		"another database":             {"[fuse]", "[catalog]\nurl = \"postgres:x\"\n[fuse]", "want sqlite:PATH"},
 		"bad socket mode":              {`mode = "0600"`, `mode = "rw"`, "octal"},
 	} {
@@ -116,7 +153,7 @@ func TestSampleAndEmbeddedConfigurationsAreGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Control.Socket != dir+"/control.sock" || c.FUSE.Mountpoint != dir+"/mnt" || c.Stores[0].Path != dir+"/images" {
+	if c.Control.Socket != dir+"/control.sock" || c.FUSE.Mountpoint != dir+"/mnt" || storePath(c) != dir+"/images" {
 		t.Errorf("paths are not below the folder: %+v", c)
 	}
 	if err := c.override("127.0.0.1:1", []string{"127.0.0.1:2", "tcp:127.0.0.1:3"}); err != nil {

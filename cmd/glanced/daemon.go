@@ -17,7 +17,6 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
-	"glanced/backends/all"
 	"glanced/catalog"
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
@@ -101,14 +100,9 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 	}
 	d.engine = engine.New(engine.Options{CacheBytes: d.limits.clusters, TableBytes: d.limits.tables, BufferBytes: d.limits.buffers})
 
-	var stores []catalog.StoreEntry
-	for _, s := range d.cfg.Stores {
-		st, err := all.Open(all.Config{ID: s.ID, Type: s.Type, Path: s.Path})
-		if err != nil {
-			return fmt.Errorf("store %q: %w", s.ID, err)
-		}
-		d.below = append(d.below, st)
-		stores = append(stores, catalog.StoreEntry{ID: s.ID, Type: s.Type, Description: s.Description, Store: st, Default: s.Default})
+	stores, err := d.openStores()
+	if err != nil {
+		return err
 	}
 	path := strings.TrimPrefix(d.cfg.Catalog.URL, "sqlite:")
 	rec, err := sqlite.Open(ctx, path, sqlite.Options{DefaultQuota: records.Quota{

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"glanced/backends/all"
+	"glanced/backends/file"
 	"glanced/catalog"
 	"glanced/catalog/records/sqlite"
 	"glanced/formats"
@@ -20,7 +20,7 @@ import (
 // look like I/O errors: a client would take the disk for broken.
 func TestReadsOfAWithdrawnExportSaySo(t *testing.T) {
 	dir := t.TempDir()
-	store, err := all.Open(all.Config{ID: "local", Type: "file", Path: filepath.Join(dir, "images")})
+	store, err := file.Open(file.Config{ID: "local", Path: filepath.Join(dir, "images")})
 	if err != nil {
 		t.Fatal(err)
 	}

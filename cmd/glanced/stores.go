@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"glanced/backends/all"
+	"glanced/catalog"
+)
+
+// readStores makes of each [[stores]] table what its type says.
+func (c *config) readStores() error {
+	var errs []error
+	c.Stores = nil
+	for i, table := range c.StoreTables {
+		name := fmt.Sprintf("stores %d", i+1)
+		if id, ok := table["id"].(string); ok && id != "" {
+			name = fmt.Sprintf("store %q", id)
+		}
+		s, err := readStore(table)
+		if err == nil {
+			err = s.Below(c.below)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		c.Stores = append(c.Stores, s)
+	}
+	return errors.Join(errs...)
+}
+
+// readStore decodes one table: the keys of every store, and those of its type. Which
+// these are is known only when the table is read.
+func readStore(table map[string]any) (all.Config, error) {
+	typ, ok := table["type"].(string)
+	if !ok {
+		return all.Config{}, fmt.Errorf("type is not set; known are %s", strings.Join(all.Types(), ", "))
+	}
+	s, err := all.New(typ)
+	if err != nil {
+		return s, err
+	}
+	known := s.Keys()
+	for _, key := range slices.Sorted(maps.Keys(table)) {
+		if !slices.Contains(known, key) {
+			return s, fmt.Errorf("unknown key %q; a store of type %s has %s", key, typ, strings.Join(known, ", "))
+		}
+		// One by one, for an error does not say which it is about.
+		text, err := toml.Marshal(map[string]any{key: table[key]})
+		for _, part := range []any{&s.Common, s.Own} {
+			if err == nil {
+				err = toml.Unmarshal(text, part)
+			}
+		}
+		if err != nil {
+			return s, fmt.Errorf("%s: %s", key, goWords.ReplaceAllString(err.Error(), ": $1 is wanted here"))
+		}
+	}
+	return s, nil
+}
+
+func (c *config) checkStores() (errs []error) {
+	seen, defaults := map[string]bool{}, 0
+	for i, s := range c.Stores {
+		switch {
+		case s.ID == "":
+			errs = append(errs, fmt.Errorf("stores %d: id is not set", i+1))
+		case seen[s.ID]:
+			errs = append(errs, fmt.Errorf("stores %d: a store called %q is there already", i+1, s.ID))
+		}
+		seen[s.ID] = true
+		if s.Default {
+			defaults++
+		}
+	}
+	if len(c.Stores) == 1 {
+		c.Stores[0].Default, defaults = true, 1
+	}
+	if defaults != 1 {
+		errs = append(errs, fmt.Errorf("stores: exactly one must have default = true, %d of %d have", defaults, len(c.Stores)))
+	}
+	return errs
+}
+
+// openStores opens the configured stores; they are closed with what else the catalog
+// stands on.
+func (d *daemon) openStores() (stores []catalog.StoreEntry, err error) {
+	for _, s := range d.cfg.Stores {
+		store, err := s.Open()
+		if err != nil {
+			return nil, err
+		}
+		d.below = append(d.below, store)
+		stores = append(stores, catalog.StoreEntry{ID: s.ID, Type: s.Type, Description: s.Description, Store: store,
+			Default: s.Default, ReadOnly: s.ReadOnly, Weight: s.Weight})
+	}
+	return stores, nil
+}
