@@ -37,6 +37,7 @@ type world struct {
 	dir     string
 	catalog *catalog.Catalog
 	server  *httptest.Server
+	records *sqlite.Store
 	client  *http.Client // of server, or of its control socket
 	ctl     *ctl.Server
 }
@@ -58,6 +59,7 @@ func newWorld(t *testing.T, o options) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { rec.Close() })
+	w.records = rec
 	e := engine.New(engine.Options{CacheBytes: 16 << 20, TableBytes: 4 << 20})
 	t.Cleanup(func() { e.Close() })
 	cfg := catalog.Config{Records: rec, Drivers: all.Drivers(), Engine: e, Node: "test", SizeCap: o.sizeCap}
