@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha512"
+	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -87,7 +88,11 @@ func (p *process) work(ctx context.Context, r *rand.Rand, mu *sync.Mutex, finish
 		if json.Unmarshal(body, &img) != nil {
 			return
 		}
-		if status, _, err = p.try(ctx, "PUT", "/v2/images/"+img.ID+"/file", "application/octet-stream", bytes.NewReader(data)); err != nil || status != http.StatusNoContent {
+		var upload io.Reader = bytes.NewReader(data)
+		if r.IntN(4) == 0 { // so that kills fall between its first byte and its last
+			upload = &slow{bytes.NewReader(data)}
+		}
+		if status, _, err = p.try(ctx, "PUT", "/v2/images/"+img.ID+"/file", "application/octet-stream", upload); err != nil || status != http.StatusNoContent {
 			return
 		}
 		sum := sha512.Sum512(data)
@@ -108,6 +113,14 @@ func (p *process) work(ctx context.Context, r *rand.Rand, mu *sync.Mutex, finish
 		gone[img.ID] = true
 		mu.Unlock()
 	}
+}
+
+// slow is a body that takes about a tenth of a second.
+type slow struct{ body *bytes.Reader }
+
+func (s *slow) Read(p []byte) (int, error) {
+	time.Sleep(5 * time.Millisecond)
+	return s.body.Read(p[:min(len(p), 1+int(s.body.Size()/20))])
 }
 
 // try is call for a daemon that may be killed meanwhile.
@@ -171,6 +184,31 @@ func (p *process) checkAfterKill(promised map[string]string, gone map[string]boo
 			p.t.Errorf("%s belongs to no active image", path)
 		}
 	}
+	for what, query := range map[string]string{
+		"claims are on record of uploads that have ended":    `SELECT count(*) FROM claims`,
+		"locations are on record without size and version":   `SELECT count(*) FROM locations WHERE size < 0 OR version = ''`,
+		"bytes are reserved for uploads that have ended":     `SELECT count(*) FROM images WHERE reserved <> 0`,
+		"uploads that have ended are still on some node":     `SELECT count(*) FROM images WHERE node <> ''`,
+		"locations are on record of images that are no more": `SELECT count(*) FROM locations JOIN images ON pk = image WHERE status <> 'active'`,
+	} {
+		if n := p.count(query); n != 0 {
+			p.t.Errorf("%d %s", n, what)
+		}
+	}
+}
+
+// count asks the catalog's database, beside the daemon.
+func (p *process) count(query string) (n int) {
+	p.t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+filepath.Join(p.dir, "catalog.db")+"?mode=ro&_busy_timeout=10000")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRow(query).Scan(&n); err != nil {
+		p.t.Fatal(err)
+	}
+	return n
 }
 
 // thinOut deletes images until few are left to look at after the next kill: first
