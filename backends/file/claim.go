@@ -19,25 +19,56 @@ import (
 // mark tells a file from every other one, whatever they are called.
 //
 // The inode and the birth time (statx(2)) are not enough: an inode is used again as
-// soon as it is free, and births are told in ticks of a few milliseconds. So the
-// upload sets the file's modification time too, to the nanosecond at which it
-// began, when it begins and again before it publishes the file. Where the file system
-// tells no birth time, the inode and this time have to do, and they do.
+// soon as it is free, and births are told in ticks of a few milliseconds, or not at
+// all. So there are two more. The upload sets the file's modification time to the
+// nanosecond at which it began, when it begins and again before it publishes the file.
+// And the handle by which a file server would know the file (name_to_handle_at(2))
+// has a number that is new when the inode is used again; some file systems have no
+// handles. On one that has none, and keeps times in seconds, Begin waits until the
+// second is over, so that it is no other upload's.
 //
 // A mark is for this very file: a copy of the folder is other files, which no claim
 // speaks of, and a file whose time is changed by hand is one, too. They stay.
 type mark struct {
-	ino  uint64
-	born string // seconds.nanoseconds; "" = the file system does not tell
-	time string // the same
+	ino    uint64
+	time   string // seconds.nanoseconds
+	born   string // the same; "" = the file system does not tell
+	handle string // type.hexadecimal; "" = the same
 }
 
-func (s *Store) markOf(st *unix.Statx_t) mark {
+// is tells whether a file, by its mark now, is the one that m was made of.
+func (m mark) is(now mark) bool {
+	same := func(a, b string) bool { return a == b || a == "" || b == "" }
+	return m.ino == now.ino && m.time == now.time && same(m.born, now.born) && same(m.handle, now.handle)
+}
+
+// markAt is the mark of the file called name in a folder, or of the open file where
+// name is "".
+func (s *Store) markAt(fd int, name string) (mark, error) {
+	var st unix.Statx_t
+	flags := unix.AT_SYMLINK_NOFOLLOW
+	if name == "" {
+		flags = unix.AT_EMPTY_PATH
+	}
+	if err := unix.Statx(fd, name, flags, statxMask, &st); err != nil {
+		return mark{}, err
+	}
 	m := mark{ino: st.Ino, time: stamp(st.Mtime)}
 	if st.Mask&unix.STATX_BTIME != 0 && !s.unborn {
 		m.born = stamp(st.Btime)
 	}
-	return m
+	if h, _, err := unix.NameToHandleAt(fd, name, flags&unix.AT_EMPTY_PATH); err == nil && !s.unhandled {
+		m.handle = fmt.Sprintf("%d.%x", h.Type(), h.Bytes())
+	}
+	return m, nil
+}
+
+// coarseTime is the coarsest that file systems keep times in (FAT).
+const coarseTime = 2 * time.Second
+
+// vague tells whether two files that follow each other quickly may have this mark.
+func (m mark) vague() bool {
+	return m.handle == "" && strings.HasSuffix(m.time, ".000000000")
 }
 
 func stamp(t unix.StatxTimestamp) string { return fmt.Sprintf("%d.%09d", t.Sec, t.Nsec) }
@@ -55,9 +86,8 @@ type claim struct {
 const claimScheme = "1:"
 
 func (c claim) text() backends.Claim {
-	v := url.Values{"key": {c.key}, "inode": {strconv.FormatUint(c.ino, 10)}}
-	v.Set("time", c.time)
-	for name, value := range map[string]string{"born": c.born, "temp": c.temp} {
+	v := url.Values{"key": {c.key}, "inode": {strconv.FormatUint(c.ino, 10)}, "time": {c.time}}
+	for name, value := range map[string]string{"born": c.born, "handle": c.handle, "temp": c.temp} {
 		if value != "" {
 			v.Set(name, value)
 		}
@@ -75,7 +105,7 @@ func parseClaim(text backends.Claim) (c claim, err error) {
 		return c, errors.New("not a claim")
 	}
 	c.key, c.temp = v.Get("key"), v.Get("temp")
-	c.born, c.time = v.Get("born"), v.Get("time")
+	c.time, c.born, c.handle = v.Get("time"), v.Get("born"), v.Get("handle")
 	if c.ino, err = strconv.ParseUint(v.Get("inode"), 10, 64); err != nil {
 		return c, errors.New("the claim names no inode")
 	}
@@ -113,7 +143,10 @@ func (s *Store) abandon(text backends.Claim) error {
 		// The name is random: no other file ever has it. The time moves with every write.
 		errs = append(errs, s.unlink(c.temp, func(st *unix.Statx_t) bool { return st.Ino == c.ino }))
 	}
-	errs = append(errs, s.unlink(c.key, func(st *unix.Statx_t) bool { return s.markOf(st) == c.mark }))
+	errs = append(errs, s.unlink(c.key, func(*unix.Statx_t) bool {
+		now, err := s.markAt(int(s.dir.Fd()), c.key)
+		return err == nil && c.is(now)
+	}))
 	for i, err := range errs {
 		// Nothing there, or what is there is another upload's.
 		if errors.Is(err, backends.ErrNotFound) || errors.Is(err, backends.ErrChanged) {
@@ -210,18 +243,14 @@ func (s *Store) sweep() error {
 }
 
 // setTime sets a file's modification time.
-func setTime(f *os.File, t time.Time) error {
+func (s *Store) setTime(f *os.File, t time.Time) error {
+	if s.coarse {
+		t = t.Truncate(time.Second)
+	}
 	ts := unix.NsecToTimespec(t.UnixNano())
 	err := unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(int(f.Fd())), []unix.Timespec{ts, ts}, 0)
 	if err != nil {
 		return fmt.Errorf("set the time by which an upload is known; put the store's folder on a file system that can: %w", err)
 	}
 	return nil
-}
-
-// mark is the open file's.
-func (w *writer) mark() (mark, error) {
-	var st unix.Statx_t
-	err := unix.Statx(int(w.f.Fd()), "", unix.AT_EMPTY_PATH, statxMask, &st)
-	return w.s.markOf(&st), err
 }

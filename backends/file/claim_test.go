@@ -1,11 +1,14 @@
 package file
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,22 +26,52 @@ func beginFile(t testing.TB, s *Store, key string) *writer {
 }
 
 // Two files may have the same inode, one after the other, and be born within one
-// tick of the kernel's clock: the claim's time tells them apart.
+// tick of the kernel's clock: what else the claim says tells them apart.
 func TestAnInodeUsedAgainIsAnotherFile(t *testing.T) {
-	s := openStore(t, t.TempDir())
-	claims, alike := map[backends.Claim]bool{}, map[mark]int{}
-	for range 200 {
-		w := beginFile(t, s, "k")
-		if claims[w.Claim()] {
-			t.Errorf("claim %s was there before", w.Claim())
+	for name, lack := range lacking {
+		s := openStore(t, t.TempDir())
+		lack(s)
+		claims, alike := map[backends.Claim]bool{}, map[mark]int{}
+		for range 200 {
+			w := beginFile(t, s, "k")
+			if claims[w.Claim()] {
+				t.Errorf("%s: claim %s was there before", name, w.Claim())
+			}
+			claims[w.Claim()] = true
+			alike[mark{ino: w.claim.ino, born: w.claim.born}]++
+			if err := w.Abort(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 		}
-		claims[w.Claim()] = true
-		alike[mark{ino: w.claim.ino, born: w.claim.born}]++
-		if err := w.Abort(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		t.Logf("%s: 200 uploads had %d pairs of inode and birth time", name, len(alike))
 	}
-	t.Logf("200 uploads had %d pairs of inode and birth time", len(alike))
+}
+
+// Where all that is left is the inode and the second, uploads take their time.
+func TestUploadsThatCouldBeMistakenAreApart(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	s.unborn, s.unhandled, s.coarse = true, true, true
+	synctest.Test(t, func(t *testing.T) {
+		claims := map[backends.Claim]bool{}
+		for range 20 {
+			w := beginFile(t, s, "k")
+			if claims[w.Claim()] {
+				t.Errorf("claim %s was there before", w.Claim())
+			}
+			claims[w.Claim()] = true
+			if err := w.Abort(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Millisecond, cancel)
+		if _, err := s.Begin(ctx, "k", -1); !errors.Is(err, context.Canceled) {
+			t.Errorf("the client hung up, and %v", err)
+		}
+		if left := list(t, s.root); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
 }
 
 func TestAFileWhoseTimeWasChangedIsNobodysToRemove(t *testing.T) {
@@ -134,11 +167,11 @@ func TestAClaimNamesNothingOutsideTheFolder(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, secret, 0, statxMask, &st); err != nil {
+	m, err := s.markAt(unix.AT_FDCWD, secret)
+	if err != nil {
 		t.Fatal(err)
 	}
-	good := claim{mark: s.markOf(&st), key: "k"}
+	good := claim{mark: m, key: "k"}
 	for _, change := range []func(*claim){
 		func(c *claim) { c.key = "../secret" },
 		func(c *claim) { c.key = "" },

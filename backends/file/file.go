@@ -44,8 +44,10 @@ type Store struct {
 	removing sync.Mutex // see lock
 
 	// What file systems lack, for tests to lack it too.
-	named  bool // O_TMPFILE: write under a name in .incoming
-	unborn bool // birth times
+	named     bool // O_TMPFILE: write under a name in .incoming
+	unborn    bool // birth times
+	unhandled bool // file handles
+	coarse    bool // times finer than seconds
 }
 
 // Open makes the folder if need be, and removes what an upload cut off by a

@@ -47,9 +47,11 @@ func list(t testing.TB, root string) (names []string) {
 
 // lacking are stores on file systems that lack something.
 var lacking = map[string]func(*Store){
-	"without a name until whole": func(*Store) {},
-	"in .incoming until whole":   func(s *Store) { s.named = true },
-	"without birth times":        func(s *Store) { s.unborn = true },
+	"without a name until whole":                     func(*Store) {},
+	"in .incoming until whole":                       func(s *Store) { s.named = true },
+	"without birth times and file handles":           func(s *Store) { s.unborn, s.unhandled = true, true },
+	"without birth times, and with times in seconds": func(s *Store) { s.unborn, s.coarse = true, true },
+	"without file handles":                           func(s *Store) { s.unhandled = true },
 }
 
 func TestContract(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +22,14 @@ type object struct {
 	key     string
 	info    os.FileInfo
 	version string
+	// fresh: the file was changed so shortly before that, by its times, it could have
+	// been changed since.
+	fresh bool
 }
+
+// freshTime is more than the coarsest times of a file system that we know of, seconds
+// (two, of FAT).
+const freshTime = 3 * time.Second
 
 // Stat implements backends.Store. The version of a file is a fingerprint of its
 // content; see version.
@@ -103,6 +111,8 @@ func (s *Store) openKey(key string) (*object, error) {
 	}
 	o := &object{File: os.NewFile(uintptr(fd), filepath.Join(s.root, key)), key: key}
 	if o.info, err = o.Stat(); err == nil {
+		changed := changeTime(o.info)
+		o.fresh = time.Since(time.Unix(changed.Unix())) < freshTime
 		if o.info.Mode().IsRegular() {
 			o.version, err = version(o.File, o.info.Size())
 		} else {
@@ -125,14 +135,14 @@ type blob struct {
 var _ stored.Verifier = (*blob)(nil)
 
 // Verify implements stored.Verifier: it looks at the file again, and into it where
-// its times or its size say that it was touched.
+// its times or its size say that it was touched, or where they would not say it.
 func (b *blob) Verify(ctx context.Context) error {
 	o := b.object
 	now, err := o.Stat()
 	if err != nil {
 		return fmt.Errorf("look at %s: %w", o.Name(), err)
 	}
-	if now.Size() == o.info.Size() && now.ModTime().Equal(o.info.ModTime()) && changeTime(now) == changeTime(o.info) {
+	if !o.fresh && now.Size() == o.info.Size() && now.ModTime().Equal(o.info.ModTime()) && changeTime(now) == changeTime(o.info) {
 		return nil
 	}
 	recorded := backends.Location{Size: o.info.Size(), Version: o.version}

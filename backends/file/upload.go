@@ -131,11 +131,18 @@ func (w *writer) create() error {
 // sign makes the claim on the file.
 func (w *writer) sign() error {
 	w.began = time.Now()
-	if err := setTime(w.f, w.began); err != nil {
+	if err := w.s.setTime(w.f, w.began); err != nil {
 		return err
 	}
-	m, err := w.mark()
+	m, err := w.s.markAt(int(w.f.Fd()), "")
 	w.claim = claim{mark: m, key: w.key, temp: w.temp}
+	if err == nil && m.vague() {
+		select {
+		case <-time.After(coarseTime):
+		case <-w.ctx.Done():
+			return context.Cause(w.ctx)
+		}
+	}
 	return err
 }
 
@@ -239,14 +246,14 @@ func (w *writer) commit(ctx context.Context) error {
 func (w *writer) persist() error {
 	err := w.f.Truncate(w.written) // for a hole at the end
 	if err == nil {
-		err = setTime(w.f, w.began)
+		err = w.s.setTime(w.f, w.began)
 	}
 	if err == nil {
 		err = w.f.Sync()
 	}
 	if err == nil {
 		var m mark
-		if m, err = w.mark(); err == nil && m != w.claim.mark {
+		if m, err = w.s.markAt(int(w.f.Fd()), ""); err == nil && !w.claim.is(m) {
 			err = errors.New("the file system did not keep the time by which the upload is known; put the store's folder on another")
 		}
 	}
