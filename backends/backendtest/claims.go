@@ -1,7 +1,10 @@
 package backendtest
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -110,6 +113,52 @@ func testAbortRival(t *testing.T, suite Suite, s backends.Store) {
 	abort(t, slow)
 	wantStored(t, s, loc, content)
 	remove(t, s, loc)
+}
+
+// testAbandonRace has an object deleted and its upload abandoned, by several at once,
+// while the next upload of its key waits to be let in.
+func testAbandonRace(t *testing.T, suite Suite, s backends.Store) {
+	again := suite.Again(t, s)
+	defer again.Close()
+	ctx := context.WithoutCancel(t.Context())
+	for i := range 30 {
+		first := begin(t, s, "k", -1)
+		write(t, first, Noise(33, 10))
+		loc := commit(t, first)
+		var all sync.WaitGroup
+		for _, remove := range []func() error{
+			func() error { return s.Abandon(ctx, first.Claim()) },
+			func() error { return again.Abandon(ctx, first.Claim()) },
+			func() error { return first.Abort(ctx) },
+			func() error {
+				err := again.Delete(ctx, loc)
+				if errors.Is(err, backends.ErrNotFound) || errors.Is(err, backends.ErrChanged) {
+					return nil // another was faster
+				}
+				return err
+			},
+		} {
+			all.Go(func() {
+				if err := remove(); err != nil {
+					t.Errorf("remove: %v", err)
+				}
+			})
+		}
+		content := Noise(byte(34+i), 100)
+		var second backends.Location
+		for {
+			var err error
+			if second, err = Put(ctx, s, "k", bytes.NewReader(content), -1); err == nil {
+				break
+			}
+			if !errors.Is(err, backends.ErrExists) {
+				t.Fatal(err)
+			}
+		}
+		all.Wait()
+		wantStored(t, s, second, content)
+		remove(t, s, second)
+	}
 }
 
 func testClaimsDiffer(t *testing.T, _ Suite, s backends.Store) {

@@ -61,6 +61,7 @@ func (s Suite) Run(t *testing.T) {
 		{"an abandoned upload leaves nothing", testAbandon},
 		{"an abandon leaves a successor alone", testAbandonSuccessor},
 		{"an abort leaves a rival alone", testAbortRival},
+		{"an abandon among others leaves a successor alone", testAbandonRace},
 		{"no two claims are the same", testClaimsDiffer},
 		{"foreign claims are refused", testForeignClaims},
 

@@ -197,6 +197,9 @@ func (s *Store) unlinkName(name string, right func(*unix.Statx_t) bool) error {
 	if !right(&st) {
 		return fmt.Errorf("%s: %w", name, backends.ErrChanged)
 	}
+	if s.looked != nil {
+		s.looked()
+	}
 	return kind(unix.Unlinkat(dirfd, name, 0))
 }
 

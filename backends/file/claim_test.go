@@ -74,6 +74,46 @@ func TestUploadsThatCouldBeMistakenAreApart(t *testing.T) {
 	})
 }
 
+// Between the look at a file and its removal, another store on the same folder
+// removes it, and a successor is published.
+func TestNobodyComesBetweenALookAndARemoval(t *testing.T) {
+	for name, removes := range map[string]func(s *Store, w *writer, loc backends.Location) error{
+		"abandon": func(s *Store, w *writer, _ backends.Location) error { return s.Abandon(t.Context(), w.Claim()) },
+		"delete":  func(s *Store, _ *writer, loc backends.Location) error { return s.Delete(t.Context(), loc) },
+	} {
+		root := t.TempDir()
+		s, other := openStore(t, root), openStore(t, root)
+		w := beginFile(t, s, "k")
+		loc, err := w.Commit(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		between := make(chan struct{})
+		s.looked = func() {
+			go func() {
+				defer close(between)
+				if err := other.Abandon(t.Context(), w.Claim()); err != nil {
+					t.Error(err)
+				}
+				if _, err := backendtest.Put(t.Context(), other, "k", strings.NewReader("successor"), -1); err != nil {
+					t.Error(err)
+				}
+			}()
+			select { // it has to wait until this removal is through
+			case <-between:
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		if err := removes(s, w, loc); err != nil {
+			t.Error(err)
+		}
+		<-between
+		if got, err := os.ReadFile(filepath.Join(root, "k")); err != nil || string(got) != "successor" {
+			t.Errorf("%s: the successor is %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestAFileWhoseTimeWasChangedIsNobodysToRemove(t *testing.T) {
 	for name, lack := range lacking {
 		s := openStore(t, t.TempDir())

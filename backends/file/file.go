@@ -48,6 +48,8 @@ type Store struct {
 	unborn    bool // birth times
 	unhandled bool // file handles
 	coarse    bool // times finer than seconds
+
+	looked func() // tests: between the look at a name and its removal; nil = nothing
 }
 
 // Open makes the folder if need be, and removes what an upload cut off by a
