@@ -58,7 +58,8 @@ func TestAClientThatTakesNoAnswersIsGivenUp(t *testing.T) {
 }
 
 func TestAConnectionOutlivesTheLimitsOfItsRequests(t *testing.T) {
-	w := newWorld(t, options{stall: 50 * time.Millisecond})
+	const stall = 500 * time.Millisecond
+	w := newWorld(t, options{stall: stall})
 	c, r := w.raw("")
 	for _, h := range []string{"Content-Length: 4", "Content-Length: 4", "Content-Length: 4\r\nExpect: 100-continue"} {
 		if _, err := io.WriteString(c, putHead(w.create(nil), h)+"data"); err != nil {
@@ -71,7 +72,7 @@ func TestAConnectionOutlivesTheLimitsOfItsRequests(t *testing.T) {
 		if err != nil || res.StatusCode != http.StatusNoContent {
 			t.Fatal(res, err)
 		}
-		time.Sleep(100 * time.Millisecond) // longer than any limit of the request before
+		time.Sleep(stall + stall/4) // longer than any limit of the request before
 	}
 }
 
