@@ -5,7 +5,7 @@ GO ?= go
 DIR ?= ./var
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 
-.PHONY: help deps test-deps build run test race test-full fuzz lint demo bench bench-formats install clean
+.PHONY: help deps test-deps build run test race test-full fuzz lint demo bench-deps bench bench-small bench-formats install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -42,10 +42,16 @@ lint: ## gofmt, go vet, staticcheck
 demo: test-deps build ## a real disk in, and out over NBD, FUSE and HTTP (DEMO_FLAGS=--small for a quick one)
 	contrib/demo/demo.sh $(DEMO_FLAGS)
 
-bench: test-deps build ## ours and qemu-nbd side by side; figures land in contrib/bench
+bench-deps: test-deps ## install what the benchmarks need besides
+	@contrib/packages.sh bench
+
+bench: bench-deps build ## ours and qemu-nbd side by side; figures land in contrib/bench
 	$(GO) run ./contrib/bench $(BENCH_FLAGS)
 
-bench-formats: test-deps build ## glancectl and qemu-img read a disk in every format; what small reads cost (BENCH_FLAGS=--small for a quick one)
+bench-small: bench-deps build ## small reads of a whole disk, holes too, at depth 1 and 32 (BENCH_FLAGS=--small for a quick one)
+	$(GO) run ./contrib/bench small $(BENCH_FLAGS)
+
+bench-formats: bench-deps build ## glancectl and qemu-img read a disk in every format; what small reads cost (BENCH_FLAGS=--small for a quick one)
 	$(GO) run ./contrib/bench formats $(BENCH_FLAGS)
 
 install: build ## into PREFIX (default /usr/local), with the systemd unit and a sample configuration

@@ -14,17 +14,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-)
-
-// readFormats are the shapes that bench formats reads: those of the servers, and
-// what only desktop hypervisors write.
-var readFormats = append(slices.Clone(formats),
-	format{"vhd", "vpc", []string{"-O", "vpc", "-o", "force_size=on"}},
-	format{"vhdx", "vhdx", []string{"-O", "vhdx"}},
-	format{"vdi", "vdi", []string{"-O", "vdi"}},
-	format{"parallels", "parallels", []string{"-O", "parallels"}},
 )
 
 // randomFormats are those over which small reads are measured.
@@ -33,9 +22,14 @@ var randomFormats = []string{"qcow2", "qcow2-zlib", "qcow2-zstd", "vmdk-stream"}
 // The daemons' budgets: so that the cluster cache gets 2 GiB, and as little as there is.
 const (
 	largeBudget, smallBudget = "4600MiB", "32MiB"
-	cachedLabel              = "glanced, 2 GiB of clusters"
-	uncachedLabel            = "glanced, smallest cache"
-	qemuLabel                = "qemu-nbd"
+)
+
+// The two things that are measured.
+var (
+	wholeDisk = workload{name: "The whole disk, in order", rateUnit: "MiB/s", cpuUnit: "s per GiB",
+		what: "`glancectl disk bench` and `qemu-img convert -m 8` to a null device; MiB and GiB of data, each process from start to end."}
+	hereAndThere = workload{name: "4 KiB here and there", rateUnit: "reads/s", cpuUnit: "µs per read",
+		what: "Reads of blocks that hold data, 32 at a time over one NBD connection, after one read of every 32 KiB and an uncounted round. CPU is the server's."}
 )
 
 // formatsBench is one run of bench formats.
@@ -43,8 +37,8 @@ type formatsBench struct {
 	rounds, reads int
 	data          int64   // bytes of the disk that are not holes
 	blocks        []int64 // where they are, block by block
-	sequential    map[key][]sample
-	random        map[key][]sample
+	builds        []build
+	results       *results
 	read, skipped []string // formats
 }
 
@@ -53,9 +47,10 @@ func benchFormats(ctx context.Context) (err error) {
 	small := flag.Bool("small", false, "a small disk, one round, few reads: to see that it runs")
 	rounds := flag.Int("rounds", 5, "alternating rounds")
 	only := flag.String("formats", "", "comma-separated `NAMES`; none: all")
+	against := flag.String("against", "", "`DIR` with the programs of another build of ours")
 	out := flag.String("out", "", "Markdown `FILE` to write; none: contrib/bench/results/formats-DATE.md (with --small: none)")
 	flag.Parse()
-	b := &formatsBench{rounds: *rounds, reads: 40000, sequential: map[key][]sample{}, random: map[key][]sample{}}
+	b := &formatsBench{rounds: *rounds, reads: 40000, builds: builds(*against), results: newResults()}
 	variant := "--usr"
 	if *small {
 		b.rounds, b.reads, variant = 1, 2000, "--small"
@@ -90,17 +85,14 @@ func benchFormats(ctx context.Context) (err error) {
 		b.report(os.Stdout)
 		return nil
 	}
-	if *out == "" {
-		*out = filepath.Join("contrib/bench/results", "formats-"+time.Now().UTC().Format("2006-01-02")+".md")
-	}
-	return writeReport(*out, b.report)
+	return writeReport(*out, "formats-", b.report)
 }
 
 // measure makes f of disk and measures it, if ours reads such.
 func (b *formatsBench) measure(ctx context.Context, dir, disk string, f format) error {
 	file := filepath.Join(dir, "image."+f.name)
 	defer os.Remove(file)
-	if err := command(ctx, "qemu-img", append(append([]string{"convert", "-f", "raw"}, f.args...), disk, file)...); err != nil {
+	if err := f.make(ctx, disk, file); err != nil {
 		return err
 	}
 	if out, err := exec.CommandContext(ctx, "bin/glancectl", "disk", "info", "--format", ourName(f), file).CombinedOutput(); err != nil {
@@ -114,18 +106,20 @@ func (b *formatsBench) measure(ctx context.Context, dir, disk string, f format) 
 		return err
 	}
 	null := fmt.Sprintf("driver=null-co,size=%d,read-zeroes=on", info.Size())
+	commands := map[string][]string{"qemu-img": {"qemu-img", "convert", "-m", "8", "-n", "-f", f.driver, "--target-image-opts", file, null}}
+	who := []string{"qemu-img"}
+	for _, ours := range b.builds {
+		commands[ours.label] = []string{filepath.Join(ours.bin, "glancectl"), "disk", "bench", "--format", ourName(f), "-f", "json", file}
+		who = append(who, ours.label)
+	}
 	for round := -1; round < b.rounds; round++ { // round -1 warms up and is not counted
-		for _, argv := range [][]string{
-			{"qemu-img", "convert", "-m", "8", "-n", "-f", f.driver, "--target-image-opts", file, null},
-			{"bin/glancectl", "disk", "bench", "--format", ourName(f), "-f", "json", file},
-		} {
-			s, err := b.whole(ctx, argv)
+		for _, name := range who {
+			s, err := b.whole(ctx, commands[name])
 			if err != nil {
 				return err
 			}
 			if round >= 0 {
-				k := key{f.name, "", filepath.Base(argv[0])}
-				b.sequential[k] = append(b.sequential[k], s)
+				b.results.add(key{f.name, wholeDisk.name, name}, s)
 			}
 		}
 	}
@@ -136,17 +130,6 @@ func (b *formatsBench) measure(ctx context.Context, dir, disk string, f format) 
 	err = b.small(ctx, dir, f, file)
 	fmt.Fprintf(os.Stderr, "%s random done\n", f.name)
 	return err
-}
-
-// ourName is the word for f's format that glancectl takes.
-func ourName(f format) string {
-	switch f.driver {
-	case "vpc":
-		return "vhd"
-	case "parallels":
-		return "ploop"
-	}
-	return f.driver
 }
 
 // whole runs a command that reads all of the disk: MiB of data a second, and CPU
@@ -171,18 +154,20 @@ func (b *formatsBench) small(ctx context.Context, dir string, f format, file str
 	}
 	defer q.stop()
 	peers := []peer{q.peer()}
-	for i, g := range []*glanced{{label: uncachedLabel, budget: smallBudget}, {label: cachedLabel, budget: largeBudget}} {
-		home := filepath.Join(dir, fmt.Sprintf("%s-%d", f.name, i))
-		defer os.RemoveAll(home)
-		if err := g.start(ctx, home); err != nil {
-			return err
+	for i, build := range b.builds {
+		for _, g := range []*glanced{{build: build, budget: smallBudget, what: ", smallest cache"}, {build: build, budget: largeBudget, what: ", 2 GiB of clusters"}} {
+			home := filepath.Join(dir, fmt.Sprintf("%s-%d-%s", f.name, i, g.budget))
+			defer os.RemoveAll(home)
+			if err := g.start(ctx, home); err != nil {
+				return err
+			}
+			defer g.stop()
+			p, err := g.upload(ctx, f, file)
+			if err != nil {
+				return err
+			}
+			peers = append(peers, p)
 		}
-		defer g.stop()
-		p, err := g.upload(ctx, f, file)
-		if err != nil {
-			return err
-		}
-		peers = append(peers, p)
 	}
 	// Once around: every cluster was wanted, and is kept where there is room.
 	var around []int64
@@ -225,8 +210,7 @@ func (b *formatsBench) small(ctx context.Context, dir string, f format, file str
 			if round < 0 {
 				continue
 			}
-			k := key{f.name, "", c.name}
-			b.random[k] = append(b.random[k], sample{rate: float64(b.reads) / wall, cpu: (after - before) / float64(b.reads) * 1e6})
+			b.results.add(key{f.name, hereAndThere.name, c.name}, sample{rate: float64(b.reads) / wall, cpu: (after - before) / float64(b.reads) * 1e6})
 		}
 	}
 	return nil
@@ -238,56 +222,6 @@ func (b *formatsBench) report(w io.Writer) {
 	if len(b.skipped) > 0 {
 		fmt.Fprintf(w, "Not read, and left out: %s.\n", strings.Join(b.skipped, ", "))
 	}
-	fmt.Fprintf(w, "\n## The whole disk, in order\n\n`glancectl disk bench` and `qemu-img convert -m 8` to a null device; MiB and GiB of data, each process from start to end.\n\n")
-	fmt.Fprintf(w, "| format | qemu-img MiB/s | glancectl MiB/s | rate / qemu | qemu-img CPU s per GiB | glancectl CPU s per GiB | CPU / qemu |\n|---|---|---|---|---|---|---|\n")
-	for _, f := range b.read {
-		theirs, ours := median(b.sequential[key{f, "", "qemu-img"}]), median(b.sequential[key{f, "", "glancectl"}])
-		fmt.Fprintf(w, "| %s | %.0f | %.0f | %.2f | %.3g | %.3g | %.2f |\n", f, theirs.rate, ours.rate, ours.rate/theirs.rate, theirs.cpu, ours.cpu, ours.cpu/theirs.cpu)
-	}
-	fmt.Fprintf(w, "\n## 4 KiB here and there\n\n%d reads of blocks that hold data, 32 at a time over one NBD connection, after one read of every 32 KiB and an uncounted round. CPU is the server's.\n\n", b.reads)
-	fmt.Fprintf(w, "| format | server | reads/s | CPU µs per read | rate / qemu-nbd | CPU / qemu-nbd |\n|---|---|---|---|---|---|\n")
-	for _, f := range b.read {
-		base := median(b.random[key{f, "", qemuLabel}])
-		for _, p := range []string{qemuLabel, uncachedLabel, cachedLabel} {
-			if m := b.random[key{f, "", p}]; len(m) > 0 {
-				m := median(m)
-				fmt.Fprintf(w, "| %s | %s | %.0f | %.3g | %.2f | %.2f |\n", f, p, m.rate, m.cpu, m.rate/base.rate, m.cpu/base.cpu)
-			}
-		}
-	}
-}
-
-// dataBlocks lists the offsets of the blocks of a sparse file that are not holes.
-func dataBlocks(path string) ([]int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	var blocks []int64
-	for off := int64(0); off < info.Size(); {
-		data, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("find the data of %s: %w", path, err)
-		}
-		hole, err := unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
-		if err != nil {
-			return nil, fmt.Errorf("find the holes of %s: %w", path, err)
-		}
-		for off = data / block * block; off < hole && off+block <= info.Size(); off += block {
-			blocks = append(blocks, off)
-		}
-		off = hole
-	}
-	if len(blocks) == 0 {
-		return nil, fmt.Errorf("%s holds no data", path)
-	}
-	return blocks, nil
+	b.results.table(w, b.read, wholeDisk, "qemu-img")
+	b.results.table(w, b.read, hereAndThere, qemuLabel)
 }

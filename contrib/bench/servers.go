@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +44,8 @@ func (p peer) cpuSeconds() (float64, error) {
 	return ticks / 100, nil // USER_HZ is 100 on Linux
 }
 
+const qemuLabel = "qemu-nbd"
+
 // qemuNBD serves one file read-only.
 type qemuNBD struct {
 	cmd  *exec.Cmd
@@ -60,7 +63,7 @@ func (q *qemuNBD) start(ctx context.Context, dir string, f format, file string) 
 }
 
 func (q *qemuNBD) peer() peer {
-	return peer{name: "qemu-nbd", sock: q.sock, export: "disk", pid: q.cmd.Process.Pid}
+	return peer{name: qemuLabel, sock: q.sock, export: "disk", pid: q.cmd.Process.Pid}
 }
 
 func (q *qemuNBD) stop() error {
@@ -69,11 +72,49 @@ func (q *qemuNBD) stop() error {
 	return nil
 }
 
+// nbdkit serves one raw file read-only.
+type nbdkit struct {
+	cmd  *exec.Cmd
+	sock string
+}
+
+func (n *nbdkit) start(ctx context.Context, dir, file string) error {
+	n.sock = filepath.Join(dir, "nbdkit.sock")
+	n.cmd = exec.CommandContext(ctx, "nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--unix", n.sock, "file", file)
+	n.cmd.Stderr = os.Stderr
+	if err := n.cmd.Start(); err != nil {
+		return fmt.Errorf("start nbdkit: %w", err)
+	}
+	return waitFor(n.sock)
+}
+
+func (n *nbdkit) peer() peer { return peer{name: "nbdkit", sock: n.sock, pid: n.cmd.Process.Pid} }
+
+func (n *nbdkit) stop() error {
+	n.cmd.Process.Signal(syscall.SIGTERM)
+	n.cmd.Wait()
+	return os.Remove(n.sock)
+}
+
+// build is the programs of one build of ours.
+type build struct{ label, bin string }
+
+// builds are this one, and the one in against, if that is set.
+func builds(against string) []build {
+	all := []build{{"glanced", "bin"}}
+	if against != "" {
+		all = append(all, build{"the other build", against})
+	}
+	return all
+}
+
 // glanced is a daemon of its own with a given memory budget.
 type glanced struct {
-	label, budget string
-	dir           string
-	cmd           *exec.Cmd
+	build  build
+	budget string
+	what   string // what the budget means, for its label
+	dir    string
+	cmd    *exec.Cmd
 }
 
 func (g *glanced) start(ctx context.Context, dir string) error {
@@ -102,7 +143,7 @@ default = true
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
-	g.cmd = exec.CommandContext(ctx, "bin/glanced", "--config", config)
+	g.cmd = exec.CommandContext(ctx, filepath.Join(g.build.bin, "glanced"), "--config", config)
 	g.cmd.Stderr = os.Stderr
 	if err := g.cmd.Start(); err != nil {
 		return fmt.Errorf("start glanced: %w", err)
@@ -111,19 +152,34 @@ default = true
 }
 
 func (g *glanced) upload(ctx context.Context, f format, file string) (peer, error) {
-	cmd := exec.CommandContext(ctx, "bin/glancectl", "--socket", filepath.Join(g.dir, "control.sock"), "image", "create",
-		"--name", f.name, "--disk-format", f.driver, "--container-format", "bare", "--file", file, "-f", "value", "-c", "id")
+	cmd := exec.CommandContext(ctx, filepath.Join(g.build.bin, "glancectl"), "--socket", filepath.Join(g.dir, "control.sock"), "image", "create",
+		"--name", f.name, "--disk-format", ourName(f), "--container-format", "bare", "--file", file, "-f", "value", "-c", "id")
 	cmd.Stderr = os.Stderr
 	id, err := cmd.Output()
 	if err != nil {
 		return peer{}, fmt.Errorf("upload %s: %w", file, err)
 	}
-	return peer{name: g.label, sock: filepath.Join(g.dir, "nbd.sock"), export: strings.TrimSpace(string(id)), pid: g.cmd.Process.Pid}, nil
+	// The stored copy is in the page cache, as the file is that the others serve.
+	if err := readFile(filepath.Join(g.dir, "images", strings.TrimSpace(string(id)))); err != nil {
+		return peer{}, err
+	}
+	return peer{name: g.build.label + g.what, sock: filepath.Join(g.dir, "nbd.sock"), export: strings.TrimSpace(string(id)), pid: g.cmd.Process.Pid}, nil
 }
 
 func (g *glanced) stop() {
 	g.cmd.Process.Signal(syscall.SIGTERM)
 	g.cmd.Wait()
+}
+
+// readFile reads a file, so that the kernel has it.
+func readFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(struct{ io.Writer }{io.Discard}, f)
+	return err
 }
 
 // waitFor waits until a socket is there.

@@ -58,12 +58,17 @@ const leastCopying = 2 * time.Second
 const randomReads = 40000
 
 func readRandom(ctx context.Context, p peer, _ int64, round int) (sample, error) {
+	return fio(ctx, p, round, "--iodepth=32", "--number_ios="+strconv.Itoa(randomReads))
+}
+
+// fio reads 4 KiB here and there over all of the disk, on one connection.
+func fio(ctx context.Context, p peer, round int, args ...string) (sample, error) {
 	before, err := p.cpuSeconds()
 	if err != nil {
 		return sample{}, err
 	}
-	cmd := exec.CommandContext(ctx, "fio", "--name=random", "--ioengine=nbd", "--uri="+p.uri(), "--rw=randread", "--bs=4k",
-		"--iodepth=32", "--norandommap", "--randseed="+strconv.Itoa(1000+round), "--number_ios="+strconv.Itoa(randomReads), "--output-format=json")
+	cmd := exec.CommandContext(ctx, "fio", append([]string{"--name=random", "--ioengine=nbd", "--uri=" + p.uri(), "--rw=randread", "--bs=4k",
+		"--norandommap", "--randseed=" + strconv.Itoa(1000+round), "--output-format=json"}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
