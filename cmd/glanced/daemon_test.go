@@ -48,12 +48,23 @@ type process struct {
 	t        *testing.T
 	dir      string
 	cmd      *exec.Cmd
-	log      *bytes.Buffer
+	log      logFile
 	http     string
 	nbd      string
 	done     chan error
 	client   *http.Client
 	notified chan string
+}
+
+// logFile is the path of what a daemon says on its standard error.
+type logFile string
+
+func (l logFile) String() string {
+	text, err := os.ReadFile(string(l))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // startDaemon starts glanced --dir dir, or, where args name a --config, that with
@@ -70,7 +81,7 @@ func startBy(t *testing.T, runner []string, dir string, args ...string) *process
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, dir: dir, log: &bytes.Buffer{}, http: freePort(t), nbd: freePort(t), done: make(chan error, 1), notified: make(chan string, 16)}
+	p := &process{t: t, dir: dir, log: logFile(filepath.Join(t.TempDir(), "log")), http: freePort(t), nbd: freePort(t), done: make(chan error, 1), notified: make(chan string, 16)}
 	notify := filepath.Join(t.TempDir(), "notify")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
 	if err != nil {
@@ -92,8 +103,14 @@ func startBy(t *testing.T, runner []string, dir string, args ...string) *process
 	command := slices.Concat(runner, []string{path, "--http", p.http, "--nbd", p.nbd}, args)
 	p.cmd = exec.Command(command[0], command[1:]...)
 	p.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
-	p.cmd.Stderr = p.log
-	if err := p.cmd.Start(); err != nil {
+	stderr, err := os.Create(string(p.log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stderr = stderr
+	err = p.cmd.Start()
+	stderr.Close()
+	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { p.done <- p.cmd.Wait() }()
