@@ -36,6 +36,7 @@ var layers = []layer{
 	{"backends/flight", nil, []string{"net", "os"}, "work that is shared knows nothing of what it is for"},
 	{"backends/budget", nil, []string{"net", "os"}, "bytes that are shared know nothing of who takes them"},
 	{"backends/replicas", []string{bytesAtRest, sharedWork}, []string{"net"}, "one object at several places is read as one; where they are is not its matter"},
+	{"backends/retry", []string{"backends", bytesAtRest}, []string{"net"}, "what is repeated is no matter of the kind of store"},
 	{"backends/all", []string{"backends/..."}, []string{"glanced/formats/...", "glanced/catalog/..."}, "the visible list of stores, nothing else"},
 	{"backends/backendtest", []string{"backends", bytesAtRest}, nil, "the store contract as tests must fit every store"},
 	{"backends", []string{"backends", bytesAtRest, localFiles}, []string{"glanced/formats/...", "glanced/catalog/..."}, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
