@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -34,65 +32,41 @@ var (
 
 // formatsBench is one run of bench formats.
 type formatsBench struct {
-	rounds, reads int
-	data          int64   // bytes of the disk that are not holes
-	blocks        []int64 // where they are, block by block
-	builds        []build
-	results       *results
+	*run
+	reads         int
+	data          int64    // bytes of the disk that are not holes
+	blocks        []int64  // where they are, block by block
 	read, skipped []string // formats
 }
 
 func benchFormats(ctx context.Context) (err error) {
-	disk := flag.String("disk", "", "raw `FILE` to read; none: one of 4 GiB is made")
-	small := flag.Bool("small", false, "a small disk, one round, few reads: to see that it runs")
-	rounds := flag.Int("rounds", 5, "alternating rounds")
-	only := flag.String("formats", "", "comma-separated `NAMES`; none: all")
-	against := flag.String("against", "", "`DIR` with the programs of another build of ours")
-	out := flag.String("out", "", "Markdown `FILE` to write; none: contrib/bench/results/formats-DATE.md (with --small: none)")
-	flag.Parse()
-	b := &formatsBench{rounds: *rounds, reads: 40000, builds: builds(*against), results: newResults()}
-	variant := "--usr"
-	if *small {
-		b.rounds, b.reads, variant = 1, 2000, "--small"
-	}
-	if b.rounds < 1 {
-		return fmt.Errorf("%d rounds", b.rounds)
-	}
-	dir, err := os.MkdirTemp("", "glanced-bench-")
+	r, err := newRun("of 4 GiB")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if *disk == "" {
-		*disk = filepath.Join(dir, "disk.raw")
-		if err := command(ctx, "contrib/demo/make-disk.sh", variant, *disk); err != nil {
-			return err
-		}
+	defer func() { err = errors.Join(err, r.end()) }()
+	if err := r.makeDisk(ctx, "--usr"); err != nil {
+		return err
 	}
-	if b.blocks, err = dataBlocks(*disk); err != nil {
+	b := &formatsBench{run: r, reads: 40000}
+	if r.small {
+		b.reads = 2000
+	}
+	if b.blocks, err = dataBlocks(r.disk); err != nil {
 		return err
 	}
 	b.data = int64(len(b.blocks)) * block
-	for _, f := range readFormats {
-		if *only != "" && !slices.Contains(strings.Split(*only, ","), f.name) {
-			continue
-		}
-		if err := b.measure(ctx, dir, *disk, f); err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
-		}
+	if err := r.each(ctx, readFormats, b.measure); err != nil {
+		return err
 	}
-	if *small && *out == "" { // no figures to keep
-		b.report(os.Stdout)
-		return nil
-	}
-	return writeReport(*out, "formats-", b.report)
+	return r.write("formats", b.report)
 }
 
-// measure makes f of disk and measures it, if ours reads such.
-func (b *formatsBench) measure(ctx context.Context, dir, disk string, f format) error {
-	file := filepath.Join(dir, "image."+f.name)
+// measure makes f of the disk and measures it, if ours reads such.
+func (b *formatsBench) measure(ctx context.Context, f format) error {
+	file := filepath.Join(b.dir, "image."+f.name)
 	defer os.Remove(file)
-	if err := f.make(ctx, disk, file); err != nil {
+	if err := f.make(ctx, b.disk, file); err != nil {
 		return err
 	}
 	if out, err := exec.CommandContext(ctx, "bin/glancectl", "disk", "info", "--format", ourName(f), file).CombinedOutput(); err != nil {
@@ -101,35 +75,25 @@ func (b *formatsBench) measure(ctx context.Context, dir, disk string, f format) 
 		return nil
 	}
 	b.read = append(b.read, f.name)
-	info, err := os.Stat(disk)
+	info, err := os.Stat(b.disk)
 	if err != nil {
 		return err
 	}
 	null := fmt.Sprintf("driver=null-co,size=%d,read-zeroes=on", info.Size())
 	commands := map[string][]string{"qemu-img": {"qemu-img", "convert", "-m", "8", "-n", "-f", f.driver, "--target-image-opts", file, null}}
 	who := []string{"qemu-img"}
-	for _, ours := range b.builds {
+	for _, ours := range builds(b.against) {
 		commands[ours.label] = []string{filepath.Join(ours.bin, "glancectl"), "disk", "bench", "--format", ourName(f), "-f", "json", file}
 		who = append(who, ours.label)
 	}
-	for round := -1; round < b.rounds; round++ { // round -1 warms up and is not counted
-		for _, name := range who {
-			s, err := b.whole(ctx, commands[name])
-			if err != nil {
-				return err
-			}
-			if round >= 0 {
-				b.results.add(key{f.name, wholeDisk.name, name}, s)
-			}
-		}
+	err = b.inTurns(f.name, wholeDisk.name, who, func(i, _ int) (sample, error) { return b.whole(ctx, commands[who[i]]) })
+	if err != nil {
+		return err
 	}
-	fmt.Fprintf(os.Stderr, "%s sequential done\n", f.name)
 	if !slices.Contains(randomFormats, f.name) {
 		return nil
 	}
-	err = b.small(ctx, dir, f, file)
-	fmt.Fprintf(os.Stderr, "%s random done\n", f.name)
-	return err
+	return b.inSmall(ctx, f, file)
 }
 
 // whole runs a command that reads all of the disk: MiB of data a second, and CPU
@@ -146,17 +110,17 @@ func (b *formatsBench) whole(ctx context.Context, argv []string) (sample, error)
 	return sample{rate: float64(b.data) / (1 << 20) / wall, cpu: cpu / (float64(b.data) / (1 << 30))}, nil
 }
 
-// small measures small reads of what holds data, over NBD.
-func (b *formatsBench) small(ctx context.Context, dir string, f format, file string) error {
+// inSmall measures small reads of what holds data, over NBD.
+func (b *formatsBench) inSmall(ctx context.Context, f format, file string) error {
 	q := &qemuNBD{}
-	if err := q.start(ctx, dir, f, file); err != nil {
+	if err := q.start(ctx, b.dir, f, file); err != nil {
 		return err
 	}
 	defer q.stop()
 	peers := []peer{q.peer()}
-	for i, build := range b.builds {
+	for i, build := range builds(b.against) {
 		for _, g := range []*glanced{{build: build, budget: smallBudget, what: ", smallest cache"}, {build: build, budget: largeBudget, what: ", 2 GiB of clusters"}} {
-			home := filepath.Join(dir, fmt.Sprintf("%s-%d-%s", f.name, i, g.budget))
+			home := filepath.Join(b.dir, fmt.Sprintf("%s-%d-%s", f.name, i, g.budget))
 			defer os.RemoveAll(home)
 			if err := g.start(ctx, home); err != nil {
 				return err
@@ -187,38 +151,37 @@ func (b *formatsBench) small(ctx context.Context, dir string, f format, file str
 			return err
 		}
 	}
-	for round := -1; round < b.rounds; round++ {
+	return b.inTurns(f.name, hereAndThere.name, names(peers), func(who, round int) (sample, error) {
 		r := rand.New(rand.NewSource(int64(1000 + round)))
 		offsets := make([]int64, b.reads)
 		for i := range offsets {
 			offsets[i] = b.blocks[r.Intn(len(b.blocks))]
 		}
-		for _, c := range clients {
-			before, err := c.cpuSeconds()
-			if err != nil {
-				return err
-			}
-			began := time.Now()
-			if err := c.readBlocks(offsets); err != nil {
-				return err
-			}
-			wall := time.Since(began).Seconds()
-			after, err := c.cpuSeconds()
-			if err != nil {
-				return err
-			}
-			if round < 0 {
-				continue
-			}
-			b.results.add(key{f.name, hereAndThere.name, c.name}, sample{rate: float64(b.reads) / wall, cpu: (after - before) / float64(b.reads) * 1e6})
-		}
+		return clients[who].timed(offsets)
+	})
+}
+
+// timed reads blocks, and says how many a second and what each cost the server.
+func (c *client) timed(offsets []int64) (sample, error) {
+	before, err := c.cpuSeconds()
+	if err != nil {
+		return sample{}, err
 	}
-	return nil
+	began := time.Now()
+	if err := c.readBlocks(offsets); err != nil {
+		return sample{}, err
+	}
+	wall := time.Since(began).Seconds()
+	after, err := c.cpuSeconds()
+	if err != nil {
+		return sample{}, err
+	}
+	reads := float64(len(offsets))
+	return sample{rate: reads / wall, cpu: (after - before) / reads * 1e6}, nil
 }
 
 func (b *formatsBench) report(w io.Writer) {
-	fmt.Fprintf(w, "# Reading one disk in every format, %s\n\n", time.Now().UTC().Format("2006-01-02"))
-	fmt.Fprintf(w, "%d MiB of data, %d CPUs, page cache warm, medians of %d alternating rounds. Written by `make bench-formats`.\n", b.data>>20, runtime.NumCPU(), b.rounds)
+	b.heading(w, "Reading one disk in every format", "bench-formats", fmt.Sprintf("%d MiB of data, page cache warm;", b.data>>20))
 	if len(b.skipped) > 0 {
 		fmt.Fprintf(w, "Not read, and left out: %s.\n", strings.Join(b.skipped, ", "))
 	}

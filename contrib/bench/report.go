@@ -4,10 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
-	"time"
 )
 
 // key is one cell of the result.
@@ -44,24 +41,6 @@ func (r *results) table(w io.Writer, formats []string, wl workload, base string)
 			fmt.Fprintf(w, "| %s | %s | %.0f | %.0f | %.3g | %.2f | %.2f |\n", f, p, m.rate, 100*spread(all), m.cpu, m.rate/b.rate, m.cpu/b.cpu)
 		}
 	}
-}
-
-// writeReport has a report written to file, and to standard output. file "" is
-// contrib/bench/results/NAME.md with today's date in it.
-func writeReport(file, name string, report func(io.Writer)) error {
-	if file == "" {
-		file = filepath.Join("contrib/bench/results", name+time.Now().UTC().Format("2006-01-02")+".md")
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	report(io.MultiWriter(os.Stdout, f))
-	return f.Sync()
 }
 
 // median takes each figure's own median; of nothing it is NaN.

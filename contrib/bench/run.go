@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// run is what every measurement has: its flags, a folder, the disk, and results.
+type run struct {
+	rounds  int
+	small   bool
+	disk    string // raw
+	only    string // formats
+	against string
+	out     string
+
+	dir     string
+	results *results
+}
+
+// newRun parses the flags. made is the disk that is made where none is given. The
+// caller removes the folder by end.
+func newRun(made string) (*run, error) {
+	r := &run{results: newResults()}
+	flag.StringVar(&r.disk, "disk", "", "raw `FILE` to read; none: one is made, "+made)
+	flag.BoolVar(&r.small, "small", false, "a small disk, one round, short runs: to see that it runs")
+	flag.IntVar(&r.rounds, "rounds", 5, "alternating rounds")
+	flag.StringVar(&r.only, "formats", "", "comma-separated `NAMES`; none: all")
+	flag.StringVar(&r.against, "against", "", "`DIR` with the programs of another build of ours")
+	flag.StringVar(&r.out, "out", "", "Markdown `FILE` to write; none: contrib/bench/results (with --small: none)")
+	flag.Parse()
+	if r.small {
+		r.rounds = 1
+	}
+	if r.rounds < 1 {
+		return nil, fmt.Errorf("%d rounds", r.rounds)
+	}
+	var err error
+	r.dir, err = os.MkdirTemp("", "glanced-bench-")
+	return r, err
+}
+
+func (r *run) end() error { return os.RemoveAll(r.dir) }
+
+// makeDisk makes the disk, where none was given: the variant of contrib/demo/make-disk.sh,
+// or the small one.
+func (r *run) makeDisk(ctx context.Context, variant string) error {
+	if r.disk != "" {
+		return nil
+	}
+	if r.small {
+		variant = "--small"
+	}
+	r.disk = filepath.Join(r.dir, "disk.raw")
+	return command(ctx, "contrib/demo/make-disk.sh", variant, r.disk)
+}
+
+// each measures the formats of all that are wanted.
+func (r *run) each(ctx context.Context, all []format, measure func(context.Context, format) error) error {
+	measured := 0
+	for _, f := range all {
+		if r.only != "" && !slices.Contains(strings.Split(r.only, ","), f.name) {
+			continue
+		}
+		if err := measure(ctx, f); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		measured++
+	}
+	if measured == 0 {
+		return fmt.Errorf("none of the formats is one of %q", r.only)
+	}
+	return nil
+}
+
+// inTurns has those of who measure one after the other, round after round. The first
+// round, -1, warms up and is not counted.
+func (r *run) inTurns(format, workload string, who []string, measure func(who, round int) (sample, error)) error {
+	for round := -1; round < r.rounds; round++ {
+		for i, name := range who {
+			s, err := measure(i, round)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", workload, name, err)
+			}
+			if round >= 0 {
+				r.results.add(key{format, workload, name}, s)
+			}
+		}
+	}
+	fmt.Fprintf(os.Stderr, "%s: %s done\n", format, workload)
+	return nil
+}
+
+// heading is the first lines of a report; what says what was measured.
+func (r *run) heading(w io.Writer, title, target, what string) {
+	fmt.Fprintf(w, "# %s, %s\n\n", title, time.Now().UTC().Format("2006-01-02"))
+	fmt.Fprintf(w, "%s %d CPUs. Medians of %d alternating rounds after a warm-up; ± is half of the rounds' range. Written by `make %s`.\n",
+		what, runtime.NumCPU(), r.rounds, target)
+}
+
+// write has a report written to standard output and to its file, which is
+// contrib/bench/results/NAME-DATE.md where none was given. A small run's figures are
+// not kept.
+func (r *run) write(name string, report func(io.Writer)) (err error) {
+	if r.small && r.out == "" {
+		report(os.Stdout)
+		return nil
+	}
+	if r.out == "" {
+		r.out = filepath.Join("contrib/bench/results", name+"-"+time.Now().UTC().Format("2006-01-02")+".md")
+	}
+	if err := os.MkdirAll(filepath.Dir(r.out), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(r.out)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	report(io.MultiWriter(os.Stdout, f))
+	return f.Sync()
+}
+
+func names(peers []peer) []string {
+	var all []string
+	for _, p := range peers {
+		all = append(all, p.name)
+	}
+	return all
+}
