@@ -23,7 +23,7 @@ import (
 type Proxy struct {
 	listener  net.Listener
 	target    string
-	roundTrip time.Duration
+	roundTrip atomic.Int64 // time.Duration
 	window    int
 
 	accepted, up, down atomic.Int64
@@ -40,13 +40,19 @@ func Listen(target string, roundTrip time.Duration, window int) (*Proxy, error) 
 	if err != nil {
 		return nil, fmt.Errorf("a distance to %s: %w", target, err)
 	}
-	p := &Proxy{listener: l, target: target, roundTrip: roundTrip, window: window, open: map[net.Conn]bool{}}
+	p := &Proxy{listener: l, target: target, window: window, open: map[net.Conn]bool{}}
+	p.Move(roundTrip)
 	p.wg.Go(p.accept)
 	return p, nil
 }
 
 // Addr is where the server is reached from far away, host:port.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// Move changes the round trip, also of the connections that there are.
+func (p *Proxy) Move(roundTrip time.Duration) { p.roundTrip.Store(int64(roundTrip)) }
+
+func (p *Proxy) trip() time.Duration { return time.Duration(p.roundTrip.Load()) }
 
 // Traffic is what has passed so far: connections, bytes to the server and bytes from it.
 func (p *Proxy) Traffic() (connections, up, down int64) {
@@ -84,7 +90,7 @@ func (p *Proxy) pass(client net.Conn) {
 		return
 	}
 	defer p.forget(client)
-	time.Sleep(p.roundTrip)
+	time.Sleep(p.trip())
 	server, err := net.Dial("tcp", p.target)
 	if err != nil {
 		return
@@ -107,7 +113,7 @@ func (p *Proxy) way(to, from net.Conn, n *atomic.Int64) {
 		to.Close()
 		from.Close()
 	}
-	if err := carry(to, from, p.roundTrip, p.window, n, breakOff); err != nil {
+	if err := carry(to, from, p.trip, p.window, n, breakOff); err != nil {
 		breakOff()
 		return
 	}
@@ -141,11 +147,11 @@ type travelling struct {
 	arrives time.Time
 }
 
-// carry moves all of from to to, half of roundTrip later, with at most window bytes
+// carry moves all of from to to, half of trip later, with at most window bytes
 // that were sent and of which the sender does not know yet that they arrived. It adds
 // what it moves to n. Where to takes no more, it calls broken, which has reads of from
 // fail.
-func carry(to io.Writer, from io.Reader, roundTrip time.Duration, window int, n *atomic.Int64, broken func()) error {
+func carry(to io.Writer, from io.Reader, trip func() time.Duration, window int, n *atomic.Int64, broken func()) error {
 	pieces := max(window/piece, 1)
 	free := make(chan []byte, pieces)        // what the sender may fill
 	under := make(chan travelling, pieces+1) // sent, not arrived
@@ -168,7 +174,7 @@ func carry(to io.Writer, from io.Reader, roundTrip time.Duration, window int, n 
 				}
 				n.Add(int64(len(t.bytes)))
 			}
-			acks <- travelling{t.bytes, time.Now().Add(roundTrip / 2)}
+			acks <- travelling{t.bytes, time.Now().Add(trip() / 2)}
 		}
 	})
 	wg.Go(func() {
@@ -181,7 +187,7 @@ func carry(to io.Writer, from io.Reader, roundTrip time.Duration, window int, n 
 	defer close(under)
 	for buf := range free {
 		got, err := from.Read(buf)
-		under <- travelling{buf[:got], time.Now().Add(roundTrip / 2)}
+		under <- travelling{buf[:got], time.Now().Add(trip() / 2)}
 		if errors.Is(err, io.EOF) {
 			return nil
 		}

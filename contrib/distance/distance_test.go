@@ -21,7 +21,7 @@ func TestAConnectionMovesAWindowInEachRoundTrip(t *testing.T) {
 		sum := sha256.New()
 		var n atomic.Int64
 		began := time.Now()
-		if err := carry(sum, bytes.NewReader(data), trip, window, &n, t.FailNow); err != nil {
+		if err := carry(sum, bytes.NewReader(data), always(trip), window, &n, t.FailNow); err != nil {
 			t.Fatal(err)
 		}
 		took := time.Since(began)
@@ -45,7 +45,7 @@ func TestASmallMessageTakesHalfARoundTrip(t *testing.T) {
 					arrived <- time.Now()
 				}
 				return len(p), nil
-			}), r, 20*time.Millisecond, 1<<20, new(atomic.Int64), func() { t.Error("broken off") })
+			}), r, always(20*time.Millisecond), 1<<20, new(atomic.Int64), func() { t.Error("broken off") })
 		}()
 		time.Sleep(time.Second)
 		sent := time.Now()
@@ -59,6 +59,8 @@ func TestASmallMessageTakesHalfARoundTrip(t *testing.T) {
 		}
 	})
 }
+
+func always(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
 
 type writerFunc func([]byte) (int, error)
 
