@@ -15,7 +15,7 @@ import (
 // A window of 1 MiB and a round trip of 20 ms are 50 MiB each second.
 func TestAConnectionMovesAWindowInEachRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const size, window, trip = 64 << 20, 1 << 20, 20 * time.Millisecond
+		const size, window, trip = 16 << 20, 1 << 20, 20 * time.Millisecond
 		data := make([]byte, size)
 		rand.New(rand.NewSource(1)).Read(data)
 		sum := sha256.New()
