@@ -146,6 +146,7 @@ func (c *clusters) seal(k cacheKey, f *clusterFlight) int64 {
 func (c *clusters) wait(ctx context.Context, k cacheKey, f *clusterFlight) (*buffer, error) {
 	select {
 	case <-f.done:
+		f.fetch.leave() // it may go on for clusters that nobody here wants
 		return f.result, f.err
 	case <-ctx.Done():
 	}

@@ -142,3 +142,44 @@ func TestAFaultInANeighbouringClusterFailsItsReaderOnly(t *testing.T) {
 		t.Errorf("who reads the first: %v", err)
 	}
 }
+
+// A fetch of several clusters ends when its leader leaves, though somebody else waited
+// for one of them and has it: a source that hangs would hold the leader for ever.
+func TestAFetchEndsWithItsLeaderWhenWhoJoinedHasWhatItWanted(t *testing.T) {
+	l, host, want := clustered(formats.Zlib, 1<<20, 2)
+	second := l.extents[1].Pos
+	first, hangs, over := newGated(), make(chan struct{}), make(chan struct{})
+	src := &memSource{data: host, before: func(ctx context.Context, off int64) error {
+		if off < second {
+			return first.before(ctx, off)
+		}
+		close(hangs)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-over:
+			return errors.New("nobody stopped it")
+		}
+	}}
+	e := newTestEngine(t, Options{CacheBytes: 16 << 20, BufferBytes: 64 << 20})
+	e.maxRun = 1 // each cluster is read by itself
+	d := openTable(t, e, l, src)
+	ctx, cancel := context.WithCancel(context.Background())
+	leader, joined := make(chan error, 1), make(chan error, 1)
+	go func() { leader <- d.ReadAt(ctx, make([]byte, 2<<20), 0) }()
+	<-first.arrived
+	<-hangs
+	p := make([]byte, 4096)
+	go func() { joined <- d.ReadAt(context.Background(), p, 8192) }()
+	waitFor(t, func() bool { return waiting(e, d, 0) == 1 })
+	close(first.open)
+	if err := <-joined; err != nil || !bytes.Equal(p, want[8192:8192+4096]) {
+		t.Errorf("who joined: %v", err)
+	}
+	cancel()
+	defer close(over)
+	waitFor(t, func() bool { return len(leader) == 1 })
+	if err := <-leader; !errors.Is(err, context.Canceled) {
+		t.Errorf("the leader: %v", err)
+	}
+}
