@@ -191,3 +191,42 @@ func (c countedMap) Extents(_ context.Context, off, n int64, yield func(formats.
 	yield(formats.Extent{Off: off, Len: n, Kind: formats.Data, Pos: off, N: n})
 	return nil
 }
+
+// A client that takes no replies holds no plan of the read that waits for it: the
+// clusters in it would be memory that nobody counts.
+func TestAReadThatWaitsForItsClientHoldsNoPlan(t *testing.T) {
+	d := newDisk("d", bytes.Repeat([]byte{1}, 1<<20)).onFile(t)
+	h, err := d.handle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, unix, _ := serve(t, Config{Exports: single{h}, StallTimeout: time.Hour})
+	p := open(t, unix, "d", false)
+	for range 100 {
+		p.request(cmdRead, 0, 0, 31<<10)
+	}
+	eventually(t, "the client keeps the server waiting", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for x := range s.sessions {
+			return x.patience.waited() > 0
+		}
+		return false
+	})
+	closed := make(chan struct{})
+	go func() { h.Disk.Close(); close(closed) }()
+	eventually(t, "nothing is planned on the disk", func() bool {
+		select {
+		case <-closed:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+// single is one export under every name.
+type single struct{ Export }
+
+func (x single) List(context.Context, Peer) ([]ExportInfo, error)   { return nil, nil }
+func (x single) Open(context.Context, string, Peer) (Export, error) { return x.Export, nil }

@@ -21,11 +21,24 @@ type inline struct {
 // blockSize is how many bytes of short replies are written together.
 const blockSize = 64 << 10
 
+// hasRoom reports whether n bytes fit into the block, or into one that is there for
+// the taking.
+func (t *transmission) hasRoom(n int) bool {
+	in := &t.inline
+	if in.block == nil {
+		size := bufferSize(blockSize)
+		if t.share.TryTake(size, size) == 0 {
+			return false
+		}
+		in.block = t.session.srv.pool.get(blockSize, t.share, size)
+	}
+	return in.filled+n <= blockSize
+}
+
 // room makes sure that n bytes fit into the block, which may flush. n is at
 // most blockSize.
 func (t *transmission) room(n int) error {
-	in := &t.inline
-	if in.block != nil && in.filled+n <= blockSize {
+	if t.hasRoom(n) {
 		return nil
 	}
 	if err := t.flushInline(); err != nil {
@@ -35,7 +48,7 @@ func (t *transmission) room(n int) error {
 	if err := t.wait(t.share, size); err != nil {
 		return err
 	}
-	in.block = t.session.srv.pool.get(blockSize, t.share, size)
+	t.inline.block = t.session.srv.pool.get(blockSize, t.share, size)
 	return nil
 }
 
@@ -126,8 +139,14 @@ func (t *transmission) shortInline(r request, p *engine.Plan, n int) (done bool,
 		return false, nil
 	}
 	head := t.readHead()
-	if err := t.room(head + n); err != nil {
-		return false, err
+	if !t.hasRoom(head + n) {
+		// The wait may be as long as the client likes; clusters that the plan holds
+		// are memory that nobody counts.
+		p.Release()
+		if err := t.room(head + n); err != nil {
+			return false, err
+		}
+		return t.readInline(r)
 	}
 	b := t.inline.block.b[t.inline.filled:][:head+n]
 	if !p.ReadNow(b[head:]) {

@@ -141,6 +141,9 @@ func (t *transmission) dispatch(r request, plan *engine.Plan, work func(*worker,
 		t.session.srv.keepPlan(plan)
 		return t.turnedAway(r, err)
 	}
+	if plan != nil {
+		plan.Unpin()
+	}
 	if err := t.replies.wait(maxQueue); err != nil {
 		return turnedAway(err)
 	}

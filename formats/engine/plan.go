@@ -145,6 +145,9 @@ func (p *Plan) place(atHand bool) {
 			p.pieces = append(p.pieces, Piece{Off: x.Off, Len: x.Len, How: Zeros})
 		}
 	}
+	if !p.still { // it has to wait for the others anyway
+		p.Unpin()
+	}
 }
 
 // placeData makes one piece of data, or two where only its beginning is in a local
@@ -187,6 +190,19 @@ func (p *Plan) End() int64 { return p.end }
 
 // Still reports whether no piece has to be moved.
 func (p *Plan) Still() bool { return p.still }
+
+// Unpin lets go of the cached clusters that the plan holds, whatever the cache has
+// made of them since; Read looks for them again. It is for who is going to wait before
+// it takes what is at hand.
+func (p *Plan) Unpin() {
+	for i := range p.pieces {
+		if x := &p.pieces[i]; x.taken != nil {
+			x.taken.release()
+			x.How, x.Memory, x.taken = Moved, nil, nil
+			p.still = false
+		}
+	}
+}
 
 // ReadNow fills dst, as long as the plan's range, without waiting for a disk or a
 // decoder. False: something is not at hand, or not in the page cache.

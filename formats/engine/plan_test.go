@@ -327,3 +327,45 @@ func TestAWarmReadAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// A plan that has to wait, for a fetch or because its owner does, holds no cached
+// clusters meanwhile: the cache may give them up, and nobody would count them.
+func TestAPlanThatWaitsHoldsNoClusters(t *testing.T) {
+	l, host, want := clustered(formats.Zlib, 64<<10, 2)
+	e := newTestEngine(t, Options{CacheBytes: 16 << 20})
+	d := openTable(t, e, l, &memSource{data: host})
+	if err := d.ReadAt(t.Context(), make([]byte, 100), 0); err != nil {
+		t.Fatal(err)
+	}
+	k := (&placed{l.extents[0], d.srcs[0]}).key()
+	holders := func() int32 {
+		b := e.clusters.hit(k, false)
+		defer b.release()
+		return b.refs.Load() - 2 // the cache, and this
+	}
+	var p Plan
+	const edge = 64<<10 - 50
+	plan := func(n int64) {
+		t.Helper()
+		if err := d.Plan(t.Context(), &p, edge, n, PlanOptions{WithoutIO: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer p.Release()
+	plan(100)
+	if p.Still() || holders() != 0 {
+		t.Errorf("a plan of what is cached and what is not: still %v, it holds %d clusters", p.Still(), holders())
+	}
+	plan(50)
+	if !p.Still() || holders() != 1 {
+		t.Errorf("a plan of what is cached: still %v, it holds %d clusters", p.Still(), holders())
+	}
+	p.Unpin()
+	if p.Still() || holders() != 0 {
+		t.Errorf("unpinned: still %v, it holds %d clusters", p.Still(), holders())
+	}
+	b := make([]byte, 50)
+	if err := p.ReadInto(t.Context(), b); err != nil || !bytes.Equal(b, want[edge:edge+50]) {
+		t.Errorf("read: %v, or other bytes", err)
+	}
+}
