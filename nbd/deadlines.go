@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"glanced/backends/budget"
 )
 
 // How long a client may be silent, and how that is noticed.
@@ -185,19 +187,22 @@ func (t *transmission) watchRevocation(over <-chan struct{}) {
 	t.session.drain()
 }
 
-// pressed notes that somebody waits for the server's memory, until over is called.
-// Meanwhile, clients that hold some and take nothing are cut off early.
-func (s *Server) pressed() (over func()) {
+// pressed notes that somebody waits for a share of the server's memory, until over is
+// called. Meanwhile, clients that hold as much and take nothing are cut off early.
+func (s *Server) pressed(share *budget.Share) (over func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.waiting++; s.waiting == 1 {
+	if s.waiting[share]++; len(s.waiting) == 1 && s.waiting[share] == 1 {
 		s.relieved = make(chan struct{})
 		go s.relieve(s.relieved)
 	}
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.waiting--; s.waiting == 0 {
+		if s.waiting[share]--; s.waiting[share] > 0 {
+			return
+		}
+		if delete(s.waiting, share); len(s.waiting) == 0 {
 			close(s.relieved)
 		}
 	}
@@ -215,10 +220,25 @@ func (s *Server) relieve(over <-chan struct{}) {
 		}
 		s.mu.Lock()
 		for x := range s.sessions {
-			if x.patience.waited() > pressedStall {
+			if x.patience.waited() > pressedStall && s.holdsUp(x) {
 				x.cutOff(fmt.Errorf("%w: it took nothing for %v, and others wait for the memory that its replies hold", errStalled, pressedStall))
 			}
 		}
 		s.mu.Unlock()
 	}
+}
+
+// holdsUp reports whether another connection waits for memory that holds no more than x
+// does. One that waits because it has so much already is no reason to cut off another:
+// a client may pause. mu is held.
+func (s *Server) holdsUp(x *session) bool {
+	for _, own := range []*budget.Share{x.share, x.workerShare} {
+		held := own.Held()
+		for w := range s.waiting {
+			if held > 0 && w != own && w.Budget() == own.Budget() && w.Held() <= held {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -230,3 +230,44 @@ type single struct{ Export }
 
 func (x single) List(context.Context, Peer) ([]ExportInfo, error)   { return nil, nil }
 func (x single) Open(context.Context, string, Peer) (Export, error) { return x.Export, nil }
+
+// Who waits because it holds much already, and takes its replies, is no reason to cut
+// off a client that pauses; who holds no more than that client is.
+func TestAPausingClientIsCutOffOnlyForWhoHoldsNoMore(t *testing.T) {
+	s := NewServer(Config{})
+	pausing, greedy, small := newSession(s, deaf{}, "unix"), newSession(s, deaf{}, "unix"), newSession(s, deaf{}, "unix")
+	holdsUp := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.holdsUp(pausing)
+	}
+	pausing.share.TryTake(64<<10, 64<<10)
+	greedy.share.TryTake(8<<20, 8<<20)
+	over := s.pressed(greedy.share)
+	if holdsUp() {
+		t.Error("it is cut off for one that holds much more")
+	}
+	again := s.pressed(greedy.share)
+	again()
+	own := s.pressed(pausing.share)
+	worker := s.pressed(small.workerShare)
+	if holdsUp() {
+		t.Error("it is cut off for itself, or for one who waits for what it holds nothing of")
+	}
+	own()
+	worker()
+	relieve := s.pressed(small.share)
+	if !holdsUp() {
+		t.Error("it holds up one that holds nothing, and is not cut off")
+	}
+	relieve()
+	over()
+	if len(s.waiting) != 0 {
+		t.Errorf("%d are still noted as waiting", len(s.waiting))
+	}
+}
+
+// deaf is a connection of which only the address is asked.
+type deaf struct{ net.Conn }
+
+func (deaf) RemoteAddr() net.Addr { return &net.UnixAddr{} }

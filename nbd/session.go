@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"glanced/backends/budget"
 )
 
 // session is one connection, from accept to close. Its goroutine runs the
@@ -22,7 +24,9 @@ type session struct {
 	serving atomic.Pointer[string] // the export's name, in the transmission phase
 	served  atomic.Int64           // guest bytes
 
-	patience patience // with its client, in the transmission phase
+	share       *budget.Share // of the server's memory for replies
+	workerShare *budget.Share // … for workers
+	patience    patience      // with its client, in the transmission phase
 	cut      atomic.Pointer[error]
 
 	mu           sync.Mutex
@@ -36,7 +40,8 @@ func newSession(srv *Server, conn net.Conn, network string) *session {
 		_ = tcp.SetNoDelay(true)
 		_ = tcp.SetKeepAliveConfig(keepAlive)
 	}
-	return &session{srv: srv, conn: conn, peer: Peer{Network: network, Addr: conn.RemoteAddr()}, since: time.Now()}
+	return &session{srv: srv, conn: conn, peer: Peer{Network: network, Addr: conn.RemoteAddr()}, since: time.Now(),
+		share: srv.mem.Share(), workerShare: srv.workers.Share()}
 }
 
 // drain makes the session answer what it has received and then end: at once

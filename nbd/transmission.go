@@ -53,7 +53,7 @@ func newTransmission(x *session, d *negotiated, ctx context.Context, cancel cont
 	cfg := x.srv.cfg
 	t := &transmission{
 		negotiated: d, session: x, conn: x.conn, size: uint64(d.export.Size()), log: log,
-		share: x.srv.mem.Share(), workerShare: x.srv.workers.Share(), patience: &x.patience, ctx: ctx, cancel: cancel,
+		share: x.share, workerShare: x.workerShare, patience: &x.patience, ctx: ctx, cancel: cancel,
 		slots: make(chan struct{}, cfg.MaxInFlight),
 	}
 	t.inline.plan = x.srv.plans.Get().(*engine.Plan)
@@ -208,7 +208,7 @@ func (t *transmission) wait(share *budget.Share, n int64) error {
 		return err
 	}
 	defer t.watchHangUp(false)()
-	defer t.session.srv.pressed()()
+	defer t.session.srv.pressed(share)()
 	_, err := share.Take(t.ctx, n, n)
 	return err
 }
@@ -218,7 +218,7 @@ func (t *transmission) take(least, most int64) (int64, error) {
 	if got := t.share.TryTake(least, most); got > 0 {
 		return got, nil
 	}
-	defer t.session.srv.pressed()()
+	defer t.session.srv.pressed(t.share)()
 	return t.share.Take(t.ctx, least, most)
 }
 

@@ -52,6 +52,16 @@ type Share struct {
 // Share opens an account. It needs no closing: what it holds is given back.
 func (b *Budget) Share() *Share { return &Share{b: b} }
 
+// Budget is what the share is of.
+func (s *Share) Budget() *Budget { return s.b }
+
+// Held is what the share holds now, bytes.
+func (s *Share) Held() int64 {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	return s.held
+}
+
 // waiter waits for between least and most bytes.
 type waiter struct {
 	s           *Share

@@ -144,3 +144,76 @@ func TestManyAtOnceNeverHoldMoreThanThereIs(t *testing.T) {
 		t.Errorf("%d of %d bytes are free in the end", b.Free(), b.Size())
 	}
 }
+
+// What is given back goes to the first who fits, not to the first.
+func TestWhoWaitsForLittleIsServedBeforeWhoWaitsForMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget.New(100)
+		all := b.Share()
+		all.TryTake(100, 100)
+		served := make(chan int64, 2)
+		for _, n := range []int64{80, 10} {
+			go func() {
+				s := b.Share()
+				got, err := s.Take(t.Context(), n, n)
+				if err != nil {
+					t.Error(err)
+				}
+				served <- got
+				s.Give(got)
+			}()
+			synctest.Wait()
+		}
+		all.Give(20)
+		synctest.Wait()
+		if len(served) != 1 || <-served != 10 {
+			t.Error("of 20 bytes given back, who waits for 10 gets none")
+		}
+		all.Give(80)
+		if got := <-served; got != 80 {
+			t.Errorf("got %d", got)
+		}
+	})
+}
+
+// Whoever stops waiting at the moment when it is served has its bytes, or the budget has.
+func TestNothingIsLostWhenWaitingEndsAtTheLastMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget.New(100)
+		for range 50 {
+			all, late := b.Share(), b.Share()
+			all.TryTake(100, 100)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				if got, err := late.Take(ctx, 10, 10); err == nil {
+					late.Give(got)
+				}
+				close(done)
+			}()
+			synctest.Wait()
+			cancel()
+			all.Give(100)
+			<-done
+			if b.Free() != 100 {
+				t.Fatalf("%d of 100 bytes are free", b.Free())
+			}
+		}
+	})
+}
+
+func TestMoreThanWasTakenIsNotTakenBack(t *testing.T) {
+	b := budget.New(100)
+	s, other := b.Share(), b.Share()
+	other.TryTake(50, 50)
+	s.TryTake(10, 10)
+	defer func() {
+		if recover() == nil {
+			t.Error("a share gave back what another one holds")
+		}
+		if s.Held() != 10 || other.Held() != 50 {
+			t.Errorf("they hold %d and %d", s.Held(), other.Held())
+		}
+	}()
+	s.Give(11)
+}
