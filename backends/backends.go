@@ -127,7 +127,7 @@ type Writer interface {
 }
 
 // copyLen is how many bytes Copy reads before it writes.
-const copyLen = 1 << 20
+const copyLen = 128 << 10
 
 // Copy writes all of r to w and says how many bytes that was. Where size is not
 // -1, a body of another length is ErrShort or ErrLong. It neither commits nor

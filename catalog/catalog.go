@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"glanced/backends"
+	"glanced/backends/budget"
 	"glanced/catalog/records"
 	"glanced/formats"
 	"glanced/formats/container"
@@ -80,10 +81,11 @@ type Config struct {
 	Containers   []container.Container // those that are opened; others hold the bytes of a disk image as they are
 	Spool        Spool                 // of compressed containers; nil = they are stored only
 	Engine       *engine.Engine
-	Node         string       // stable name of this daemon; its unfinished uploads are swept at the next New
-	FailedUpload Status       // what a failed upload leaves: Queued (default) or Killed
-	SizeCap      int64        // largest image, bytes; 0 = DefaultSizeCap
-	Log          *slog.Logger // nil = none
+	Node         string         // stable name of this daemon; its unfinished uploads are swept at the next New
+	FailedUpload Status         // what a failed upload leaves: Queued (default) or Killed
+	SizeCap      int64          // largest image, bytes; 0 = DefaultSizeCap
+	Memory       *budget.Budget // for uploads, besides the 256 KiB that each takes; nil = one of 64 MiB
+	Log          *slog.Logger   // nil = none
 }
 
 // Catalog is the door to all images. Safe for concurrent use.
@@ -98,6 +100,7 @@ type Catalog struct {
 	node         string
 	failedUpload Status
 	sizeCap      int64
+	uploadMemory *budget.Budget
 	log          *slog.Logger
 
 	disks   disks
@@ -128,6 +131,7 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 		node:         cfg.Node,
 		failedUpload: cfg.FailedUpload,
 		sizeCap:      cfg.SizeCap,
+		uploadMemory: cfg.Memory,
 		log:          cfg.Log,
 		uploads:      map[string]context.CancelCauseFunc{},
 		aborted:      map[string][]Claim{},
@@ -135,6 +139,9 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	}
 	if c.failedUpload == "" {
 		c.failedUpload = Queued
+	}
+	if c.uploadMemory == nil {
+		c.uploadMemory = budget.New(64 << 20)
 	}
 	if c.sizeCap == 0 {
 		c.sizeCap = DefaultSizeCap

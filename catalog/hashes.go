@@ -7,11 +7,15 @@ import (
 	"hash"
 	"sync"
 	"sync/atomic"
+
+	"glanced/backends/budget"
 )
 
 const (
-	chunkLen = 256 << 10 // what is handed to the hashes at once
-	chunks   = 12        // of them for one upload: how far the slower hash may fall behind
+	chunkLen = 64 << 10 // what is handed to the hashes at once, bytes
+	// Of them for one upload: how far the slower hash may fall behind. The least are
+	// not counted against any budget, so that an upload never waits for another one.
+	leastChunks, chunks = 2, 48
 )
 
 // sums are hashes in hexadecimal.
@@ -20,7 +24,10 @@ type sums struct{ md5, sha512 string }
 // hashes computes both hashes of a stream, each on a goroutine of its own. Its
 // memory is bounded: a writer ahead of the hashes waits for a free chunk.
 type hashes struct {
-	made int         // chunks made so far
+	made  int // chunks made so far
+	most  int // … and how many there may be
+	share *budget.Share
+
 	free chan *chunk // chunks that all hashes are done with
 	cur  *chunk      // being filled; nil = none
 
@@ -35,8 +42,10 @@ type chunk struct {
 	users atomic.Int32 // hashes that are not done with it
 }
 
-func newHashes() *hashes {
-	h := &hashes{free: make(chan *chunk, chunks), md5: md5.New(), sha512: sha512.New()}
+// newHashes takes of memory what there is for more than the least chunks, until close.
+func newHashes(memory *budget.Budget) *hashes {
+	h := &hashes{share: memory.Share(), free: make(chan *chunk, chunks), md5: md5.New(), sha512: sha512.New()}
+	h.most = leastChunks + int(h.share.TryTake(0, (chunks-leastChunks)*chunkLen)/chunkLen)
 	for _, sum := range []hash.Hash{h.md5, h.sha512} {
 		queue := make(chan *chunk, chunks)
 		h.queues = append(h.queues, queue)
@@ -74,7 +83,7 @@ func (h *hashes) next() *chunk {
 		return c
 	default:
 	}
-	if h.made < chunks {
+	if h.made < h.most {
 		h.made++
 		return &chunk{data: make([]byte, 0, chunkLen)}
 	}
@@ -111,4 +120,5 @@ func (h *hashes) close() {
 		close(q)
 	}
 	h.running.Wait()
+	h.share.Give(h.share.Held())
 }

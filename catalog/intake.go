@@ -29,7 +29,7 @@ type intake struct {
 }
 
 func newIntake(ctx context.Context, u *upload, body io.Reader) *intake {
-	in := &intake{ctx: ctx, u: u, body: body, kind: u.c.recogniser(u.img), hash: newHashes()}
+	in := &intake{ctx: ctx, u: u, body: body, kind: u.c.recogniser(u.img), hash: newHashes(u.c.uploadMemory)}
 	if kind, ok := container.Find(u.c.containers, *u.img.ContainerFormat); ok && kind.Verify != nil {
 		in.check = kind.Verify()
 	}

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"time"
 
+	"glanced/backends/budget"
 	"glanced/catalog"
 )
 
@@ -29,6 +30,8 @@ type Config struct {
 	// off unless asked for, as Glance's enable_proxy_headers_parsing is.
 	TrustForwarded bool
 	Stall          time.Duration // 0: DefaultStall
+	// Memory is for downloads, besides the 64 KiB that each may take; nil: one of 64 MiB.
+	Memory *budget.Budget
 }
 
 // Server answers both doors. Safe for concurrent use.
@@ -40,6 +43,7 @@ type Server struct {
 	trustForwarded bool
 	stall          time.Duration
 	schemas        schemas
+	memory         *budget.Budget
 }
 
 // New makes a Server; it starts nothing and owns nothing.
@@ -51,10 +55,14 @@ func New(cfg Config) *Server {
 		log:            cfg.Log,
 		trustForwarded: cfg.TrustForwarded,
 		stall:          cfg.Stall,
+		memory:         cfg.Memory,
 		schemas:        newSchemas(),
 	}
 	if s.log == nil {
 		s.log = slog.Default()
+	}
+	if s.memory == nil {
+		s.memory = budget.New(64 << 20)
 	}
 	if s.stall == 0 {
 		s.stall = DefaultStall

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 
+	"glanced/backends/budget"
 	"glanced/catalog"
 	"glanced/formats/engine"
 )
@@ -46,33 +48,35 @@ type transfer struct {
 	rest byteRange // yet to be sent
 
 	plan  engine.Plan
-	ready int64  // bytes of rest that are planned and read
-	buf   []byte // what of them was read, at its place in them; nil until needed
+	ready int64         // bytes of rest that are planned and read
+	buf   []byte        // what of them was read, at its place in them; nil until needed
+	share *budget.Share // of the memory for buffers
+	piece int64         // how much is sent at a time, bytes: sendPiece, or what the buffer holds
 
 	source *os.File // as a plan named it
 	file   *os.File // source opened again, for a position of its own
 }
 
-func newTransfer(w *patientWriter, b body, part byteRange) *transfer {
-	t := &transfer{w: w, b: b, rest: part}
+func newTransfer(w *patientWriter, b body, part byteRange, memory *budget.Budget) *transfer {
+	t := &transfer{w: w, b: b, rest: part, share: memory.Share(), piece: sendPiece}
 	t.from, _ = b.(planner)
 	return t
 }
 
 // prepare plans and reads the beginning of rest.
 func (t *transfer) prepare(ctx context.Context) error {
-	t.ready = min(t.rest.n, sendPiece)
 	if t.from == nil {
-		return t.b.ReadAt(ctx, t.buffer(), t.rest.off)
+		t.makeBuffer()
+		t.ready = min(t.rest.n, t.piece)
+		return t.b.ReadAt(ctx, t.buf[:t.ready], t.rest.off)
 	}
-	if err := t.from.Plan(ctx, &t.plan, t.rest.off, t.ready, engine.PlanOptions{}); err != nil {
+	if err := t.planPiece(ctx); err != nil {
 		return err
 	}
-	t.ready = t.plan.End() - t.rest.off
 	moved := false
 	for i := range t.plan.Pieces() {
 		if x := &t.plan.Pieces()[i]; !sentInPlace(x) {
-			x.Dst = t.buffer()[x.Off-t.rest.off:][:x.Len]
+			x.Dst = t.buf[x.Off-t.rest.off:][:x.Len]
 			moved = moved || x.How == engine.Moved
 		}
 	}
@@ -82,11 +86,37 @@ func (t *transfer) prepare(ctx context.Context) error {
 	return t.plan.Read(ctx)
 }
 
-func (t *transfer) buffer() []byte {
-	if t.buf == nil {
-		t.buf = make([]byte, min(t.rest.n, sendPiece))
+// planPiece plans the beginning of rest, and sees to it that there is a buffer if
+// something has to be read.
+func (t *transfer) planPiece(ctx context.Context) error {
+	for {
+		if err := t.from.Plan(ctx, &t.plan, t.rest.off, min(t.rest.n, t.piece), engine.PlanOptions{}); err != nil {
+			return err
+		}
+		t.ready = t.plan.End() - t.rest.off
+		if t.buf != nil || !slices.ContainsFunc(t.plan.Pieces(), func(x engine.Piece) bool { return !sentInPlace(&x) }) {
+			return nil
+		}
+		if t.makeBuffer(); t.ready <= t.piece {
+			return nil
+		}
 	}
-	return t.buf[:t.ready]
+}
+
+// leastBuffer is what every transfer has, bytes, so that none waits for another one:
+// a client may take what it likes of a download's time.
+const leastBuffer = 64 << 10
+
+// makeBuffer makes the buffer, as large as is worth it and as there is memory for.
+func (t *transfer) makeBuffer() {
+	if t.buf != nil {
+		return
+	}
+	t.piece = min(t.rest.n, sendPiece)
+	if t.piece > leastBuffer {
+		t.piece = max(t.share.TryTake(leastBuffer, t.piece), leastBuffer)
+	}
+	t.buf = make([]byte, t.piece)
 }
 
 func sentInPlace(x *engine.Piece) bool {
@@ -170,6 +200,7 @@ func (t *transfer) sendFile(f *os.File, pos, n int64) error {
 func (t *transfer) close() {
 	t.plan.Release()
 	t.closeFile()
+	t.share.Give(t.share.Held())
 }
 
 func (t *transfer) closeFile() {
@@ -201,7 +232,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, b body, tag string
 			return withoutChecksum(header, err)
 		}
 	}
-	t := newTransfer(s.patient(w), b, part)
+	t := newTransfer(s.patient(w), b, part, s.memory)
 	defer t.close()
 	// Before the header, so that a store that fails at once is an answer still.
 	if part.n > 0 {

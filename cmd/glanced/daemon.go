@@ -17,6 +17,7 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
+	"glanced/backends/budget"
 	"glanced/catalog"
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
@@ -38,24 +39,25 @@ const (
 
 // daemon is all that runs, in the order in which it was started.
 type daemon struct {
-	cfg     *config
-	limits  limits
-	log     *logs
-	started time.Time
-	lock    *os.File
-	node    string
-	engine  *engine.Engine
-	below   []io.Closer // what the catalog stands on: stores, records
-	catalog *catalog.Catalog
-	auth    authenticator
-	exports exports
-	nbd     *nbd.Server
-	mount   *fs.Server // nil: no mount
-	servers []*http.Server
-	listens []ctl.ListenerStatus
-	failed  chan error // a listener that died
-	serving sync.WaitGroup
-	ending  atomic.Bool // stop was called
+	cfg       *config
+	limits    limits
+	transfers *budget.Budget // for the buffers of uploads and downloads
+	log       *logs
+	started   time.Time
+	lock      *os.File
+	node      string
+	engine    *engine.Engine
+	below     []io.Closer // what the catalog stands on: stores, records
+	catalog   *catalog.Catalog
+	auth      authenticator
+	exports   exports
+	nbd       *nbd.Server
+	mount     *fs.Server // nil: no mount
+	servers   []*http.Server
+	listens   []ctl.ListenerStatus
+	failed    chan error // a listener that died
+	serving   sync.WaitGroup
+	ending    atomic.Bool // stop was called
 }
 
 // start brings everything up; on failure what was up goes down again.
@@ -76,6 +78,7 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 		return d, err
 	}
 	debug.SetMemoryLimit(d.limits.runtime)
+	d.transfers = budget.New(d.limits.http)
 	if err = os.MkdirAll(cfg.Staging.Path, 0o750); err != nil {
 		return d, fmt.Errorf("make staging.path: %w", err)
 	}
@@ -120,7 +123,7 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 	d.catalog, err = catalog.New(ctx, catalog.Config{
 		Records: rec, Stores: stores, Drivers: formatsall.Drivers(), Engine: d.engine, Node: d.node,
 		Containers: formatsall.Containers(), Spool: decompressed,
-		FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Log: d.log.With("subsystem", "catalog"),
+		FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Memory: d.transfers, Log: d.log.With("subsystem", "catalog"),
 	})
 	return err
 }
@@ -148,7 +151,7 @@ func (d *daemon) openDoors(ctx context.Context) error {
 		d.serve("nbd", ln, func() error { return d.nbd.Serve(ln) })
 	}
 
-	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, TrustForwarded: d.cfg.HTTP.TrustForwarded, Log: d.log.With("subsystem", "ctl"),
+	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, TrustForwarded: d.cfg.HTTP.TrustForwarded, Log: d.log.With("subsystem", "ctl"), Memory: d.transfers,
 		Admin: ctl.Admin{Status: d.status, Exports: d.exportStatus, Mounts: d.mountStatus}})
 	ln, err := d.listen("unix", d.cfg.Control.Socket, mode, d.cfg.Control.Group)
 	if err != nil {

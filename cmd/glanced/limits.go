@@ -19,6 +19,7 @@ const (
 	nbdShare     = 12 // NBD replies, and a quarter of it besides, see nbd.Config
 	mountShare   = 8  // what the kernel asks of the mount
 	connShare    = 8  // NBD connections that say nothing
+	httpShare    = 4  // buffers of uploads and downloads, beyond the least of each
 )
 
 // connBytes is about what an NBD connection takes that asks for nothing at the moment:
@@ -44,8 +45,8 @@ const leastFiles = 128
 // limits says what each part of the daemon may take: the memory budget and the open
 // files are divided here and nowhere else.
 type limits struct {
-	runtime                                int64 // of the Go runtime: the budget without the program, bytes
-	clusters, tables, buffers, nbd, mounts int64 // bytes
+	runtime                                      int64 // of the Go runtime: the budget without the program, bytes
+	clusters, tables, buffers, nbd, mounts, http int64 // bytes
 
 	nbdConns, httpConns, adminConns int
 	mountFiles                      int // open at once
@@ -71,7 +72,7 @@ func divided(budget, files int64) limits {
 	return limits{
 		runtime:  rest,
 		clusters: share(clusterShare), tables: share(tableShare), buffers: share(bufferShare),
-		nbd: share(nbdShare), mounts: share(mountShare),
+		nbd: share(nbdShare), mounts: share(mountShare), http: share(httpShare),
 		nbdConns:   min(part(nbdFiles, 2), int(max(share(connShare)/connBytes, fewConns))),
 		httpConns:  part(httpFiles, 3),
 		adminConns: part(adminFiles, 2),

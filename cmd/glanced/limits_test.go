@@ -5,7 +5,7 @@ import "testing"
 func TestTheDoorsShareWhatThereIs(t *testing.T) {
 	for _, c := range []struct{ budget, files int64 }{{32 << 20, leastFiles}, {64 << 20, 256}, {512 << 20, 1024}, {64 << 30, 1 << 30}} {
 		l := divided(c.budget, c.files)
-		if sum := l.clusters + l.tables + l.buffers + l.nbd*5/4 + l.mounts; sum > l.runtime*9/10 || l.runtime >= c.budget {
+		if sum := l.clusters + l.tables + l.buffers + l.nbd*5/4 + l.mounts + l.http; sum > l.runtime*9/10 || l.runtime >= c.budget {
 			t.Errorf("of %d bytes, %+v are given out", c.budget, l)
 		}
 		if files := int64(2*l.nbdConns + 3*l.httpConns + 2*l.adminConns + l.mountFiles); files > c.files*7/8 {

@@ -154,11 +154,11 @@ func TestHalfSentOptionsStayWithinTheBudget(t *testing.T) {
 	p.wantWithin(scarce + slack)
 }
 
-func TestDirectReadersOfTheMountStayWithinTheBudget(t *testing.T) {
-	testbed.Need(t, "qemu-img", "qemu-utils")
-	p := startScarce(t, true)
-	raw, qcow2 := filepath.Join(p.dir, "disk.raw"), filepath.Join(p.dir, "disk.qcow2")
-	plain := make([]byte, 16<<20)
+// compressedDisk is a disk of 16 MiB, and a compressed qcow2 of it.
+func compressedDisk(t *testing.T, dir string) (plain []byte, image *os.File) {
+	t.Helper()
+	raw, qcow2 := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "disk.qcow2")
+	plain = make([]byte, 16<<20)
 	rand.New(rand.NewSource(1)).Read(plain)
 	for i := range plain {
 		plain[i] &= 15
@@ -167,11 +167,18 @@ func TestDirectReadersOfTheMountStayWithinTheBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	testbed.Run(t, "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, qcow2)
-	data, err := os.Open(qcow2)
+	image, err := os.Open(qcow2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer data.Close()
+	t.Cleanup(func() { image.Close() })
+	return plain, image
+}
+
+func TestDirectReadersOfTheMountStayWithinTheBudget(t *testing.T) {
+	testbed.Need(t, "qemu-img", "qemu-utils")
+	p := startScarce(t, true)
+	plain, data := compressedDisk(t, p.dir)
 	disk := filepath.Join(p.dir, "mnt/images", p.upload("disk", "qcow2", data), "disk")
 	var readers sync.WaitGroup
 	for reader := range 128 {
@@ -198,6 +205,52 @@ func TestDirectReadersOfTheMountStayWithinTheBudget(t *testing.T) {
 		})
 	}
 	readers.Wait()
+	p.wantWithin(scarce + slack)
+}
+
+// half asks for a transfer on the control socket, which is not finished as long as the
+// test runs.
+func (p *process) half(request string) net.Conn {
+	p.t.Helper()
+	c, err := net.Dial("unix", filepath.Join(p.dir, "control.sock"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { c.Close() })
+	if _, err := io.WriteString(c, request+"\r\nHost: control\r\n"); err != nil {
+		p.t.Fatal(err)
+	}
+	return c
+}
+
+// Clients that stop in the middle of an upload, or of taking a download that is made as
+// it is sent, keep little of the memory.
+func TestStalledTransfersStayWithinTheBudget(t *testing.T) {
+	testbed.Need(t, "qemu-img", "qemu-utils")
+	const transfers = 120
+	p := startScarce(t, false)
+	_, image := compressedDisk(t, p.dir)
+	id := p.upload("disk", "qcow2", image)
+	for range transfers {
+		c := p.half("GET /v2/images/" + id + "/file?disk_format=raw HTTP/1.1")
+		io.WriteString(c, "\r\n")
+		head := make([]byte, 15)
+		if _, err := io.ReadFull(c, head); err != nil || string(head) != "HTTP/1.1 200 OK" {
+			t.Fatalf("%q, %v", head, err)
+		}
+	}
+	body := bytes.Repeat([]byte("data"), 1<<20)
+	for range transfers {
+		status, img := p.call("POST", "/v2/images", "application/json", strings.NewReader(`{"disk_format":"raw","container_format":"bare"}`))
+		if status != http.StatusCreated {
+			t.Fatalf("create: %d %v", status, img)
+		}
+		c := p.half("PUT /v2/images/" + img["id"].(string) + "/file HTTP/1.1")
+		io.WriteString(c, "Content-Type: application/octet-stream\r\nContent-Length: 10000000\r\n\r\n")
+		if _, err := c.Write(body); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.wantWithin(scarce + slack)
 }
 
