@@ -163,6 +163,9 @@ func (h *Handle) Size() int64 { return h.d.opened.Size() }
 // Info describes the disk.
 func (h *Handle) Info() formats.Info { return h.d.opened.Info() }
 
+// Granularity: see engine.Disk.
+func (h *Handle) Granularity() int64 { return h.d.opened.Granularity() }
+
 // Revoked is closed when the image was deactivated or deleted; from then on
 // reads fail with ErrRevoked. The handle is still to be closed.
 func (h *Handle) Revoked() <-chan struct{} { return h.d.revoked }

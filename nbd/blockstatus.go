@@ -66,7 +66,7 @@ func (w *worker) blockStatus(r request) {
 // states is what the range from off on is made of, in at most limit descriptors.
 func (t *transmission) states(off, n int64, limit int) (found []descriptor, err error) {
 	end, step := off+n, n
-	if c := t.export.Info().ClusterSize; c > 0 {
+	if c := t.export.Granularity(); c > 0 {
 		step = c * statusClusters
 	}
 	full := false

@@ -41,8 +41,8 @@ type Exports interface {
 type Export interface {
 	Size() int64 // bytes
 	Description() string
-	// Info: see engine.Disk.
-	Info() formats.Info
+	// Granularity: see engine.Disk.
+	Granularity() int64
 	// Plan: see engine.Disk. ErrRevoked when the export was withdrawn.
 	Plan(ctx context.Context, p *engine.Plan, off, n int64, o engine.PlanOptions) error
 	// Extents: see engine.Disk.

@@ -185,7 +185,7 @@ type countedMap struct {
 }
 
 func (c countedMap) Size() int64        { return c.size }
-func (c countedMap) Info() formats.Info { return formats.Info{ClusterSize: c.cluster} }
+func (c countedMap) Granularity() int64 { return c.cluster }
 func (c countedMap) Extents(_ context.Context, off, n int64, yield func(formats.Extent) bool) error {
 	*c.asked += n
 	yield(formats.Extent{Off: off, Len: n, Kind: formats.Data, Pos: off, N: n})

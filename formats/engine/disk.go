@@ -70,6 +70,20 @@ func (d *Disk) Size() int64 { return d.layout.Size() }
 // Info describes the image.
 func (d *Disk) Info() formats.Info { return d.layout.Info() }
 
+// Granularity is the size of the smallest cluster that the map may be made of, here or
+// in a parent, bytes; 0: nothing has clusters.
+func (d *Disk) Granularity() int64 {
+	own := d.layout.Info().ClusterSize
+	if d.parent == nil {
+		return own
+	}
+	below := d.parent.Granularity()
+	if own == 0 || below == 0 {
+		return max(own, below)
+	}
+	return min(own, below)
+}
+
 // WholeFile is the local file that reads as the disk does, from its first byte to its
 // last; ok is false where there is none. It is to be released before the disk is
 // closed.

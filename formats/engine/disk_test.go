@@ -185,3 +185,24 @@ func TestAScanLeavesTheWorkingSetInTheCache(t *testing.T) {
 		t.Errorf("after a scan, %d of %d hot clusters had to be decoded again", again, cached/2)
 	}
 }
+
+// Who bounds the work of one walk by the number of clusters has to know the smallest,
+// which may be a parent's.
+func TestGranularityIsThatOfTheWholeChain(t *testing.T) {
+	e := newTestEngine(t, Options{})
+	for _, c := range []struct {
+		clusters []int64 // from the bottom
+		want     int64
+	}{
+		{[]int64{0}, 0}, {[]int64{512}, 512}, {[]int64{0, 0}, 0}, {[]int64{512, 0}, 512}, {[]int64{0, 4096}, 4096},
+		{[]int64{512, 4096, 65536}, 512}, {[]int64{65536, 4096}, 4096},
+	} {
+		var d *Disk
+		for _, n := range c.clusters {
+			d = openTable(t, e, &tableLayout{size: 1 << 20, parent: d, cluster: n}, &memSource{})
+		}
+		if got := d.Granularity(); got != c.want {
+			t.Errorf("of %v from the bottom: %d, want %d", c.clusters, got, c.want)
+		}
+	}
+}

@@ -27,12 +27,13 @@ type tableLayout struct {
 	size    int64
 	extents []formats.Extent // sorted, without gaps
 	parent  *Disk
+	cluster int64
 }
 
 func (l *tableLayout) Size() int64  { return l.size }
 func (l *tableLayout) Close() error { return nil }
 func (l *tableLayout) Info() formats.Info {
-	info := formats.Info{Format: "table", VirtualSize: l.size}
+	info := formats.Info{Format: "table", VirtualSize: l.size, ClusterSize: l.cluster}
 	if l.parent != nil {
 		info.Refs = []formats.Ref{{Kind: formats.RefParent, Name: "parent"}}
 	}
