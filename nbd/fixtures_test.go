@@ -79,6 +79,7 @@ type disk struct {
 	onMap             func()
 	extents           []formats.Extent // what Map says instead of the truth; nil = the truth
 	open              atomic.Int64     // handles
+	held              atomic.Int64     // ranges of the file
 	reads             atomic.Int64
 	engine            *engine.Engine
 }
@@ -196,8 +197,17 @@ func (s source) ReadAt(ctx context.Context, p []byte, off int64) error {
 }
 
 func (s source) FileRange(off, n int64) (stored.FileRange, bool) {
-	return stored.FileRange{File: s.d.file, Pos: off, Len: n}, s.d.file != nil
+	if s.d.file == nil {
+		return stored.FileRange{}, false
+	}
+	s.d.held.Add(1)
+	return stored.FileRange{File: s.d.file, Pos: off, Len: n, Hold: (*hold)(&s.d.held)}, true
 }
+
+// hold counts a range of a disk's file down.
+type hold atomic.Int64
+
+func (h *hold) Release() { (*atomic.Int64)(h).Add(-1) }
 
 // mixed is n bytes of noise with holes of many lengths, the same for every run.
 func mixed(n int) []byte {

@@ -176,6 +176,11 @@ func TestAWaiterWhoseContextEndsLeavesAndTheOthersStay(t *testing.T) {
 	if got := src.reads.Load(); got != 1 {
 		t.Errorf("%d fetches", got)
 	}
+	b := e.clusters.hit((&placed{l.extents[0], d.srcs[0]}).key(), false)
+	defer b.release()
+	if n := b.refs.Load(); n != 2 { // the cache, and this
+		t.Errorf("the cluster is held %d times", n)
+	}
 }
 
 func TestAFlightIsStoppedWhenTheLastOneLeaves(t *testing.T) {
@@ -338,6 +343,11 @@ func TestMapsThatMakeNoSenseAreRefused(t *testing.T) {
 		d := openTable(t, e, &tableLayout{size: 4096, extents: []formats.Extent{c.x}}, &memSource{data: make([]byte, 10000)})
 		if err := d.ReadAt(context.Background(), make([]byte, 4096), 0); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", what, err, c.want)
+		}
+		// No more than the codec is left for the decoder to find.
+		err := d.Extents(context.Background(), 0, 4096, func(formats.Extent) bool { return true })
+		if c.want != formats.ErrUnsupported && !errors.Is(err, c.want) {
+			t.Errorf("%s: the map is taken: %v, want %v", what, err, c.want)
 		}
 	}
 }

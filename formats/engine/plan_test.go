@@ -368,4 +368,8 @@ func TestAPlanThatWaitsHoldsNoClusters(t *testing.T) {
 	if err := p.ReadInto(t.Context(), b); err != nil || !bytes.Equal(b, want[edge:edge+50]) {
 		t.Errorf("read: %v, or other bytes", err)
 	}
+	plan(50)
+	if p.Release(); holders() != 0 {
+		t.Errorf("released, it holds %d clusters", holders())
+	}
 }
