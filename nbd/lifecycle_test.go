@@ -325,3 +325,22 @@ func TestAnIdleConnectionKeepsNothingItSent(t *testing.T) {
 		}
 	}
 }
+
+// What a client that is gone has asked for is not read to its end, though the source
+// does not heed the context, as a decoder does not: others wait for the worker.
+func TestALongReadEndsWithItsConnection(t *testing.T) {
+	d := newDisk("d", bytes.Repeat([]byte{1}, maxRequest))
+	d.onRead = func(ctx context.Context, _, _ int64) error {
+		<-ctx.Done()
+		return nil
+	}
+	s, unix, _ := serve(t, Config{Exports: newLibrary(d)})
+	p := open(t, unix, "d", true)
+	p.request(cmdRead, 0, 0, maxRequest)
+	eventually(t, "it is being read", func() bool { return d.reads.Load() == 1 })
+	p.Conn.Close()
+	eventually(t, "the session is over", func() bool { return s.conns.Load() == 0 })
+	if n := d.reads.Load(); n != 1 {
+		t.Errorf("%d parts were read for nobody", n-1)
+	}
+}

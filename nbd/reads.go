@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 
 	"glanced/formats/engine"
@@ -181,7 +182,11 @@ func (w *worker) readShort(r request) {
 func (w *worker) readInParts(r request) {
 	off, end := int64(r.Offset), int64(r.Offset)+int64(r.Length)
 	for off < end {
-		next, err := w.part(r, off, end)
+		// What comes next need not look at the context: a decoder does not.
+		next, err := off, context.Cause(w.t.ctx)
+		if err == nil {
+			next, err = w.part(r, off, end)
+		}
 		if err != nil {
 			w.t.fail(r, err)
 			return
