@@ -27,7 +27,7 @@ type session struct {
 	share       *budget.Share // of the server's memory for replies
 	workerShare *budget.Share // … for workers
 	patience    patience      // with its client, in the transmission phase
-	cut      atomic.Pointer[error]
+	cut         atomic.Pointer[error]
 
 	mu           sync.Mutex
 	transmitting bool // in the transmission phase
