@@ -26,6 +26,7 @@ const (
 	localFiles  = "backends/localfile"
 	sharedWork  = "backends/flight"
 	memory      = "backends/budget"
+	spooled     = "backends/spool"
 )
 
 // layers is ordered from the most specific room to the widest; the first that
@@ -37,6 +38,7 @@ var layers = []layer{
 	{"backends/budget", nil, []string{"net", "os"}, "bytes that are shared know nothing of who takes them"},
 	{"backends/replicas", []string{bytesAtRest, sharedWork}, []string{"net"}, "one object at several places is read as one; where they are is not its matter"},
 	{"backends/retry", []string{"backends", bytesAtRest}, []string{"net"}, "what is repeated is no matter of the kind of store"},
+	{"backends/spool", []string{bytesAtRest, localFiles, sharedWork}, []string{"net"}, "a spool keeps streams as files; it knows neither where they come from nor what they are"},
 	{"backends/all", []string{"backends/..."}, []string{"glanced/formats/...", "glanced/catalog/..."}, "the visible list of stores, nothing else"},
 	{"backends/backendtest", []string{"backends", bytesAtRest}, nil, "the store contract as tests must fit every store"},
 	{"backends", []string{"backends", bytesAtRest, localFiles}, []string{"glanced/formats/...", "glanced/catalog/..."}, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
@@ -47,7 +49,7 @@ var layers = []layer{
 	{"formats/check", []string{"formats", "formats/engine"}, []string{"net"}, "what is wrong with a disk shows in its map and its data, whatever the format"},
 	{"formats/encode", []string{"formats", "formats/codec"}, []string{"net"}, "writing an image needs a disk's map, not the format it came from"},
 	{"formats/goqcow2", []string{"formats"}, nil, "a disk in the shape of another library's image"},
-	{"formats/container/spool", []string{"formats", "formats/container", bytesAtRest, localFiles, sharedWork}, []string{"net"}, "the spool keeps decompressed files; it knows no kind of container"},
+	{"formats/container/spool", []string{"formats", "formats/container", bytesAtRest, spooled}, []string{"net"}, "the spool keeps decompressed files; it knows no kind of container"},
 	{"formats/container", []string{"formats", "formats/container", bytesAtRest}, []string{"net", "os/exec", "glanced/formats/engine"}, "a container holds an image: it knows no disk format, and no other container"},
 	{"formats/formattest", []string{"formats", "formats/container", "formats/engine", bytesAtRest, localFiles, "contrib/testbed"}, nil, "images and checks for tests fit every driver and container: they know the contracts, and neither a driver nor a program"},
 	{"formats", []string{"formats", bytesAtRest}, []string{"net", "os/exec", "glanced/formats/engine"}, "a format maps: it knows no network, paths or catalog, no other format, and not who moves the bytes"},

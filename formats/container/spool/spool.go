@@ -1,6 +1,5 @@
-// Package spool keeps disk images that were decompressed, as sparse files in one
-// folder: one file a key, filled once however many ask for it, there after a
-// restart, and bounded in bytes.
+// Package spool keeps disk images that were decompressed: the files are those of
+// backends/spool, the words those of formats and containers.
 package spool
 
 import (
@@ -8,237 +7,61 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
-	"sync"
-	"syscall"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"glanced/backends/flight"
-
-	"glanced/backends/localfile"
+	"glanced/backends/spool"
 	"glanced/backends/stored"
 	"glanced/formats"
 	"glanced/formats/container"
 )
 
-// How the files are called. Others in the folder are left alone, and do not count.
-const (
-	suffix  = ".disk"
-	partial = ".partial-" // begins the name of a file that is being filled
-)
-
 // FillMemory is container.FillMemory, for who decides how many fills run.
 const FillMemory = container.FillMemory
 
-var safeKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
-
 // Dir is a folder of decompressed images. Safe for concurrent use; one Dir at a
 // time may use a folder, the caller sees to it.
-type Dir struct {
-	dir   string
-	max   int64
-	slots chan struct{}                  // holds one for each fill that runs
-	fills flight.Group[string, struct{}] // by key
+type Dir struct{ files *spool.Dir }
 
-	mu    sync.Mutex
-	files map[string]*file
-	used  int64 // allocated bytes: of files, of fills under way, and of removed files still open
-}
-
-// file is a filled file.
-type file struct {
-	key     string
-	bytes   int64 // allocated
-	used    time.Time
-	open    int
-	removed bool
-}
-
-// New opens the folder dir, which is made if it is missing, and removes what
-// fills left there that were cut off by a crash. maxBytes bounds the allocated
-// bytes of all files; where there are more, those least recently used go now. At
-// most fills run at a time, others wait: each may need FillMemory.
+// New is spool.New: each of the fills may need FillMemory.
 func New(dir string, maxBytes int64, fills int) (*Dir, error) {
-	if maxBytes <= 0 {
-		return nil, fmt.Errorf("spool %s: a limit of %d bytes leaves no room: set a positive one", dir, maxBytes)
-	}
-	if fills <= 0 {
-		return nil, fmt.Errorf("spool %s: %d fills at a time are none: set a positive number", dir, fills)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the spool: %w", err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("read the spool: %w", err)
-	}
-	d := &Dir{dir: dir, max: maxBytes, slots: make(chan struct{}, fills), files: map[string]*file{}}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if strings.HasPrefix(e.Name(), partial) {
-			if err := os.Remove(path); err != nil {
-				return nil, fmt.Errorf("remove what a crash left in the spool: %w", err)
-			}
-			continue
-		}
-		key, ours := strings.CutSuffix(e.Name(), suffix)
-		if !ours || !safeKey.MatchString(key) || !e.Type().IsRegular() {
-			continue
-		}
-		st, err := e.Info()
-		if err != nil {
-			return nil, fmt.Errorf("read the spool: %w", err)
-		}
-		d.add(&file{key: key, bytes: allocated(st), used: st.ModTime()})
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.evict(0)
-	return d, nil
-}
-
-func allocated(st os.FileInfo) int64 {
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		return sys.Blocks * 512
-	}
-	return st.Size()
-}
-
-func (d *Dir) path(key string) string { return filepath.Join(d.dir, key+suffix) }
-
-// add counts a file in.
-func (d *Dir) add(f *file) {
-	d.files[f.key] = f
-	d.used += f.bytes
-}
-
-// For is a Spool whose one content is kept under key: letters, digits, '.', '_'
-// and '-', at most 200, beginning with a letter or digit. A Spool of another key
-// fails. All who ask for a key at a time share one fill; it stops when all have
-// left. Beyond the folder's limit, files that are not open make room, and then a
-// fill fails with container.ErrFull; one that is larger than the whole folder may be
-// fails with formats.ErrLimit.
-func (d *Dir) For(key string) container.Spool {
-	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
-		if !safeKey.MatchString(key) {
-			return nil, fmt.Errorf("spool: %q cannot be a file's name", key)
-		}
-		return d.get(ctx, key, fill)
-	}
-}
-
-// get opens the file of key, made by fill where there is none.
-func (d *Dir) get(ctx context.Context, key string, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
-	for {
-		src, err := d.open(key)
-		if src != nil || err != nil {
-			return src, err
-		}
-		_, err = d.fills.Do(ctx, key, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.fill(ctx, key, fill) })
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
-// open opens the file of key; nil where there is none.
-func (d *Dir) open(key string) (stored.Bytes, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.files[key]
-	if f == nil {
-		return nil, nil
-	}
-	h, err := os.OpenFile(d.path(key), os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, os.ErrNotExist) { // removed behind our back
-		return nil, d.remove(f)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open a spooled image: %w", err)
-	}
-	src, err := localfile.New(h, "")
+	files, err := spool.New(dir, maxBytes, fills)
 	if err != nil {
 		return nil, err
 	}
-	f.used = time.Now()
-	// So that it is known after a restart which were used last; only an order of
-	// eviction hangs on it.
-	_ = os.Chtimes(h.Name(), time.Time{}, f.used)
-	f.open++
-	return &opened{File: src, close: sync.OnceValue(func() error {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if f.open--; f.open == 0 && f.removed {
-			d.used -= f.bytes
-		}
-		return src.Close()
-	})}, nil
+	return &Dir{files}, nil
 }
 
-// opened is a spooled file that is in use.
-type opened struct {
-	*localfile.File
-	close func() error
+// For is a Spool whose one content is kept under key; see spool.Dir.Get. It fails with
+// container.ErrFull or formats.ErrLimit where there is no room.
+func (d *Dir) For(key string) container.Spool {
+	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
+		src, err := d.files.Get(ctx, key, fill)
+		return src, inWords(err)
+	}
 }
 
-// Close implements stored.Bytes.
-func (o *opened) Close() error { return o.close() }
+// Remove forgets the image of key, if there is one; who has it open reads on. A fill
+// under way is ended, and fails with formats.ErrClosed.
+func (d *Dir) Remove(key string) error { return d.files.Remove(key) }
 
-// Remove forgets the file of key, if there is one; who has it open reads on. A
-// fill under way is ended, and fails with formats.ErrClosed.
-func (d *Dir) Remove(key string) error {
-	if !safeKey.MatchString(key) {
-		return fmt.Errorf("spool: %q cannot be a file's name", key)
+// Keys are those that there is an image for, in no order.
+func (d *Dir) Keys() []string { return d.files.Keys() }
+
+// inWords adds the sentinel that the contract of containers has for an error.
+func inWords(err error) error {
+	switch {
+	case errors.Is(err, spool.ErrLimit):
+		return fmt.Errorf("%w: %w, or upload the image decompressed", formats.ErrLimit, err)
+	case errors.Is(err, spool.ErrFull):
+		return fmt.Errorf("%w: %w", container.ErrFull, err)
+	case errors.Is(err, spool.ErrRemoved):
+		return fmt.Errorf("%w: %w", formats.ErrClosed, err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.fills.End(key, fmt.Errorf("%w: the image was removed while it was decompressed", formats.ErrClosed))
-	if f := d.files[key]; f != nil {
-		return d.remove(f)
-	}
-	return nil
+	return err
 }
 
-// Keys are those that there is a file for, in no order.
-func (d *Dir) Keys() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Collect(maps.Keys(d.files))
-}
-
-// remove forgets f. d.mu is held.
-func (d *Dir) remove(f *file) error {
-	if err := os.Remove(d.path(f.key)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove a spooled image: %w", err)
+// Temporary is a Spool for one use; see spool.Temporary.
+func Temporary(dir string) container.Spool {
+	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
+		return spool.Temporary(ctx, dir, fill)
 	}
-	delete(d.files, f.key)
-	f.removed = true
-	if f.open == 0 {
-		d.used -= f.bytes
-	}
-	return nil
-}
-
-// evict removes files that are not open, the least recently used first, until n
-// more bytes have room; it reports whether they have. d.mu is held.
-func (d *Dir) evict(n int64) bool {
-	for d.used > d.max-n {
-		var oldest *file
-		for _, f := range d.files {
-			if f.open == 0 && (oldest == nil || f.used.Before(oldest.used)) {
-				oldest = f
-			}
-		}
-		if oldest == nil || d.remove(oldest) != nil {
-			return false
-		}
-	}
-	return true
 }

@@ -6,17 +6,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 
 	"glanced/backends/localfile"
 	"glanced/backends/stored"
-	"glanced/formats"
-	"glanced/formats/container"
 )
 
 // fill makes the file of key, durable. Until it is whole it has a name that nobody
 // looks for. ctx ends when nobody waits for the file any more, or it was removed.
-func (d *Dir) fill(ctx context.Context, key string, from func(context.Context, io.Writer) error) (err error) {
+func (d *Dir) fill(ctx context.Context, key string, from Fill) (err error) {
 	select {
 	case d.slots <- struct{}{}:
 		defer func() { <-d.slots }()
@@ -32,8 +31,11 @@ func (d *Dir) fill(ctx context.Context, key string, from func(context.Context, i
 		f.Close()
 		if err != nil {
 			os.Remove(f.Name())
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
 				err = context.Cause(ctx)
+			case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+				err = fmt.Errorf("%w: %w", ErrFull, err)
 			}
 		}
 		d.mu.Lock()
@@ -44,11 +46,11 @@ func (d *Dir) fill(ctx context.Context, key string, from func(context.Context, i
 		return err
 	}
 	if err := f.Sync(); err != nil {
-		return fmt.Errorf("make the spooled image durable: %w", err)
+		return fmt.Errorf("make the spooled file durable: %w", err)
 	}
 	st, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("look at the spooled image: %w", err)
+		return fmt.Errorf("look at the spooled file: %w", err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -56,7 +58,7 @@ func (d *Dir) fill(ctx context.Context, key string, from func(context.Context, i
 		return context.Cause(ctx)
 	}
 	if err := os.Rename(f.Name(), d.path(key)); err != nil {
-		return fmt.Errorf("give the spooled image its name: %w", err)
+		return fmt.Errorf("give the spooled file its name: %w", err)
 	}
 	if err := syncDir(d.dir); err != nil {
 		return errors.Join(err, os.Remove(d.path(key)))
@@ -67,13 +69,13 @@ func (d *Dir) fill(ctx context.Context, key string, from func(context.Context, i
 
 // write has from write the file, and leaves holes for zeros. grow, where it is not
 // nil, is asked for room.
-func write(ctx context.Context, f *os.File, from func(context.Context, io.Writer) error, grow func(int64) error) error {
+func write(ctx context.Context, f *os.File, from Fill, grow func(int64) error) error {
 	w := localfile.NewSparseWriter(f, grow)
 	if err := from(ctx, heeding{ctx, w}); err != nil {
 		return err
 	}
 	if err := w.Finish(); err != nil {
-		return fmt.Errorf("write the decompressed image: %w", err)
+		return fmt.Errorf("write the spooled file: %w", err)
 	}
 	return nil
 }
@@ -97,10 +99,10 @@ func (d *Dir) grow(room *int64, n int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if *room+n > d.max {
-		return fmt.Errorf("%w: the spool of decompressed images holds %d bytes, and this one has more; raise its limit, or upload the image decompressed", formats.ErrLimit, d.max)
+		return fmt.Errorf("%w: it may hold %d bytes, and this has more; raise its limit", ErrLimit, d.max)
 	}
 	if !d.evict(n) {
-		return fmt.Errorf("%w: of the %d bytes of the spool, %d are in use; raise its limit, or try again later", container.ErrFull, d.max, d.used)
+		return fmt.Errorf("%w: of its %d bytes, %d are in use; raise its limit, or try again later", ErrFull, d.max, d.used)
 	}
 	d.used += n
 	*room += n
@@ -119,23 +121,20 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// Temporary is a Spool for one use: a file in dir (the system's temporary folder
-// where it is "") that has no name, and is gone when its source is closed or the
-// process ends.
-func Temporary(dir string) container.Spool {
-	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
-		f, err := os.CreateTemp(dir, partial+"*")
-		if err != nil {
-			return nil, fmt.Errorf("make a temporary file: %w", err)
-		}
-		if err := os.Remove(f.Name()); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("hide a temporary file: %w", err)
-		}
-		if err := write(ctx, f, fill, nil); err != nil {
-			f.Close()
-			return nil, err
-		}
-		return localfile.New(f, "")
+// Temporary is what fill writes, as a file in dir (the system's temporary folder where
+// it is "") that has no name, and is gone when it is closed or the process ends.
+func Temporary(ctx context.Context, dir string, fill Fill) (stored.Bytes, error) {
+	f, err := os.CreateTemp(dir, partial+"*")
+	if err != nil {
+		return nil, fmt.Errorf("make a temporary file: %w", err)
 	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("hide a temporary file: %w", err)
+	}
+	if err := write(ctx, f, fill, nil); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return localfile.New(f, "")
 }
