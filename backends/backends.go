@@ -32,7 +32,9 @@ var (
 	ErrFull        = errors.New("the store is full")
 	ErrReadOnly    = errors.New("the store cannot be written")
 	ErrUnavailable = stored.ErrUnavailable // a retry may help
+	ErrDenied      = stored.ErrDenied      // its credentials are wrong, or lack a right
 	ErrChanged     = stored.ErrChanged
+	ErrForeign     = errors.New("the bytes belong to somebody else") // and stay where they are
 	ErrInUse       = errors.New("the object is in use in the store") // by another object, or by who has it attached
 	ErrBadLocation = errors.New("not a location of this store")
 	ErrRange       = stored.ErrRange
@@ -97,8 +99,9 @@ type Store interface {
 	Stat(ctx context.Context, loc Location) (Location, error)
 	// Open makes an object readable; the caller closes it. Errors as for Stat.
 	Open(ctx context.Context, loc Location) (stored.Bytes, error)
-	// Delete removes an object, durably. ErrNotFound, ErrInUse, ErrReadOnly,
-	// ErrBadLocation, and ErrChanged where loc records another size or version than
+	// Delete removes an object, durably. A store of objects that others keep says
+	// ErrForeign to each: there is nothing to remove, and the location can be
+	// forgotten. ErrNotFound, ErrInUse, ErrReadOnly, ErrBadLocation, and ErrChanged where loc records another size or version than
 	// the object has: nothing is deleted then. What is open of it may go on reading
 	// or fail with ErrChanged or ErrNotFound, never with other bytes.
 	Delete(ctx context.Context, loc Location) error

@@ -79,6 +79,7 @@ var sentinels = []sentinel{
 	{"ErrStoreReadOnly", catalog.ErrStoreReadOnly, http.StatusForbidden, "The image store is configured as read-only: no image can be uploaded to it, and none deleted that lies in it"},
 	{"ErrStoreDenied", catalog.ErrStoreDenied, http.StatusServiceUnavailable, "The image store cannot be written; see the server's log"},
 	{"stored.ErrUnavailable", stored.ErrUnavailable, http.StatusServiceUnavailable, "The image store cannot be reached; try again later"},
+	{"stored.ErrDenied", stored.ErrDenied, http.StatusServiceUnavailable, "The image store refuses access; see the server's log"},
 	{"stored.ErrChanged", stored.ErrChanged, http.StatusServiceUnavailable, "The data in the image store is not what was uploaded, and is not served; see the server's log"},
 	{"stored.ErrNotFound", stored.ErrNotFound, http.StatusServiceUnavailable, "The data is no longer in the image store; see the server's log"},
 	{"stored.ErrRange", stored.ErrRange, http.StatusInternalServerError, "The image says that it has data past its end; see the server's log"},

@@ -36,6 +36,7 @@ var errnos = []struct {
 
 	// The bytes cannot be had.
 	{stored.ErrUnavailable, syscall.EIO},
+	{stored.ErrDenied, syscall.EIO}, // not EACCES: the reader is not to blame
 	{stored.ErrChanged, syscall.EIO},
 	{stored.ErrNotFound, syscall.EIO}, // not ENOENT: the image is there
 	{stored.ErrRange, syscall.EIO},

@@ -54,6 +54,7 @@ var sentinels = map[string]struct {
 	"catalog.ErrBodySize":      {catalog.ErrBodySize, syscall.EIO},
 	"catalog.ErrBody":          {catalog.ErrBody, syscall.EIO},
 	"stored.ErrUnavailable":    {stored.ErrUnavailable, syscall.EIO},
+	"stored.ErrDenied":         {stored.ErrDenied, syscall.EIO},
 	"stored.ErrChanged":        {stored.ErrChanged, syscall.EIO},
 	"stored.ErrNotFound":       {stored.ErrNotFound, syscall.EIO},
 	"stored.ErrRange":          {stored.ErrRange, syscall.EIO},

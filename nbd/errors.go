@@ -63,6 +63,7 @@ var outcomes = []outcome{
 
 	// Before transmission the export is not available, which a client may try again.
 	{stored.ErrUnavailable, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, errnoIO, "the image store cannot be reached"},
+	{stored.ErrDenied, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, errnoIO, "the image store refuses access"},
 	{stored.ErrChanged, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, errnoIO, "the data in the image store is not what was uploaded"},
 	{stored.ErrNotFound, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, errnoIO, "the data is no longer in the image store"},
 	{stored.ErrRange, repErrPolicy, errnoIO, "the image says that it has data past its end"}, // EINVAL would blame the request

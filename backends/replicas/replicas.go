@@ -30,7 +30,7 @@ type Opener func(ctx context.Context) (stored.Bytes, error)
 // until it answers again; it is called concurrently, and may be nil.
 //
 // What it returns reads from the first replica that answers. A read that fails with
-// ErrUnavailable, ErrNotFound or ErrChanged is made again at the next one, and the
+// ErrUnavailable, ErrNotFound, ErrDenied or ErrChanged is made again at the next one, and the
 // one that failed is tried again later, or when no other answers. Its size and its
 // identity are those of the replica that was opened first; one of another size is
 // ErrChanged. Its abilities are those of the replica in use.
@@ -121,7 +121,7 @@ func (r *reader) try(ctx context.Context, do func(*connection) error) error {
 
 // movesOn tells whether another replica may do better.
 func movesOn(err error) bool {
-	return errors.Is(err, stored.ErrUnavailable) || errors.Is(err, stored.ErrNotFound) || errors.Is(err, stored.ErrChanged)
+	return errors.Is(err, stored.ErrUnavailable) || errors.Is(err, stored.ErrNotFound) || errors.Is(err, stored.ErrChanged) || errors.Is(err, stored.ErrDenied)
 }
 
 // next chooses the replica to try: the first that answers as far as is known, or is

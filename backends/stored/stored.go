@@ -19,13 +19,14 @@ var (
 	ErrNotFound    = errors.New("no such object in the store")
 	ErrChanged     = errors.New("the stored bytes are not the ones that were recorded")
 	ErrUnavailable = errors.New("the store cannot be reached") // a retry may help
+	ErrDenied      = errors.New("the store does not let us read this")
 )
 
 // Bytes are stored bytes, open for reading. Their number and what they are does
 // not change while they are open. Safe for concurrent use.
 type Bytes interface {
 	// ReadAt fills p from off, or fails: with ErrRange outside of the bytes, with
-	// ErrChanged, ErrNotFound or ErrUnavailable where the store says so. It returns
+	// ErrChanged, ErrNotFound, ErrDenied or ErrUnavailable where the store says so. It returns
 	// early when ctx ends, with its cause.
 	ReadAt(ctx context.Context, p []byte, off int64) error
 	Size() int64 // bytes
