@@ -8,6 +8,8 @@ import (
 
 	"glanced/backends"
 	"glanced/backends/file"
+	"glanced/backends/http"
+	"glanced/backends/retry"
 )
 
 // Common is what the configuration of a store has, whatever its kind. The tags are
@@ -30,17 +32,18 @@ type Config struct {
 // kind is one kind of store.
 type kind struct {
 	name  string
-	empty func() any // the kind's own configuration
+	empty func() any // the kind's own configuration, with its defaults
 	below func(own any, below func(string) string)
 	open  func(Common, any) (backends.Store, error)
 }
 
-// of makes a kind of a configuration struct, whose toml tags are its keys: paths are
-// the fields that are paths, and may be relative.
-func of[C any](name string, paths func(*C) []*string, open func(Common, C) (backends.Store, error)) kind {
+// of makes a kind of a configuration struct, whose toml tags are its keys: defaults
+// are the values of those that are left out, paths the fields that are paths, and may
+// be relative.
+func of[C any](name string, defaults C, paths func(*C) []*string, open func(Common, C) (backends.Store, error)) kind {
 	return kind{
 		name:  name,
-		empty: func() any { return new(C) },
+		empty: func() any { own := defaults; return &own },
 		below: func(own any, below func(string) string) {
 			for _, p := range paths(own.(*C)) {
 				*p = below(*p)
@@ -51,9 +54,17 @@ func of[C any](name string, paths func(*C) []*string, open func(Common, C) (back
 }
 
 var kinds = []kind{
-	of("file", func(c *file.Config) []*string { return []*string{&c.Path} }, func(c Common, own file.Config) (backends.Store, error) {
+	of("file", file.Config{}, func(c *file.Config) []*string { return []*string{&c.Path} }, func(c Common, own file.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
 		return file.Open(own)
+	}),
+	of("http", http.Defaults, func(c *http.Config) []*string { return []*string{&c.CAFile, &c.Spool} }, func(c Common, own http.Config) (backends.Store, error) {
+		own.ID = c.ID
+		s, err := http.Open(own)
+		if err != nil {
+			return nil, err
+		}
+		return retry.Store(s, retry.Reads, retry.Changes), nil
 	}),
 }
 

@@ -12,10 +12,10 @@ import (
 	"glanced/backends/stored"
 )
 
-func testReadAt(t *testing.T, _ Suite, s backends.Store) {
+func testReadAt(t *testing.T, suite Suite, s backends.Store) {
 	content := Noise(3, 100_000)
-	loc := put(t, s, "k", content)
-	defer remove(t, s, loc)
+	loc := suite.put(t, s, "k", content)
+	defer suite.remove(t, s, loc)
 	b := open(t, s, loc)
 	defer b.Close()
 	for _, r := range []struct{ off, n int64 }{{0, 1}, {99_999, 1}, {4095, 4098}, {100_000, 0}, {0, 100_000}} {
@@ -31,8 +31,8 @@ func testReadAt(t *testing.T, _ Suite, s backends.Store) {
 
 func testConcurrentReads(t *testing.T, suite Suite, s backends.Store) {
 	content := Noise(4, suite.Big)
-	loc := put(t, s, "k", content)
-	defer remove(t, s, loc)
+	loc := suite.put(t, s, "k", content)
+	defer suite.remove(t, s, loc)
 	b := open(t, s, loc)
 	defer b.Close()
 	var wg sync.WaitGroup
@@ -51,9 +51,9 @@ func testConcurrentReads(t *testing.T, suite Suite, s backends.Store) {
 	wg.Wait()
 }
 
-func testReadContext(t *testing.T, _ Suite, s backends.Store) {
-	loc := put(t, s, "k", Noise(23, 100))
-	defer remove(t, s, loc)
+func testReadContext(t *testing.T, suite Suite, s backends.Store) {
+	loc := suite.put(t, s, "k", Noise(23, 100))
+	defer suite.remove(t, s, loc)
 	b := open(t, s, loc)
 	defer b.Close()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -61,14 +61,14 @@ func testReadContext(t *testing.T, _ Suite, s backends.Store) {
 	wantErr(t, b.ReadAt(ctx, make([]byte, 10), 0), context.Canceled)
 }
 
-func testDeleteWhileOpen(t *testing.T, _ Suite, s backends.Store) {
+func testDeleteWhileOpen(t *testing.T, suite Suite, s backends.Store) {
 	content := Noise(14, 1<<20)
-	loc := put(t, s, "k", content)
+	loc := suite.put(t, s, "k", content)
 	b := open(t, s, loc)
 	defer b.Close()
-	remove(t, s, loc)
-	second := put(t, s, "k", Noise(15, 1<<20))
-	defer remove(t, s, second)
+	suite.remove(t, s, loc)
+	second := suite.put(t, s, "k", Noise(15, 1<<20))
+	defer suite.remove(t, s, second)
 	p := make([]byte, len(content))
 	switch err := b.ReadAt(t.Context(), p, 0); {
 	case err == nil:
@@ -80,10 +80,10 @@ func testDeleteWhileOpen(t *testing.T, _ Suite, s backends.Store) {
 	}
 }
 
-func testFileRange(t *testing.T, _ Suite, s backends.Store) {
+func testFileRange(t *testing.T, suite Suite, s backends.Store) {
 	content := Noise(20, 300_000)
-	loc := put(t, s, "k", content)
-	defer remove(t, s, loc)
+	loc := suite.put(t, s, "k", content)
+	defer suite.remove(t, s, loc)
 	b := open(t, s, loc)
 	defer b.Close()
 	fr, ok := stored.As[stored.FileRanger](b)
@@ -102,12 +102,12 @@ func testFileRange(t *testing.T, _ Suite, s backends.Store) {
 	}
 }
 
-func testExtents(t *testing.T, _ Suite, s backends.Store) {
+func testExtents(t *testing.T, suite Suite, s backends.Store) {
 	content := make([]byte, 4<<20+100)
 	copy(content[1<<20:], Noise(21, 1<<20))
 	copy(content[3<<20+5000:], Noise(22, 10))
-	loc := put(t, s, "k", content)
-	defer remove(t, s, loc)
+	loc := suite.put(t, s, "k", content)
+	defer suite.remove(t, s, loc)
 	b := open(t, s, loc)
 	defer b.Close()
 	ex, ok := stored.As[stored.Extenter](b)

@@ -32,6 +32,12 @@ type Suite struct {
 	// Replace puts other content in the place of the object at loc, as an operator
 	// could. nil: nobody can.
 	Replace func(t testing.TB, s backends.Store, loc backends.Location, content []byte)
+	// Put and Remove are for a store of objects that others keep, which takes no
+	// uploads and deletes nothing: they put content under a key, and take an object
+	// away, as those others do. Put says where it is, and nothing else. nil: the
+	// store does both.
+	Put    func(t testing.TB, s backends.Store, key string, content []byte) backends.Location
+	Remove func(t testing.TB, s backends.Store, loc backends.Location)
 	// Big is the size in bytes of the largest object put; 0 = 9 MiB, some
 	// buffers of every store here.
 	Big int
@@ -42,10 +48,11 @@ func (s Suite) Run(t *testing.T) {
 	if s.Big == 0 {
 		s.Big = 9<<20 + 4711
 	}
-	for _, c := range []struct {
+	type test struct {
 		name string
 		test func(*testing.T, Suite, backends.Store)
-	}{
+	}
+	uploads := []test{
 		{"what is put reads back", testRoundTrip},
 		{"the size may be unknown", testUnknownSize},
 		{"an empty object is an object", testEmpty},
@@ -64,7 +71,11 @@ func (s Suite) Run(t *testing.T) {
 		{"an abandon among others leaves a successor alone", testAbandonRace},
 		{"no two claims are the same", testClaimsDiffer},
 		{"foreign claims are refused", testForeignClaims},
-
+	}
+	if s.foreign() {
+		uploads = []test{{"nothing is written or deleted", testForeign}}
+	}
+	for _, c := range append(uploads, []test{
 		{"what is not there is not found", testNotFound},
 		{"foreign locations are refused", testForeignLocations},
 		{"stat completes a location", testStat},
@@ -81,7 +92,7 @@ func (s Suite) Run(t *testing.T) {
 		{"file ranges hold the object's bytes", testFileRange},
 		{"extents cover the range and holes read as zeros", testExtents},
 		{"usage makes sense", testUsage},
-	} {
+	}...) {
 		t.Run(c.name, func(t *testing.T) {
 			store := s.New(t)
 			c.test(t, s, store)
@@ -121,6 +132,61 @@ func Put(ctx context.Context, s backends.Store, key string, r io.Reader, size in
 		return backends.Location{}, errors.Join(err, w.Abort(context.WithoutCancel(ctx)))
 	}
 	return loc, nil
+}
+
+// foreign tells that the store's objects are kept by others.
+func (s Suite) foreign() bool { return s.Put != nil }
+
+// deletion is what a Delete says that would be err in a store that deletes.
+func (s Suite) deletion(err error) error {
+	if s.foreign() {
+		return backends.ErrForeign
+	}
+	return err
+}
+
+// put is the package's put, by whoever keeps the store's objects.
+func (s Suite) put(t testing.TB, store backends.Store, key string, content []byte) backends.Location {
+	t.Helper()
+	if !s.foreign() {
+		return put(t, store, key, content)
+	}
+	loc, err := store.Stat(t.Context(), s.Put(t, store, key, content))
+	if err != nil {
+		t.Fatalf("look at %s, put by others: %v", key, err)
+	}
+	return loc
+}
+
+// remove is the package's remove, by whoever keeps the store's objects.
+func (s Suite) remove(t testing.TB, store backends.Store, loc backends.Location) {
+	t.Helper()
+	if !s.foreign() {
+		remove(t, store, loc)
+		return
+	}
+	s.Remove(t, store, loc)
+}
+
+// testForeign is what a store says to who wants to change what is not its own.
+func testForeign(t *testing.T, suite Suite, s backends.Store) {
+	content := Noise(1, 5000)
+	loc := suite.put(t, s, "k", content)
+	defer suite.remove(t, s, loc)
+	for _, key := range []string{"k", "another"} {
+		w, err := s.Begin(t.Context(), key, -1)
+		wantErr(t, err, backends.ErrReadOnly)
+		if w != nil {
+			t.Error("an upload has begun")
+		}
+	}
+	for _, c := range []backends.Claim{"", "k", "1:key=k", backends.Claim(loc.URL)} {
+		wantErr(t, s.Abandon(t.Context(), c), backends.ErrBadLocation)
+	}
+	for _, l := range []backends.Location{loc, bare(loc)} {
+		wantErr(t, s.Delete(t.Context(), l), backends.ErrForeign)
+	}
+	wantStored(t, s, loc, content)
 }
 
 func put(t testing.TB, s backends.Store, key string, content []byte) backends.Location {

@@ -10,8 +10,8 @@ import (
 // Store repeats those calls of s that may be repeated. Not Begin, whose lost answer
 // leaves an upload that nobody knows of, and not Write: a driver that keeps what it
 // has not delivered yet repeats that itself. Those have the ctx of their caller.
-// An attempt to open may take as long as the driver lets it, which may have to fetch
-// all of an object that cannot be read in pieces.
+// An attempt to open or to look may take as long as the driver lets it, which may have
+// to fetch all of an object that cannot be read in pieces.
 func Store(s backends.Store, reads, changes Policy) backends.Store {
 	opens := reads
 	opens.Attempt = 0
@@ -36,7 +36,7 @@ func (s store) Abandon(ctx context.Context, claim backends.Claim) error {
 }
 
 func (s store) Stat(ctx context.Context, loc backends.Location) (full backends.Location, err error) {
-	err = s.reads.Do(ctx, func(ctx context.Context, _ int) error {
+	err = s.opens.Do(ctx, func(ctx context.Context, _ int) error {
 		full, err = s.Store.Stat(ctx, loc)
 		return err
 	})

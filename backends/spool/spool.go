@@ -116,6 +116,9 @@ func allocated(st os.FileInfo) int64 {
 	return st.Size()
 }
 
+// Path is the folder.
+func (d *Dir) Path() string { return d.dir }
+
 func (d *Dir) path(key string) string { return filepath.Join(d.dir, key+suffix) }
 
 // add counts a file in.

@@ -16,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"glanced/backends/all"
+	"glanced/backends/setting"
 )
 
 //go:embed default.toml
@@ -104,25 +105,8 @@ type catalogConfig struct {
 	FailedUpload string `toml:"failed_upload"` // queued | killed
 }
 
-// byteSize is a number of bytes, written "512MiB" (KiB, MiB, GiB, TiB) or plain.
-type byteSize int64
-
-func (b *byteSize) UnmarshalText(text []byte) error {
-	s := strings.TrimSpace(string(text))
-	shift := 0
-	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
-		if rest, ok := strings.CutSuffix(s, unit); ok {
-			s, shift = strings.TrimSpace(rest), 10*(i+1)
-			break
-		}
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 || n > (1<<62)>>shift {
-		return fmt.Errorf("%q is not a size: write it like 512MiB", text)
-	}
-	*b = byteSize(n << shift)
-	return nil
-}
+// byteSize is a number of bytes, written "512MiB".
+type byteSize = setting.Bytes
 
 // loadConfig reads a configuration file. An unknown key is an error that shows its line.
 func loadConfig(path string) (*config, error) {

@@ -41,7 +41,8 @@ var layers = []layer{
 	{"backends/spool", []string{bytesAtRest, localFiles, sharedWork}, []string{"net"}, "a spool keeps streams as files; it knows neither where they come from nor what they are"},
 	{"backends/all", []string{"backends/..."}, []string{"glanced/formats/...", "glanced/catalog/..."}, "the visible list of stores, nothing else"},
 	{"backends/backendtest", []string{"backends", bytesAtRest}, nil, "the store contract as tests must fit every store"},
-	{"backends", []string{"backends", bytesAtRest, localFiles}, []string{"glanced/formats/...", "glanced/catalog/..."}, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
+	{"backends/setting", nil, []string{"net"}, "how quantities are written is no matter of what they are of"},
+	{"backends", []string{"backends", "backends/retry", "backends/setting", bytesAtRest, localFiles, spooled, sharedWork}, []string{"glanced/formats/...", "glanced/catalog/..."}, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
 
 	{"formats/all", []string{"formats/..."}, []string{"glanced/formats/engine", "net"}, "the visible list of formats, nothing else"},
 	{"formats/codec", nil, []string{"net", "os/exec"}, "decoders of coded bytes"},
@@ -62,7 +63,7 @@ var layers = []layer{
 	{"ctl", []string{"catalog", "formats/encode", "formats/engine", bytesAtRest, memory}, []string{"glanced/backends/file", "glanced/nbd", "glanced/fs"}, "the API speaks to the catalog only, and sends disks in other formats"},
 
 	{"cmd/glancectl", []string{"cmd/glancectl/internal/glanceapi", "formats", "formats/all", "formats/check", "formats/goqcow2", "formats/container", "formats/container/spool", "formats/encode", "formats/engine", bytesAtRest, localFiles}, []string{"glanced/catalog/...", "glanced/ctl", "glanced/backends"}, "the CLI is a client: HTTP, and the formats for offline work"},
-	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/records", "catalog/records/sqlite", "backends/all", memory, "formats", "formats/all", "formats/container/spool", "formats/engine"}, nil, "the daemon wires the rooms together"},
+	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/records", "catalog/records/sqlite", "backends/all", "backends/setting", memory, "formats", "formats/all", "formats/container/spool", "formats/engine"}, nil, "the daemon wires the rooms together"},
 	{"contrib", nil, []string{"glanced/catalog/...", "glanced/formats/...", "glanced/backends/..."}, "contrib holds tools of its own; they drive the programs from outside"},
 }
 

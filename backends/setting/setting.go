@@ -1,0 +1,43 @@
+// Package setting is how quantities are written in the configuration file.
+package setting
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bytes is a number of bytes, written "512MiB" (KiB, MiB, GiB, TiB) or plain.
+type Bytes int64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	s := strings.TrimSpace(string(text))
+	shift := 0
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if rest, ok := strings.CutSuffix(s, unit); ok {
+			s, shift = strings.TrimSpace(rest), 10*(i+1)
+			break
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)>>shift {
+		return fmt.Errorf("%q is not a size: write it like 512MiB", text)
+	}
+	*b = Bytes(n << shift)
+	return nil
+}
+
+// Duration is a length of time above zero, written "30s" (ms, s, m, h).
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(strings.TrimSpace(string(text)))
+	if err != nil || v <= 0 {
+		return fmt.Errorf("%q is not a length of time: write it like 30s", text)
+	}
+	*d = Duration(v)
+	return nil
+}

@@ -1,0 +1,31 @@
+package setting
+
+import (
+	"testing"
+	"time"
+)
+
+func TestQuantitiesAreWrittenWithTheirUnit(t *testing.T) {
+	for text, want := range map[string]Bytes{"0": 0, "4096": 4096, "1KiB": 1 << 10, "512MiB": 512 << 20, " 3 GiB ": 3 << 30, "2TiB": 2 << 40} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err != nil || b != want {
+			t.Errorf("%q is %d, %v", text, b, err)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "1.5GiB", "1MB", "9999999999TiB", "99999999999999999999"} {
+		if new(Bytes).UnmarshalText([]byte(text)) == nil {
+			t.Errorf("%q is a size", text)
+		}
+	}
+	for text, want := range map[string]time.Duration{"30s": 30 * time.Second, "1m30s": 90 * time.Second, "250ms": 250 * time.Millisecond} {
+		var d Duration
+		if err := d.UnmarshalText([]byte(text)); err != nil || time.Duration(d) != want {
+			t.Errorf("%q is %v, %v", text, time.Duration(d), err)
+		}
+	}
+	for _, text := range []string{"", "30", "0s", "-1s", "soon"} {
+		if new(Duration).UnmarshalText([]byte(text)) == nil {
+			t.Errorf("%q is a length of time", text)
+		}
+	}
+}

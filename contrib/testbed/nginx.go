@@ -1,0 +1,157 @@
+package testbed
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Nginx is a web server of its own process, behind a TCP proxy of the test's, so that
+// its address stays while it is stopped and started again.
+type Nginx struct {
+	URL string // http://127.0.0.1:port
+
+	t      testing.TB
+	dir    string // its configuration, log and socket
+	cmd    *exec.Cmd
+	exited chan struct{}
+	front  net.Listener
+}
+
+// NewNginx serves the files below root, with directives of the server block added to
+// those that there are. Bytes of either direction arrive delay after they were sent.
+// It ends with the test.
+func NewNginx(t testing.TB, root, directives string, delay time.Duration) *Nginx {
+	t.Helper()
+	Need(t, "nginx", "nginx-light")
+	dir, err := os.MkdirTemp("", "nginx-") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &Nginx{t: t, dir: dir}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	user := ""
+	if os.Getuid() == 0 {
+		user = "user root;" // what tests write is nobody else's to read
+	}
+	config := fmt.Sprintf(`%s daemon off; master_process off; pid %[2]s/pid; error_log %[2]s/log;
+events { worker_connections 512; }
+http {
+	access_log off; default_type application/octet-stream; keepalive_requests 100000;
+	client_body_temp_path %[2]s; proxy_temp_path %[2]s; fastcgi_temp_path %[2]s; uwsgi_temp_path %[2]s; scgi_temp_path %[2]s;
+	server { listen unix:%[2]s/socket; root %[3]s; %[4]s }
+}
+`, user, dir, root, directives)
+	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n.front, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	n.URL = "http://" + n.front.Addr().String()
+	t.Cleanup(func() { n.front.Close() })
+	go relay(n.front, filepath.Join(dir, "socket"), delay)
+	n.Start()
+	t.Cleanup(n.Stop)
+	return n
+}
+
+// Start starts it, and waits until it answers.
+func (n *Nginx) Start() {
+	n.t.Helper()
+	socket := filepath.Join(n.dir, "socket")
+	os.Remove(socket)
+	n.cmd = exec.Command("nginx", "-p", n.dir, "-c", filepath.Join(n.dir, "conf"), "-e", filepath.Join(n.dir, "log"))
+	if err := n.cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	n.exited = exited
+	go func(cmd *exec.Cmd) { cmd.Wait(); close(exited) }(n.cmd)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	for {
+		if resp, err := client.Get("http://nginx/"); err == nil {
+			resp.Body.Close()
+			return
+		}
+		select {
+		case <-exited:
+			log, _ := os.ReadFile(filepath.Join(n.dir, "log"))
+			n.t.Fatalf("nginx ended at once: %s", log)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// Stop ends it; connections break off.
+func (n *Nginx) Stop() {
+	n.cmd.Process.Kill()
+	<-n.exited
+}
+
+// relay takes connections to what listens on a unix socket, until l is closed.
+func relay(l net.Listener, socket string, delay time.Duration) {
+	for {
+		client, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer client.Close()
+			server, err := net.Dial("unix", socket)
+			if err != nil {
+				return
+			}
+			defer server.Close()
+			var both sync.WaitGroup
+			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+				both.Go(func() {
+					carry(way[0], way[1], delay)
+					client.Close()
+					server.Close()
+				})
+			}
+			both.Wait()
+		}()
+	}
+}
+
+// carry copies one direction, each piece delay after it came.
+func carry(from io.Reader, to io.Writer, delay time.Duration) {
+	type piece struct {
+		bytes []byte
+		due   time.Time
+	}
+	pieces := make(chan piece, 64)
+	go func() {
+		defer close(pieces)
+		for {
+			p := make([]byte, 64<<10)
+			n, err := from.Read(p)
+			if n > 0 {
+				pieces <- piece{p[:n], time.Now().Add(delay)}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	broken := false
+	for p := range pieces { // to the end, so that the reader above ends
+		time.Sleep(time.Until(p.due))
+		if !broken {
+			_, err := to.Write(p.bytes)
+			broken = err != nil
+		}
+	}
+}
