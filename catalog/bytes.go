@@ -131,7 +131,7 @@ func (c *Catalog) unknownStores(ctx context.Context) error {
 }
 
 // removeBytes deletes an image's stored bytes; those that are gone already are no
-// error. Bytes that are not the recorded ones are not ours to delete.
+// error, nor those that belong to somebody else and stay. Bytes that are not the recorded ones are not ours to delete.
 func (c *Catalog) removeBytes(ctx context.Context, img Image) error {
 	var errs []error
 	for _, l := range img.Locations {
@@ -140,7 +140,7 @@ func (c *Catalog) removeBytes(ctx context.Context, img Image) error {
 			errs = append(errs, notConfigured(l.Store))
 			continue
 		}
-		if err := entry.Store.Delete(ctx, located(img, l)); err != nil && !errors.Is(err, backends.ErrNotFound) {
+		if err := entry.Store.Delete(ctx, located(img, l)); err != nil && !errors.Is(err, backends.ErrNotFound) && !errors.Is(err, backends.ErrForeign) {
 			errs = append(errs, err)
 		}
 	}

@@ -70,6 +70,7 @@ type StoreEntry struct {
 	ID, Type, Description string
 	Store                 backends.Store
 	Default, ReadOnly     bool // ReadOnly: no uploads, and images that lie there are not deleted
+	Foreign               bool // others keep its objects: no uploads, locations can be registered, and deletions leave the bytes
 	Weight                int  // of several locations of an image, that in the store of the greatest weight is read first
 }
 
@@ -85,6 +86,7 @@ type Config struct {
 	FailedUpload Status         // what a failed upload leaves: Queued (default) or Killed
 	SizeCap      int64          // largest image, bytes; 0 = DefaultSizeCap
 	Memory       *budget.Budget // for uploads, besides the 256 KiB that each takes; nil = one of 64 MiB
+	HashPause    time.Duration  // before an image is hashed again whose data could not be read; 0 = a minute
 	Log          *slog.Logger   // nil = none
 }
 
@@ -106,6 +108,7 @@ type Catalog struct {
 	disks   disks
 	changes hub
 	changed changed
+	hashing hashing
 
 	mu      sync.Mutex
 	uploads map[string]context.CancelCauseFunc // under way here, by image id
@@ -114,7 +117,7 @@ type Catalog struct {
 	ending  sync.WaitGroup                     // counts them
 
 	stop context.CancelFunc
-	done chan struct{} // closed when the watcher has ended
+	done chan struct{} // closed when the watcher and the hashers have ended
 }
 
 // New checks cfg, sweeps what this node's last run left behind (uploads cut off
@@ -169,11 +172,20 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	if err := c.unknownStores(ctx); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
+	c.hashing.init(cfg.HashPause)
+	if err := c.resumeHashing(ctx); err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = stop
 	go func() {
 		defer close(c.done)
+		var all sync.WaitGroup
+		for range hashers {
+			all.Go(func() { c.hashOn(run) })
+		}
 		c.follow(run, since)
+		all.Wait()
 	}()
 	return c, nil
 }
@@ -205,8 +217,8 @@ const closeTime = 3 * time.Second
 
 // Close ends the uploads under way (they fail with ErrClosing and leave nothing)
 // and waits for them, but not for ever: what hangs in a store is left to the sweep
-// of the next New, and Close says so. Then it stops following the log of changes,
-// and ends every Watch. The doors have closed their handles before.
+// of the next New, and Close says so. Then it stops hashing, which the next New
+// goes on with, and following the log of changes, and ends every Watch. The doors have closed their handles before.
 func (c *Catalog) Close() error {
 	err := c.endUploads()
 	c.stop()

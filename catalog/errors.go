@@ -37,6 +37,7 @@ var (
 	ErrStoreFull     = errors.New("the store has no room for the image")
 	ErrBodySize      = errors.New("the data is not as long as announced")
 	ErrBody          = errors.New("the upload was cut off")
+	ErrLocation      = errors.New("the location cannot be used")
 	ErrUnknownStore  = errors.New("no such store")
 	ErrStoreReadOnly = errors.New("the store is configured as read-only")
 	ErrStoreDenied   = errors.New("the store cannot be written")

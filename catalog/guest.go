@@ -81,7 +81,7 @@ func (c *Catalog) unwrap(ctx context.Context, img Image) (container.Opened, erro
 	}
 	o := container.Options{MaxBytes: c.sizeCap}
 	if c.spool != nil {
-		o.Spool = c.spool.For(spoolKey(img))
+		o.Spool = c.spool.For(c.spoolKey(img))
 	}
 	content, err := kind.Open(ctx, blob, o)
 	if err != nil {
@@ -92,9 +92,16 @@ func (c *Catalog) unwrap(ctx context.Context, img Image) (container.Opened, erro
 }
 
 // spoolKey names what an image decompresses to. The hash is part of it, for a crash
-// may leave what an earlier upload of the same image decompressed to.
-func spoolKey(img Image) string {
+// may leave what an earlier upload of the same image decompressed to. Data that
+// others keep has no hash at first, so that its place and version stand for it.
+func (c *Catalog) spoolKey(img Image) string {
 	key := img.ID
+	if len(img.Locations) > 0 {
+		l := img.Locations[0]
+		if entry, ok := c.configured(l.Store); ok && entry.Foreign {
+			return key + "." + string(stored.NewIdentity(l.Store, l.URL, l.Version)[:32])
+		}
+	}
 	if img.HashValue != nil {
 		key += "." + (*img.HashValue)[:min(32, len(*img.HashValue))]
 	}
@@ -109,7 +116,7 @@ func (c *Catalog) unspool(img Image) {
 	if _, ok := container.Find(c.containers, *img.ContainerFormat); !ok {
 		return
 	}
-	if err := c.spool.Remove(spoolKey(img)); err != nil {
+	if err := c.spool.Remove(c.spoolKey(img)); err != nil {
 		c.log.Warn("what a container decompressed to is still in the spool", "image", img.ID, "error", err)
 	}
 }
@@ -160,7 +167,9 @@ func (c *Catalog) candidate(ctx context.Context, img Image, ref formats.Ref) (Im
 		return Image{}, fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	switch {
-	case parent.Status != Active || parent.HashValue == nil:
+	case parent.Status == Active && parent.HashValue == nil:
+		return Image{}, fmt.Errorf("%w: %s: image %s has no hash yet: try again when it has os_hash_value", formats.ErrReference, ref.Kind, id)
+	case parent.Status != Active:
 		return Image{}, fmt.Errorf("%w: %s: image %s is %s, not active", formats.ErrReference, ref.Kind, id, parent.Status)
 	case parent.DiskError != "":
 		return Image{}, fmt.Errorf("%w: %s: image %s has no readable disk: %s", formats.ErrReference, ref.Kind, id, parent.DiskError)

@@ -21,6 +21,12 @@ const (
 // sums are hashes in hexadecimal.
 type sums struct{ md5, sha512 string }
 
+// record writes them into an image's record.
+func (s *sums) record(img *Image) {
+	algo, checksum, value := "sha512", s.md5, s.sha512
+	img.Checksum, img.HashAlgo, img.HashValue = &checksum, &algo, &value
+}
+
 // hashes computes both hashes of a stream, each on a goroutine of its own. Its
 // memory is bounded: a writer ahead of the hashes waits for a free chunk.
 type hashes struct {

@@ -151,7 +151,7 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 			return fmt.Errorf("image %s: %w", id, ErrProtected)
 		}
 		for _, l := range img.Locations {
-			if entry, ok := c.configured(l.Store); ok && entry.ReadOnly {
+			if entry, ok := c.configured(l.Store); ok && entry.ReadOnly && !entry.Foreign {
 				return fmt.Errorf("image %s cannot be deleted: its data lies in store %s: %w", id, l.Store, ErrStoreReadOnly)
 			}
 		}

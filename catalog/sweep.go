@@ -55,7 +55,7 @@ func (c *Catalog) sweepSpool(ctx context.Context) error {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if err == nil && spoolKey(img) == key {
+		if err == nil && c.spoolKey(img) == key {
 			continue
 		}
 		if err := c.spool.Remove(key); err != nil {

@@ -38,7 +38,7 @@ func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o Up
 	if err != nil {
 		return err
 	}
-	if entry.ReadOnly {
+	if entry.ReadOnly || entry.Foreign {
 		return fmt.Errorf("%w: store %s: upload to another one", ErrStoreReadOnly, entry.ID)
 	}
 	if o.Size > c.sizeCap {
@@ -193,13 +193,19 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = u.c.update(ctx, u.id, func(img *Image) error {
+	return u.activate(ctx, loc, in.n, &sums, verdict)
+}
+
+// activate makes the image active. sums is nil where they are not known yet.
+func (u *upload) activate(ctx context.Context, loc Location, size int64, sums *sums, verdict verdict) error {
+	_, err := u.c.update(ctx, u.id, func(img *Image) error {
 		if img.Status != Saving {
 			return &StatusError{ID: u.id, Have: img.Status, Want: Active}
 		}
-		algo := "sha512"
-		size := in.n
-		img.Size, img.Checksum, img.HashAlgo, img.HashValue = &size, &sums.md5, &algo, &sums.sha512
+		img.Size = &size
+		if sums != nil {
+			sums.record(img)
+		}
 		img.VirtualSize, img.Allocated, img.DiskError = verdict.virtualSize, verdict.allocated, verdict.diskError
 		img.Snapshots, img.Parent = verdict.snapshots, verdict.parent
 		img.Locations = []Location{loc}

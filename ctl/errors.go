@@ -59,6 +59,7 @@ var sentinels = []sentinel{
 	{"ErrBusy", catalog.ErrBusy, http.StatusServiceUnavailable, "The database is busy: try again"},
 	{"ErrFull", catalog.ErrFull, http.StatusInsufficientStorage, "The service has no room for its own records; nothing was changed: its disk needs room"},
 	{"ErrInvalid", catalog.ErrInvalid, http.StatusBadRequest, ""},
+	{"ErrLocation", catalog.ErrLocation, http.StatusBadRequest, ""},
 	{"ErrProtected", catalog.ErrProtected, http.StatusForbidden, "The image is protected and cannot be deleted."},
 	{"ErrInUse", catalog.ErrInUse, http.StatusConflict, "The image is in use by another image and cannot be deleted."},
 	{"ErrParent", catalog.ErrParent, http.StatusConflict, "The image that this one stands on was changed or deleted while it was uploaded; nothing was kept"},

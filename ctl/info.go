@@ -27,7 +27,7 @@ func (s *Server) storesInfo(w http.ResponseWriter, r *http.Request, _ Identity) 
 		if st.Default {
 			info.Default = "true"
 		}
-		if st.ReadOnly {
+		if st.ReadOnly || st.Foreign {
 			info.ReadOnly = "true"
 		}
 		list = append(list, info)

@@ -64,6 +64,7 @@ var adminRoutes = []route{
 	{"/admin/status", []method{{"GET", false, (*Server).adminStatus}}},
 	{"/admin/exports", []method{{"GET", false, (*Server).adminExports}}},
 	{"/admin/mounts", []method{{"GET", false, (*Server).adminMounts}}},
+	{"/admin/images/{id}/location", []method{{"PUT", true, (*Server).setLocation}}},
 	{"/admin/quotas/{project}", []method{
 		{"GET", false, (*Server).showQuota},
 		{"PUT", true, (*Server).setQuota},

@@ -42,6 +42,7 @@ var errnos = []struct {
 	{stored.ErrRange, syscall.EIO},
 	{catalog.ErrStore, syscall.EIO},
 	{catalog.ErrUnknownStore, syscall.EIO},
+	{catalog.ErrLocation, syscall.EIO},
 	{catalog.ErrFormat, syscall.EIO},
 	{catalog.ErrUnsafe, syscall.EIO},
 	{catalog.ErrBusy, syscall.EAGAIN},

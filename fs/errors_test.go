@@ -33,6 +33,7 @@ var sentinels = map[string]struct {
 	"catalog.ErrClosing":       {catalog.ErrClosing, syscall.EIO},
 	"catalog.ErrRevoked":       {catalog.ErrRevoked, syscall.EIO},
 	"catalog.ErrStore":         {catalog.ErrStore, syscall.EIO},
+	"catalog.ErrLocation":      {catalog.ErrLocation, syscall.EIO},
 	"catalog.ErrUnknownStore":  {catalog.ErrUnknownStore, syscall.EIO},
 	"catalog.ErrFormat":        {catalog.ErrFormat, syscall.EIO},
 	"catalog.ErrUnsafe":        {catalog.ErrUnsafe, syscall.EIO},

@@ -35,6 +35,8 @@ type kind struct {
 	empty func() any // the kind's own configuration, with its defaults
 	below func(own any, below func(string) string)
 	open  func(Common, any) (backends.Store, error)
+	// foreign: others keep its objects. It takes no uploads and deletes nothing.
+	foreign bool
 }
 
 // of makes a kind of a configuration struct, whose toml tags are its keys: defaults
@@ -65,7 +67,12 @@ var kinds = []kind{
 			return nil, err
 		}
 		return retry.Store(s, retry.Reads, retry.Changes), nil
-	}),
+	}).ofOthers(),
+}
+
+func (k kind) ofOthers() kind {
+	k.foreign = true
+	return k
 }
 
 // Types are the kinds of store, as Common.Type names them.
@@ -118,6 +125,12 @@ func (c Config) Below(below func(path string) string) error {
 		k.below(c.Own, below)
 	}
 	return err
+}
+
+// Foreign tells that others keep the store's objects: see backends.ErrForeign.
+func (c Config) Foreign() bool {
+	k, err := find(c.Type)
+	return err == nil && k.foreign
 }
 
 // Open opens the store.

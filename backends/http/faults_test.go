@@ -224,6 +224,42 @@ func redirects(to func(n int) string) nethttp.HandlerFunc {
 	}
 }
 
+func TestEachReadAsksForTheVersionThatWasOpened(t *testing.T) {
+	f := newFaulty(t)
+	s := open(t, nil)
+	defer s.Close()
+	b, err := s.Open(t.Context(), f.location())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.requests()
+	if err := b.ReadAt(t.Context(), make([]byte, 10), 5); err != nil {
+		t.Fatal(err)
+	}
+	all := f.requests()
+	if len(all) != 1 || all[0].Method != "GET" || all[0].Header.Get("If-Match") != `"one"` || all[0].Header.Get("Range") != "bytes=5-14" || all[0].Header.Get("Accept-Encoding") != "identity" {
+		t.Errorf("%d requests: %v", len(all), all[0].Header)
+	}
+}
+
+func TestAnEmptyObjectHasNoFirstByte(t *testing.T) {
+	f := newFaulty(t)
+	s := open(t, nil)
+	defer s.Close()
+	f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		w.Header().Set("Etag", `"empty"`)
+		if r.Header.Get("Range") != "" {
+			w.Header().Set("Content-Range", "bytes */0")
+			w.WriteHeader(416)
+		}
+	})
+	loc, err := s.Stat(t.Context(), f.location())
+	if err != nil || loc.Size != 0 || loc.Version != `"empty"` {
+		t.Fatalf("%+v, %v", loc, err)
+	}
+	wantRead(t, s, loc, nil)
+}
+
 // What follows an answer on its connection must not become part of the next one.
 func TestABodyLongerThanAnnouncedIsNotTheNextAnswer(t *testing.T) {
 	f := newFaulty(t)

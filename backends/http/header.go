@@ -45,7 +45,7 @@ func parseContentRange(text string) (r contentRange, ok bool) {
 // number reads digits and nothing else.
 func number(text string) (int64, bool) {
 	n, err := strconv.ParseUint(text, 10, 63)
-	return int64(n), err == nil && text[0] != '+'
+	return int64(n), err == nil
 }
 
 // maxETag is the longest entity tag that is taken for a version, bytes.

@@ -171,6 +171,9 @@ func TestWhatCannotBeSpooledLeavesNothing(t *testing.T) {
 			_, err := s.Stat(t.Context(), f.location())
 			wantErr(t, err, c.want)
 			wantSecret(t, err, "s3cret")
+			if n := f.fetched(); n > 0 && name == "announced longer than the limit" {
+				t.Errorf("fetched %d times in vain", n)
+			}
 			if names := left(t, dir); len(names) > 0 {
 				t.Errorf("left in the spool: %v", names)
 			}

@@ -183,6 +183,7 @@ type Query struct {
 	Tags            []string          // all of them
 	Properties      map[string]string // all of them, exactly
 	Holding         bool              // only those that have Locations or Claims
+	Unhashed        bool              // only those that have no HashValue
 	CreatedAt       []Compare
 	UpdatedAt       []Compare
 	Sort            []SortKey // empty: created_at desc, id desc

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -64,14 +65,20 @@ func imageCreateCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name: "create", Usage: "create an image, with its data or without", ArgsUsage: " ",
 		Description: "With --file the data is uploaded at once; without --disk-format the format is found out\n" +
-			"from the data. If the upload fails, the record that was made for it is deleted again." + examples(
+			"from the data. With --location nothing is uploaded: the server reads the data where it lies, with a\n" +
+			"store of type http, and --disk-format is needed; that is for administrators, on the control socket.\n" +
+			"A password in the URL can be seen by who lists this machine's processes: --location @FILE reads it\n" +
+			"from a file. If either fails, the record that was made for it is deleted again." + examples(
 			"glancectl image create --name debian-12 --visibility public --file debian-12.qcow2",
 			"glancectl image create --name golden --file disk.vmdk --property os_distro=debian --tag lts",
 			"xz -dc disk.raw.xz | glancectl image create --name piped --disk-format raw --file -",
+			"glancectl image create --name mirrored --disk-format qcow2 --location https://mirror.example.org/debian-12.qcow2",
 			"glancectl image create --name later --disk-format qcow2 --container-format bare"),
 		Flags: append(append(imageFlags(),
 			&cli.StringFlag{Name: "id", Usage: "`UUID` of the image instead of a random one"},
 			&cli.StringFlag{Name: "file", Usage: "upload the data in `FILE` (- = standard input)"},
+			&cli.StringFlag{Name: "location", Usage: "the data stays at `URL`, and is read there (@FILE = the URL is in FILE)"},
+			&cli.StringFlag{Name: "store", Usage: "with --location: the store `ID` that reads it, where several could"},
 			&cli.BoolFlag{Name: "keep", Usage: "keep the record when the upload fails"},
 		), progressFlags()...),
 		Action: asking(s, nil, func(c *cli.Context, _ []string, p *printer, api *glanceapi.Client) error {
@@ -98,8 +105,13 @@ func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) e
 		}
 		fields["id"] = id
 	}
-	if c.Bool("keep") && !c.IsSet("file") {
+	switch {
+	case c.Bool("keep") && !c.IsSet("file"):
 		return usagef(c, "--keep says what to do when the upload of --file fails; there is no --file")
+	case c.IsSet("store") && !c.IsSet("location"):
+		return usagef(c, "--store says which store reads --location; there is no --location")
+	case c.IsSet("location"):
+		return createAt(c, p, api, fields)
 	}
 	if !c.IsSet("file") {
 		img, err := api.Create(c.Context, fields)
@@ -130,7 +142,7 @@ func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) e
 		return fmt.Errorf("create the image: %w", err)
 	}
 	if err := upload(c, s, api, img.ID(), data); err != nil {
-		return takeBack(c, api, img, err)
+		return takeBack(c, api, img, fmt.Errorf("the upload failed: %w", err))
 	}
 	if img, err = api.Get(c.Context, img.ID()); err != nil {
 		return fmt.Errorf("the image was uploaded, but cannot be shown: %w", err)
@@ -138,10 +150,43 @@ func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) e
 	return printImage(p, img)
 }
 
+// createAt makes an image whose data stays where it lies.
+func createAt(c *cli.Context, p *printer, api *glanceapi.Client, fields map[string]any) error {
+	switch {
+	case c.IsSet("file"):
+		return usagef(c, "--file uploads the data, --location leaves it where it is; give one of them")
+	case fields["disk_format"] == nil:
+		return usagef(c, "--location needs --disk-format: the data is not here to look at")
+	case !api.OverSocket():
+		return usagef(c, "--location is for administrators, on the control socket; %s is not one", api.Where())
+	}
+	location := c.String("location")
+	if file, ok := strings.CutPrefix(location, "@"); ok {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("read the location: %w", err)
+		}
+		location = strings.TrimSpace(string(text))
+	}
+	if _, ok := fields["container_format"]; !ok {
+		fields["container_format"] = "bare"
+	}
+	img, err := api.Create(c.Context, fields)
+	if err != nil {
+		return fmt.Errorf("create the image: %w", err)
+	}
+	if err := api.SetLocation(c.Context, img.ID(), location, c.String("store")); err != nil {
+		return takeBack(c, api, img, fmt.Errorf("register the location: %w", err))
+	}
+	if img, err = api.Get(c.Context, img.ID()); err != nil {
+		return fmt.Errorf("the location was registered, but the image cannot be shown: %w", err)
+	}
+	return printImage(p, img)
+}
+
 // takeBack deletes the record whose upload failed, even when the user interrupts,
 // and tells so along with why.
 func takeBack(c *cli.Context, api *glanceapi.Client, img glanceapi.Image, why error) error {
-	why = fmt.Errorf("the upload failed: %w", why)
 	if c.Bool("keep") {
 		fmt.Fprintf(c.App.ErrWriter, "image %s is kept; try again with: glancectl image upload %s FILE\n", img.ID(), img.ID())
 		return why
@@ -156,10 +201,10 @@ func takeBack(c *cli.Context, api *glanceapi.Client, img glanceapi.Image, why er
 		err = api.Delete(ctx, img.ID())
 	}
 	if err != nil {
-		fmt.Fprintf(c.App.ErrWriter, "image %s, made for this upload, could not be deleted again: %s\n", img.ID(), printable(err.Error()))
+		fmt.Fprintf(c.App.ErrWriter, "image %s, made for this, could not be deleted again: %s\n", img.ID(), printable(err.Error()))
 		return why
 	}
-	fmt.Fprintf(c.App.ErrWriter, "image %s, made for this upload, was deleted again\n", img.ID())
+	fmt.Fprintf(c.App.ErrWriter, "image %s, made for this, was deleted again\n", img.ID())
 	return why
 }
 

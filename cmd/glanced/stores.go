@@ -98,7 +98,7 @@ func (d *daemon) openStores() (stores []catalog.StoreEntry, err error) {
 		}
 		d.below = append(d.below, store)
 		stores = append(stores, catalog.StoreEntry{ID: s.ID, Type: s.Type, Description: s.Description, Store: store,
-			Default: s.Default, ReadOnly: s.ReadOnly, Weight: s.Weight})
+			Default: s.Default, ReadOnly: s.ReadOnly, Foreign: s.Foreign(), Weight: s.Weight})
 	}
 	return stores, nil
 }

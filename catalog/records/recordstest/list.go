@@ -52,6 +52,7 @@ func testFilters(t *testing.T, s records.Store) {
 		{"min ram", records.Query{MinRAM: ptr(int64(7))}, "1: c"},
 		{"checksum", records.Query{Checksum: "c1"}, "2: c a"},
 		{"hash", records.Query{HashValue: "h1"}, "1: a"},
+		{"no hash", records.Query{Unhashed: true}, "3: null c b"},
 		{"tag", records.Query{Tags: []string{"x"}}, "2: b a"},
 		{"tags", records.Query{Tags: []string{"x", "y"}}, "1: a"},
 		{"property", records.Query{Properties: map[string]string{"os": "linux"}}, "2: b a"},

@@ -158,6 +158,9 @@ func filter(c *conditions, q records.Query) {
 	if q.HashValue != "" {
 		c.add("hash_value = ?", q.HashValue)
 	}
+	if q.Unhashed {
+		c.add("hash_value IS NULL")
+	}
 	for _, tag := range q.Tags {
 		c.add("pk IN (SELECT image FROM tags WHERE tag = ?)", tag)
 	}

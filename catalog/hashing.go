@@ -1,0 +1,190 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	hashers       = 2             // images hashed at a time
+	hashPiece     = 1 << 20       // bytes read at a time for it
+	hashPause     = time.Minute   // before a second try; before each one after it, twice as long
+	longHashPause = 1 * time.Hour // the longest
+)
+
+// hashing is the queue of images whose data is hashed in the background: those that
+// were registered where they lie.
+type hashing struct {
+	pause time.Duration
+	more  chan struct{} // holds one while somebody may find an image in the queue
+
+	mu    sync.Mutex
+	queue []string       // ids
+	tries map[string]int // of all that are queued, under way, or wait for another try: those that failed
+}
+
+func (h *hashing) init(pause time.Duration) {
+	h.pause, h.more, h.tries = pause, make(chan struct{}, 1), map[string]int{}
+	if h.pause == 0 {
+		h.pause = hashPause
+	}
+}
+
+// add queues an image, unless it is known already.
+func (h *hashing) add(id string) {
+	h.mu.Lock()
+	_, known := h.tries[id]
+	if !known {
+		h.tries[id] = 0
+	}
+	h.mu.Unlock()
+	if !known {
+		h.push(id)
+	}
+}
+
+func (h *hashing) push(id string) {
+	h.mu.Lock()
+	h.queue = append(h.queue, id)
+	h.mu.Unlock()
+	h.signal()
+}
+
+func (h *hashing) signal() {
+	select {
+	case h.more <- struct{}{}:
+	default:
+	}
+}
+
+// next waits for an image; ok is false when ctx has ended.
+func (h *hashing) next(ctx context.Context) (id string, ok bool) {
+	for {
+		select {
+		case <-h.more:
+		case <-ctx.Done():
+			return "", false
+		}
+		h.mu.Lock()
+		if len(h.queue) > 0 {
+			id, h.queue, ok = h.queue[0], h.queue[1:], true
+		}
+		left := len(h.queue) > 0
+		h.mu.Unlock()
+		if left {
+			h.signal()
+		}
+		if ok {
+			return id, true
+		}
+	}
+}
+
+// done forgets an image.
+func (h *hashing) done(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.tries, id)
+}
+
+// later queues an image again after a pause.
+func (h *hashing) later(id string) time.Duration {
+	h.mu.Lock()
+	pause := min(h.pause<<min(h.tries[id], 6), longHashPause)
+	h.tries[id]++
+	h.mu.Unlock()
+	time.AfterFunc(pause, func() { h.push(id) })
+	return pause
+}
+
+// resumeHashing queues what an earlier run has not hashed to its end.
+func (c *Catalog) resumeHashing(ctx context.Context) error {
+	all, err := c.records.List(ctx, Query{Viewer: Viewer{Admin: true}, Visibility: "all", Status: []Status{Active, Deactivated}, Unhashed: true})
+	for _, img := range all {
+		c.hashing.add(img.ID)
+	}
+	return err
+}
+
+// hashOn hashes one image after the other until ctx ends.
+func (c *Catalog) hashOn(ctx context.Context) {
+	for {
+		id, ok := c.hashing.next(ctx)
+		if !ok {
+			return
+		}
+		err := c.hash(ctx, id)
+		switch {
+		case err == nil:
+			c.hashing.done(id)
+		case ctx.Err() != nil:
+			return // the next run goes on
+		default:
+			c.log.Warn("cannot hash an image's data; trying again", "image", id, "after", c.hashing.later(id), "error", err)
+		}
+	}
+}
+
+// hash reads all of an image's data and records its hashes. An image that has them,
+// or is no longer there, needs none. The data is read as a client would: a deletion
+// ends it, and of other bytes than the recorded ones nothing is taken.
+func (c *Catalog) hash(ctx context.Context, id string) error {
+	h, err := c.Open(ctx, id, View{Stored: true, Deactivated: true})
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoData) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	img := h.Image()
+	if img.HashValue != nil {
+		return nil
+	}
+	sums, err := c.hashAll(ctx, h)
+	if errors.Is(err, ErrRevoked) {
+		if _, err := c.Get(ctx, id); errors.Is(err, ErrNotFound) {
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	_, err = c.update(ctx, id, func(now *Image) error {
+		if now.HashValue != nil {
+			return nil
+		}
+		if !slices.EqualFunc(now.Locations, img.Locations, func(a, b Location) bool { return a.Store == b.Store && a.URL == b.URL }) {
+			return fmt.Errorf("image %s was given another location while it was hashed", id)
+		}
+		sums.record(now)
+		return nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		c.log.Info("hashed an image's data", "image", id, "bytes", h.Size())
+	}
+	return err
+}
+
+// hashAll reads all of h.
+func (c *Catalog) hashAll(ctx context.Context, h *Handle) (*sums, error) {
+	made := newHashes(c.uploadMemory)
+	defer made.close()
+	p := make([]byte, hashPiece)
+	for off := int64(0); off < h.Size(); off += int64(len(p)) {
+		p = p[:min(hashPiece, h.Size()-off)]
+		if err := h.ReadAt(ctx, p, off); err != nil {
+			return nil, fmt.Errorf("at byte %d: %w", off, err)
+		}
+		made.write(p)
+	}
+	sums := made.sums()
+	return &sums, nil
+}
