@@ -49,6 +49,7 @@ type options struct {
 	stall   time.Duration
 	trust   bool                                // X-Forwarded-…
 	store   func(backends.Store) backends.Store // wraps each store
+	more    []catalog.StoreEntry                // beside those of every world
 }
 
 func newWorld(t *testing.T, o options) *world {
@@ -79,6 +80,7 @@ func newWorld(t *testing.T, o options) *world {
 		}
 		cfg.Stores = append(cfg.Stores, s)
 	}
+	cfg.Stores = append(cfg.Stores, o.more...)
 	// The context of the test ends before its clean-ups run.
 	if w.catalog, err = catalog.New(context.Background(), cfg); err != nil {
 		t.Fatal(err)
