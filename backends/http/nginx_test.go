@@ -77,7 +77,7 @@ func TestTheContractIsKeptOverNginx(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			var now site // the suite's tests run one after the other
-			nginx := testbed.NewNginx(t, "/", directives, 0)
+			nginx := testbed.NewNginx(t, "/", directives)
 			configured := func(t testing.TB) backends.Store { return open(t, nil) }
 			backendtest.Suite{
 				New: func(t testing.TB) backends.Store {
@@ -133,7 +133,7 @@ func TestAPasswordOpensWhatIsClosedToOthers(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("us%er:{PLAIN}pass/wörd\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	nginx := testbed.NewNginx(t, root, `auth_basic "images"; auth_basic_user_file `+secret+";", 0)
+	nginx := testbed.NewNginx(t, root, `auth_basic "images"; auth_basic_user_file `+secret+";")
 	web := site{root, nginx.URL}
 	content := backendtest.Noise(1, 100_000)
 	web.put(t, "disk", content)

@@ -12,6 +12,7 @@ import (
 
 	"glanced/backends/all"
 	"glanced/backends/file"
+	"glanced/backends/http"
 )
 
 const goodConfig = `
@@ -120,6 +121,7 @@ func TestBadConfigSaysWhereAndWhatToDo(t *testing.T) {
 		"two stores of one id":         {"[[stores]]", "[[stores]]\nid = \"local\"\ntype = \"file\"\npath = \"b\"\ndefault = true\n[[stores]]", `called "local" is there already`},
 		"no default store":             {"[[stores]]", "[[stores]]\nid = \"b\"\ntype = \"file\"\npath = \"b\"\n[[stores]]", "exactly one must have default"},
 		"unknown key of a store":       {`path = "images"`, "path = \"images\"\nbucket = \"b\"", `store "local": unknown key "bucket"; a store of type file has id, type, description, default, weight, read_only, path`},
+		"a time that is none":          {"type = \"file\"\npath = \"images\"", "type = \"http\"\ntimeout = \"soon\"", `store "local": timeout: `},
 		"a store's table of its own":   {`path = "images"`, "path = \"images\"\n[stores.auth]\nuser = \"u\"", `store "local": unknown key "auth"`},
 		"no type of store":             {"id = \"local\"\ntype = \"file\"", `id = "local"`, `store "local": type is not set; known are file`},
 		"unknown type of store":        {`type = "file"`, `type = "tape"`, `store "local": there is no type "tape"; known are file`},
@@ -285,6 +287,32 @@ path = "big"
 	}
 	if s := c.Stores[0]; s.ID != "big" {
 		t.Errorf("store %+v", s)
+	}
+}
+
+// The sample's store of type http says what holds without its keys, too.
+func TestTheSampleShowsTheHTTPStoresDefaults(t *testing.T) {
+	sample, err := os.ReadFile("../../contrib/glanced.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, ok := strings.Cut(string(sample), "\n# [[stores]]")
+	if !ok {
+		t.Fatal("the sample has no store that is commented out")
+	}
+	text = "data_dir = \"/data\"\n[[stores]]\nid = \"local\"\ntype = \"file\"\npath = \"images\"\ndefault = true\n[[stores]]" + strings.ReplaceAll(text, "\n# ", "\n")
+	path := filepath.Join(t.TempDir(), "glanced.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := loadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := http.Defaults
+	want.Spool = "/data/http-spool"
+	if got := cfg.Stores[1].Own.(*http.Config); *got != want || cfg.Stores[1].ID != "web" || !cfg.Stores[1].Foreign() || cfg.Stores[0].Foreign() {
+		t.Errorf("%+v, want %+v", *got, want)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"glanced/contrib/distance"
 	"glanced/contrib/testbed"
 )
 
@@ -157,7 +158,13 @@ func TestImagesOfOthersAreServedFromWhereTheyLie(t *testing.T) {
 	testbed.Need(t, "qemu-img", "qemu-utils")
 	testbed.Need(t, "nbdcopy", "libnbd-bin")
 	root, work, dir := t.TempDir(), t.TempDir(), t.TempDir()
-	m := mirror{t, root, testbed.NewNginx(t, root, "", 10*time.Millisecond)} // a round trip of 20 ms
+	m := mirror{t, root, testbed.NewNginx(t, root, "")}
+	away, err := distance.Listen(strings.TrimPrefix(m.nginx.URL, "http://"), 20*time.Millisecond, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer away.Close()
+	url := "http://" + away.Addr()
 	disk, plain, cold := noise(1, 8<<20), noise(2, 4<<20+512), noise(3, 32<<20)
 	clear(disk[3<<20 : 5<<20])
 	if err := os.WriteFile(filepath.Join(work, "disk.raw"), disk, 0o600); err != nil {
@@ -173,9 +180,9 @@ func TestImagesOfOthersAreServedFromWhereTheyLie(t *testing.T) {
 	m.put("cold.raw", cold, 3)
 
 	p := startWithMirror(t, dir)
-	qcow2 := p.glancectl("image", "create", "--name", "mirrored", "--disk-format", "qcow2", "--location", m.nginx.URL+"/disk.qcow2", "--store", "mirror", "-f", "value", "-c", "id")
-	raw := p.register("plain", m.nginx.URL+"/plain.raw")
-	far := p.register("cold", m.nginx.URL+"/cold.raw?signature=s3cret")
+	qcow2 := p.glancectl("image", "create", "--name", "mirrored", "--disk-format", "qcow2", "--location", url+"/disk.qcow2", "--store", "mirror", "-f", "value", "-c", "id")
+	raw := p.register("plain", url+"/plain.raw")
+	far := p.register("cold", url+"/cold.raw?signature=s3cret")
 	p.wantGuest(qcow2, disk)
 	if status, got := p.download(qcow2); status != http.StatusOK || !bytes.Equal(got, packed) {
 		t.Errorf("HTTP: %d, %d bytes of %d, or others", status, len(got), len(packed))
@@ -204,7 +211,7 @@ func TestImagesOfOthersAreServedFromWhereTheyLie(t *testing.T) {
 
 	// The server goes, and comes back.
 	m.put("late.raw", plain, 5)
-	late := p.register("late", m.nginx.URL+"/late.raw")
+	late := p.register("late", url+"/late.raw")
 	g := p.openMounted(late)
 	p.awaitHash(late, plain)
 	m.nginx.Stop()

@@ -27,9 +27,8 @@ type Nginx struct {
 }
 
 // NewNginx serves the files below root, with directives of the server block added to
-// those that there are. Bytes of either direction arrive delay after they were sent.
-// It ends with the test.
-func NewNginx(t testing.TB, root, directives string, delay time.Duration) *Nginx {
+// those that there are. It ends with the test.
+func NewNginx(t testing.TB, root, directives string) *Nginx {
 	t.Helper()
 	Need(t, "nginx", "nginx-light")
 	dir, err := os.MkdirTemp("", "nginx-") // a socket's path is short
@@ -58,7 +57,7 @@ http {
 	}
 	n.URL = "http://" + n.front.Addr().String()
 	t.Cleanup(func() { n.front.Close() })
-	go relay(n.front, filepath.Join(dir, "socket"), delay)
+	go relay(n.front, filepath.Join(dir, "socket"))
 	n.Start()
 	t.Cleanup(n.Stop)
 	return n
@@ -100,7 +99,7 @@ func (n *Nginx) Stop() {
 }
 
 // relay takes connections to what listens on a unix socket, until l is closed.
-func relay(l net.Listener, socket string, delay time.Duration) {
+func relay(l net.Listener, socket string) {
 	for {
 		client, err := l.Accept()
 		if err != nil {
@@ -116,42 +115,12 @@ func relay(l net.Listener, socket string, delay time.Duration) {
 			var both sync.WaitGroup
 			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
 				both.Go(func() {
-					carry(way[0], way[1], delay)
+					io.Copy(way[1], way[0])
 					client.Close()
 					server.Close()
 				})
 			}
 			both.Wait()
 		}()
-	}
-}
-
-// carry copies one direction, each piece delay after it came.
-func carry(from io.Reader, to io.Writer, delay time.Duration) {
-	type piece struct {
-		bytes []byte
-		due   time.Time
-	}
-	pieces := make(chan piece, 64)
-	go func() {
-		defer close(pieces)
-		for {
-			p := make([]byte, 64<<10)
-			n, err := from.Read(p)
-			if n > 0 {
-				pieces <- piece{p[:n], time.Now().Add(delay)}
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	broken := false
-	for p := range pieces { // to the end, so that the reader above ends
-		time.Sleep(time.Until(p.due))
-		if !broken {
-			_, err := to.Write(p.bytes)
-			broken = err != nil
-		}
 	}
 }
