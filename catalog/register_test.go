@@ -190,6 +190,11 @@ func TestWhatCannotBeRegisteredIsQueuedAgain(t *testing.T) {
 	wantErr(t, w.Register(t.Context(), img.ID, catalog.RegisterOptions{URL: good}), catalog.ErrStatus)
 	wantErr(t, w.Upload(t.Context(), w.queued(t, "raw", "bare").ID, strings.NewReader("x"), catalog.UploadOptions{Size: 1, Store: "web"}), catalog.ErrStoreReadOnly)
 
+	// An object of ours, under a second image, would be deleted with it.
+	ours := w.active(t, "raw", "bare", []byte("ours"))
+	wantErr(t, w.Register(t.Context(), w.queued(t, "raw", "bare").ID, catalog.RegisterOptions{URL: ours.Locations[0].URL, Store: "local"}), catalog.ErrLocation)
+	wantErr(t, w.Register(t.Context(), w.queued(t, "raw", "bare").ID, catalog.RegisterOptions{URL: ours.Locations[0].URL}), catalog.ErrLocation)
+
 	if err := w.SetQuota(t.Context(), "p", &catalog.Quota{ImageSizeTotal: 1}); err != nil {
 		t.Fatal(err)
 	}
