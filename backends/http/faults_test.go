@@ -395,7 +395,7 @@ func TestRedirectsAreFollowedWithinBounds(t *testing.T) {
 	wantRead(t, s, backends.Location{Store: "web", URL: f.URL + "/hop0", Size: -1}, f.content)
 	f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if n := hop(r); n < last+1 {
-			nethttp.Redirect(w, r, fmt.Sprintf("/hop%d", n+1), 307)
+			nethttp.Redirect(w, r, fmt.Sprintf("/hop%d", n+1), nethttp.StatusTemporaryRedirect)
 			return
 		}
 		f.right(w, r)
@@ -423,7 +423,7 @@ func TestCredentialsStayWithTheirServer(t *testing.T) {
 		other.requests()
 		first.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			if r.URL.Path == "/disk" {
-				nethttp.Redirect(w, r, c.to, 302)
+				nethttp.Redirect(w, r, c.to, nethttp.StatusFound)
 				return
 			}
 			first.right(w, r)
