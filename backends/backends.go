@@ -94,16 +94,17 @@ type Store interface {
 	// this store.
 	Abandon(ctx context.Context, claim Claim) error
 	// Stat is loc, completed by the size and version that the object has now; the
-	// version stays "" in a store that has none. ErrNotFound, ErrBadLocation,
+	// version stays "" in a store that has none. ErrNotFound, ErrBadLocation, ErrDenied,
 	// ErrChanged where loc records others.
 	Stat(ctx context.Context, loc Location) (Location, error)
 	// Open makes an object readable; the caller closes it. Errors as for Stat.
 	Open(ctx context.Context, loc Location) (stored.Bytes, error)
-	// Delete removes an object, durably. A store of objects that others keep says
-	// ErrForeign to each: there is nothing to remove, and the location can be
-	// forgotten. ErrNotFound, ErrInUse, ErrReadOnly, ErrBadLocation, and ErrChanged where loc records another size or version than
-	// the object has: nothing is deleted then. What is open of it may go on reading
-	// or fail with ErrChanged or ErrNotFound, never with other bytes.
+	// Delete removes an object, durably. ErrNotFound, ErrInUse, ErrReadOnly,
+	// ErrBadLocation, and ErrChanged where loc records another size or version than
+	// the object has: nothing is deleted then. A store of objects that others keep
+	// says ErrForeign to each: the bytes stay, and the location can be forgotten. What
+	// is open of it may go on reading or fail with ErrChanged or ErrNotFound, never
+	// with other bytes.
 	Delete(ctx context.Context, loc Location) error
 	Usage(ctx context.Context) (Usage, error)
 	Close() error

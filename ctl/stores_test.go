@@ -45,7 +45,7 @@ func TestAnImageWhoseStoreFailsAnswers503(t *testing.T) {
 	w.upload(id, data)
 	for _, at := range []backendtest.Op{backendtest.OpOpen, backendtest.OpRead} {
 		for err, words := range map[error]string{
-			backends.ErrUnavailable: "cannot be reached", backends.ErrChanged: "not what was uploaded", backends.ErrNotFound: "no longer in the image store",
+			backends.ErrUnavailable: "cannot be reached", backends.ErrChanged: "not what was uploaded", backends.ErrNotFound: "no longer in the image store", backends.ErrDenied: "refuses access",
 		} {
 			why = err
 			op.Store(&at)

@@ -96,7 +96,7 @@ func wantRead(t testing.TB, b stored.Bytes, off, n int64) {
 }
 
 func TestTheFirstThatOpensIsRead(t *testing.T) {
-	for _, why := range []error{backends.ErrUnavailable, backends.ErrNotFound, backends.ErrChanged, errors.New("the disk is on fire")} {
+	for _, why := range []error{backends.ErrUnavailable, backends.ErrNotFound, backends.ErrDenied, backends.ErrChanged, errors.New("the disk is on fire")} {
 		p := newPlaces(t, 3)
 		p.breaks(0, why)
 		b := p.open(t)
@@ -114,7 +114,7 @@ func TestTheFirstThatOpensIsRead(t *testing.T) {
 }
 
 func TestAReadGoesOnAtTheNext(t *testing.T) {
-	for _, why := range []error{backends.ErrUnavailable, backends.ErrNotFound, backends.ErrChanged} {
+	for _, why := range []error{backends.ErrUnavailable, backends.ErrNotFound, backends.ErrDenied, backends.ErrChanged} {
 		p := newPlaces(t, 3)
 		b := p.open(t)
 		id := b.Identity()
