@@ -492,7 +492,6 @@ func TestTLSIsCheckedAndNeverLeft(t *testing.T) {
 func TestConnectionsAreBounded(t *testing.T) {
 	f := newFaulty(t)
 	var now, most atomic.Int32
-	f.Config.ConnState = nil
 	s := open(t, func(c *http.Config) { c.Connections = 3 })
 	defer s.Close()
 	b, err := s.Open(t.Context(), f.location())

@@ -79,7 +79,12 @@ func TestTheContractIsKeptOverNginx(t *testing.T) {
 			var now site // the suite's tests run one after the other
 			nginx := testbed.NewNginx(t, "/", directives)
 			configured := func(t testing.TB) backends.Store { return open(t, nil) }
+			big := 0
+			if directives != "" {
+				big = 2<<20 + 4711 // for each opening fetches it
+			}
 			backendtest.Suite{
+				Big: big,
 				New: func(t testing.TB) backends.Store {
 					root := t.TempDir()
 					now = site{root, nginx.URL + root}
