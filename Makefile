@@ -15,6 +15,7 @@ deps: ## install what building and running need (Debian packages)
 
 test-deps: ## install what the tests need besides
 	@contrib/packages.sh build test
+	@GO=$(GO) contrib/testbed/versitygw.sh install
 
 build: ## bin/glanced and bin/glancectl
 	$(GO) build -trimpath -ldflags '-X main.stamped=$(VERSION)' -o bin/ ./cmd/...

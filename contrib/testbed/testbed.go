@@ -10,7 +10,7 @@ import (
 )
 
 // Need skips the test when program is not installed, naming the Debian package
-// that has it; where tests may not skip (CI or GLANCED_MUST_RUN is set), it fails.
+// that has it; where tests may not skip, it fails.
 func Need(t testing.TB, program, pkg string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err == nil {
@@ -23,10 +23,31 @@ func Need(t testing.TB, program, pkg string) {
 // where tests may not skip.
 func Unable(t testing.TB, why string) {
 	t.Helper()
-	if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
+	UnableFor(t, "", why)
+}
+
+// UnableFor is Unable of a test that a server is needed for, such as s3.
+func UnableFor(t testing.TB, server, why string) {
+	t.Helper()
+	if mustRun(os.Getenv("GLANCED_MUST_RUN"), os.Getenv("CI") != "", server) {
 		t.Fatal(why)
 	}
 	t.Skip(why)
+}
+
+// mustRun tells whether a test may not skip. setting is GLANCED_MUST_RUN: a list of
+// servers, such as s3,rbd, whose tests may not; or 1, for all tests, which is what a
+// CI does that says nothing. server is "" for a test that needs none.
+func mustRun(setting string, ci bool, server string) bool {
+	if setting == "" {
+		return ci
+	}
+	for name := range strings.SplitSeq(setting, ",") {
+		if name = strings.TrimSpace(name); name == "1" || name == server && name != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // Run runs a program, and is its output; the test ends when it fails.
