@@ -10,6 +10,7 @@ import (
 	"glanced/backends/file"
 	"glanced/backends/http"
 	"glanced/backends/retry"
+	"glanced/backends/s3"
 )
 
 // Common is what the configuration of a store has, whatever its kind. The tags are
@@ -68,6 +69,14 @@ var kinds = []kind{
 		}
 		return retry.Store(s, retry.Reads, retry.Changes), nil
 	}).ofOthers(),
+	of("s3", s3.Config{}, func(c *s3.Config) []*string { return []*string{&c.SecretKeyFile, &c.CAFile, &c.UploadSpool} }, func(c Common, own s3.Config) (backends.Store, error) {
+		own.ID, own.ReadOnly = c.ID, c.ReadOnly
+		s, err := s3.Open(own)
+		if err != nil {
+			return nil, err
+		}
+		return retry.Store(s, retry.Reads, retry.Changes), nil
+	}),
 }
 
 func (k kind) ofOthers() kind {
