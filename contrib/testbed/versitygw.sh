@@ -28,7 +28,7 @@ run)
 	tls=()
 	[ -z "${GW_CERT:-}" ] || tls=(--cert "$GW_CERT" --key "$GW_KEY")
 	export ROOT_ACCESS_KEY=$GW_ACCESS_KEY ROOT_SECRET_KEY=$GW_SECRET_KEY VGW_VIRTUAL_DOMAIN=${GW_DOMAIN:-}
-	exec "$bin/versitygw" --port "127.0.0.1:$3" --quiet ${tls[@]+"${tls[@]}"} posix "$2"
+	exec "$bin/versitygw" --port "127.0.0.1:$3" --quiet --keep-alive ${tls[@]+"${tls[@]}"} posix "$2"
 	;;
 *)
 	sed -n 's/^#//p' "$0" >&2

@@ -1,0 +1,349 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"glanced/backends"
+	"glanced/backends/backendtest"
+	"glanced/backends/retry"
+	"glanced/contrib/testbed"
+)
+
+// quickly repeats the parts of an upload at once.
+func quickly(s *Store) *Store {
+	s.sending = retry.Policy{Total: time.Minute, Pause: time.Millisecond, LongPause: time.Millisecond}
+	return s
+}
+
+func wantErr(t *testing.T, when string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: error %v, want %v", when, err, want)
+	}
+	if err != nil && (strings.Contains(err.Error(), "testbed/secret") || strings.Contains(err.Error(), "testbedkey")) {
+		t.Errorf("%s: the error tells the keys: %v", when, err)
+	}
+}
+
+func TestReadsThatFailSayWhy(t *testing.T) {
+	p, srv := before(t, testbed.S3(t))
+	s := openStore(t, on(srv))
+	content := backendtest.Noise(1, 300_000)
+	loc, err := backendtest.Put(t.Context(), s, "k", bytes.NewReader(content), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Open(t.Context(), loc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := func(h http.Header, body []byte) []byte { return body }
+	header := func(name, value string) func(http.Header, []byte) []byte {
+		return func(h http.Header, body []byte) []byte { h.Set(name, value); return body }
+	}
+	elsewhere := 0
+	other, otherSrv := before(t, srv)
+	other.set(func(*proxy, string, http.ResponseWriter, *http.Request) bool { elsewhere++; return false })
+	for _, c := range []struct {
+		name  string
+		fault fault
+		want  error
+	}{
+		{"busy", answer(503, "SlowDown"), backends.ErrUnavailable},
+		{"too many requests", answer(429, ""), backends.ErrUnavailable},
+		{"broken", answer(500, "InternalError"), backends.ErrUnavailable},
+		{"a gateway's page", answer(502, "<html>"), backends.ErrUnavailable},
+		{"cut off", refuse, backends.ErrUnavailable},
+		{"answer lost", recorded(nil, nil), backends.ErrUnavailable},
+		{"truncated", recorded(func(_ http.Header, body []byte) []byte { return body[:1000] }, func(int) int { return 100_000 }), backends.ErrUnavailable},
+		{"shorter than asked", recorded(func(_ http.Header, body []byte) []byte { return body[:1000] }, nil), backends.ErrUnavailable},
+		{"longer than asked", recorded(func(_ http.Header, body []byte) []byte { return append(body, 0) }, nil), backends.ErrUnavailable},
+		{"another range", recorded(header("Content-Range", "bytes 0-99999/300000"), nil), backends.ErrUnavailable},
+		{"no range", recorded(header("Content-Range", ""), nil), backends.ErrUnavailable},
+		{"an object of another size", recorded(header("Content-Range", "bytes 100000-199999/300001"), nil), backends.ErrChanged},
+		{"an object of another version", recorded(header("ETag", `"0123"`), nil), backends.ErrChanged},
+		{"the condition fails", answer(412, "PreconditionFailed"), backends.ErrChanged},
+		{"it ends before", answer(416, "InvalidRange"), backends.ErrChanged},
+		{"gone", answer(404, "NoSuchKey"), backends.ErrNotFound},
+		{"the bucket is gone", answer(404, "NoSuchBucket"), backends.ErrUnavailable},
+		{"not ours", answer(403, "AccessDenied"), backends.ErrReadOnly},
+		{"somewhere else", answer(307, "TemporaryRedirect", "Location", otherSrv.Endpoint+"/"+srv.Bucket+"/k"), nil},
+		{"nothing wrong", recorded(keep, nil), nil},
+	} {
+		p.set(c.fault)
+		buf := make([]byte, 100_000)
+		err := b.ReadAt(t.Context(), buf, 100_000)
+		if c.want != nil {
+			wantErr(t, c.name, err, c.want)
+		} else if (err == nil) != (c.name == "nothing wrong") {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		// net/http asks once more where an idle connection turns out to be cut.
+		if n := p.count("GetObject"); n != 1 && c.name != "cut off" && c.name != "answer lost" {
+			t.Errorf("%s: %d requests, want one attempt", c.name, n)
+		}
+		if err == nil && !bytes.Equal(buf, content[100_000:200_000]) {
+			t.Errorf("%s: other bytes", c.name)
+		}
+		p.set(nil)
+		if err := b.ReadAt(t.Context(), buf, 100_000); err != nil || !bytes.Equal(buf, content[100_000:200_000]) {
+			t.Errorf("the read after %s: %v, or other bytes", c.name, err)
+		}
+	}
+	if elsewhere > 0 {
+		t.Error("a redirect was followed")
+	}
+}
+
+// A pause that a server asks for is kept by who repeats.
+func TestAServersPauseIsPassedOn(t *testing.T) {
+	p, srv := before(t, testbed.S3(t))
+	s := openStore(t, on(srv))
+	p.set(answer(503, "SlowDown", "Retry-After", "3600"))
+	err := retry.Policy{Total: time.Minute, Pause: time.Millisecond, LongPause: time.Millisecond}.Do(t.Context(), func(ctx context.Context, before int) error {
+		_, err := s.Stat(ctx, s.locate("k", head{size: -1}))
+		return err
+	})
+	wantErr(t, "busy", err, backends.ErrUnavailable)
+	if n := p.count("HeadObject"); n != 1 {
+		t.Errorf("asked %d times, though the server asked for an hour", n)
+	}
+}
+
+func TestAServerThatFallsSilentFailsARead(t *testing.T) {
+	p, srv := before(t, testbed.S3(t))
+	content := backendtest.Noise(1, 3<<20)
+	loc, err := backendtest.Put(t.Context(), openStore(t, on(srv)), "k", bytes.NewReader(content), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := openStore(t, on(srv)).Open(t.Context(), loc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := *b.(*object)
+	short := on(srv)
+	short.stall = 100 * time.Millisecond
+	o.t.api = openStore(t, short).client
+	for name, f := range map[string]fault{
+		"before the answer": hold,
+		"in the middle": func(p *proxy, _ string, w http.ResponseWriter, r *http.Request) bool {
+			return recorded(func(h http.Header, body []byte) []byte { return body[:len(body)/2] }, func(n int) int { return 2 * n })(
+				p, "", silent{w, p}, r)
+		},
+	} {
+		p.set(onCall("GetObject", 1, f))
+		wantErr(t, name, o.ReadAt(t.Context(), make([]byte, len(content)), 0), backends.ErrUnavailable)
+	}
+	p.set(nil)
+	got := make([]byte, len(content))
+	if err := b.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("the next read: %v, or other bytes", err)
+	}
+}
+
+// silent sends what it is given, and then nothing.
+type silent struct {
+	http.ResponseWriter
+	p *proxy
+}
+
+func (s silent) Write(b []byte) (int, error) {
+	n, err := s.ResponseWriter.Write(b)
+	s.ResponseWriter.(http.Flusher).Flush()
+	<-s.p.held
+	return n, err
+}
+
+func TestAnObjectThatIsOverwrittenWhileItIsOpenIsNotRead(t *testing.T) {
+	srv := testbed.S3(t)
+	s := openStore(t, on(srv))
+	content := backendtest.Noise(1, 3<<20)
+	loc, err := backendtest.Put(t.Context(), s, "k", bytes.NewReader(content), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Open(t.Context(), loc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Put(t, "k", backendtest.Noise(2, len(content)))
+	wantErr(t, "overwritten", b.ReadAt(t.Context(), make([]byte, 10), 0), backends.ErrChanged)
+	wantErr(t, "overwritten", s.Delete(t.Context(), loc), backends.ErrChanged)
+	srv.Put(t, "k", content)
+	if err := b.ReadAt(t.Context(), make([]byte, 10), 0); err != nil {
+		t.Errorf("put back: %v", err)
+	}
+}
+
+func TestAnswersThatAreLostWhileCommitting(t *testing.T) {
+	p, srv := before(t, testbed.S3(t))
+	s := quickly(openStore(t, on(srv)))
+	for _, size := range []int{1000, 12 << 20} {
+		content := backendtest.Noise(3, size)
+		for _, call := range []string{"PutObject", "CompleteMultipartUpload", "HeadObject", "AbortMultipartUpload", "UploadPart"} {
+			for name, f := range map[string]fault{"lost": recorded(nil, nil), "refused": refuse, "busy": answer(503, "SlowDown")} {
+				when := fmt.Sprintf("%d bytes, %s %s", size, call, name)
+				w, err := s.Begin(t.Context(), "k", -1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				times := 100 // net/http asks again where an idle connection turns out to be cut
+				if call == "UploadPart" {
+					times = 1
+				}
+				p.set(onCall(call, times, f))
+				if _, err := backends.Copy(w, bytes.NewReader(content), -1); err != nil {
+					t.Fatalf("%s: %v", when, err)
+				}
+				loc, err := w.Commit(t.Context())
+				met := p.count(call) > 0
+				p.set(nil)
+				if met && call != "UploadPart" {
+					wantErr(t, when, err, backends.ErrUnavailable)
+					loc, err = w.Commit(t.Context())
+				}
+				if err != nil {
+					t.Fatalf("%s: %v", when, err)
+				}
+				if again, err := w.Commit(t.Context()); err != nil || again != loc {
+					t.Errorf("%s: committed to %+v, then to %+v, %v", when, loc, again, err)
+				}
+				b, err := s.Open(t.Context(), loc)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, len(content))
+				if err := b.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, content) {
+					t.Errorf("%s: %v, or other bytes", when, err)
+				}
+				if err := s.Delete(t.Context(), loc); err != nil {
+					t.Fatal(err)
+				}
+				if left := srv.List(t); len(left) > 0 {
+					t.Fatalf("%s: left: %v", when, left)
+				}
+			}
+		}
+	}
+}
+
+// What cannot be cleaned up now can be later, by the claim.
+func TestAnAbortMayBeRepeated(t *testing.T) {
+	p, srv := before(t, testbed.S3(t))
+	s := quickly(openStore(t, on(srv)))
+	for _, call := range []string{"AbortMultipartUpload", "ListParts", "HeadObject", "DeleteObject"} {
+		for name, f := range map[string]fault{"lost": recorded(nil, nil), "refused": refuse} {
+			w, err := s.Begin(t.Context(), "k", -1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := backends.Copy(w, bytes.NewReader(backendtest.Noise(4, 12<<20)), -1); err != nil {
+				t.Fatal(err)
+			}
+			if call == "DeleteObject" {
+				if _, err := w.Commit(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.set(onCall(call, 100, f))
+			wantErr(t, call+" "+name, w.Abort(t.Context()), backends.ErrUnavailable)
+			p.set(nil)
+			if err := w.Abort(t.Context()); err != nil {
+				t.Errorf("%s %s, again: %v", call, name, err)
+			}
+			if left := srv.List(t); len(left) > 0 {
+				t.Errorf("%s %s: left: %v", call, name, left)
+			}
+		}
+	}
+}
+
+// Another process writes in the instant between a look and the change that follows:
+// the server's conditions keep the two apart.
+func TestConditionsKeepOtherProcessesApart(t *testing.T) {
+	p, srv := before(t, testbed.S3(t))
+	s := openStore(t, on(srv))
+	rival := backendtest.Noise(9, 2000)
+	intrude := func(p *proxy, _ string, _ http.ResponseWriter, _ *http.Request) bool {
+		srv.Put(p.t, "k", rival)
+		return false
+	}
+	for call, size := range map[string]int{"PutObject": 1000, "CompleteMultipartUpload": 6 << 20} {
+		p.set(onCall(call, 1, intrude))
+		_, err := backendtest.Put(t.Context(), s, "k", bytes.NewReader(backendtest.Noise(8, size)), -1)
+		wantErr(t, call, err, backends.ErrExists)
+		if p.count(call) == 0 {
+			t.Errorf("no %s", call)
+		}
+		p.set(nil)
+		loc, err := s.Stat(t.Context(), s.locate("k", head{size: -1}))
+		if err != nil || loc.Size != 2000 {
+			t.Errorf("%s: the rival's object is %+v, %v", call, loc, err)
+		}
+		if err := s.Delete(t.Context(), loc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	loc, err := backendtest.Put(t.Context(), s, "k", strings.NewReader("x"), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.set(onCall("DeleteObject", 1, intrude))
+	wantErr(t, "DeleteObject", s.Delete(t.Context(), loc), backends.ErrChanged)
+	if left := srv.List(t); len(left) != 1 {
+		t.Errorf("the successor was deleted with it: %v", left)
+	}
+}
+
+func TestABucketThatIsNotThereIsNoObjectThatIsNotThere(t *testing.T) {
+	srv := testbed.S3(t)
+	cfg := on(srv)
+	cfg.Bucket += "-new"
+	s := openStore(t, cfg)
+	loc := s.locate("k", head{size: -1})
+	_, err := s.Stat(t.Context(), loc)
+	wantErr(t, "stat", err, backends.ErrUnavailable)
+	wantErr(t, "delete", s.Delete(t.Context(), loc), backends.ErrUnavailable)
+	if errors.Is(err, backends.ErrNotFound) {
+		t.Errorf("what is not found is forgotten: %v", err)
+	}
+	_, err = s.Begin(t.Context(), "k", 1)
+	wantErr(t, "begin", err, backends.ErrUnavailable)
+
+	cfg.CreateBucket = true
+	s = openStore(t, cfg)
+	if loc, err = backendtest.Put(t.Context(), s, "k", strings.NewReader("x"), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), loc); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAReadOnlyStoreChangesNothing(t *testing.T) {
+	p, srv := before(t, testbed.S3(t))
+	srv.Put(t, "k", []byte("x"))
+	cfg := on(srv)
+	cfg.ReadOnly = true
+	s := openStore(t, cfg)
+	p.set(nil)
+	loc := s.locate("k", head{size: 1})
+	_, err := s.Begin(t.Context(), "other", 1)
+	wantErr(t, "begin", err, backends.ErrReadOnly)
+	wantErr(t, "delete", s.Delete(t.Context(), loc), backends.ErrReadOnly)
+	wantErr(t, "abandon", s.Abandon(t.Context(), claim{bucket: srv.Bucket, key: "k", token: strings.Repeat("x", tokenLen)}.text()), backends.ErrReadOnly)
+	if n := len(p.seen); n > 0 {
+		t.Errorf("requests were sent: %v", p.seen)
+	}
+	if _, err := s.Stat(t.Context(), loc); err != nil {
+		t.Errorf("stat: %v", err)
+	}
+}
