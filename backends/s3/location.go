@@ -117,7 +117,7 @@ func parseLocation(text string) (l location, err error) {
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		var ok bool
 		if l.accessKey, l.secretKey, ok = strings.Cut(rest[:i], ":"); !ok || l.accessKey == "" || l.secretKey == "" {
-			return l, errors.New("want key:secret before the @")
+			return location{}, errors.New("want keys before the @")
 		}
 		rest = rest[i+1:]
 	}
@@ -126,11 +126,11 @@ func parseLocation(text string) (l location, err error) {
 	l.key = elements[len(elements)-1]
 	for _, e := range elements {
 		if checkKey(e) != nil {
-			return l, errors.New("want host/bucket/key")
+			return location{}, errors.New("want host/bucket/key")
 		}
 	}
 	if l.host == "" || len(elements) < 2 || strings.ContainsFunc(l.host, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`\%?#`, r) }) {
-		return l, errors.New("want host/bucket/key")
+		return location{}, errors.New("want host/bucket/key")
 	}
 	return l, nil
 }

@@ -79,6 +79,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s.client = s.api(s.http, s.at, cfg.AccessKey, secret)
 	s.slow = s.api(s.patient, s.at, cfg.AccessKey, secret)
+	s.cfg.SecretKey = "" // whatever prints a store does not print it
 	s.sending = retry.Policy{Total: 2 * time.Minute, Pause: 200 * time.Millisecond, LongPause: 10 * time.Second}
 	s.memory.free = cfg.Memory()
 	return s, nil
