@@ -142,6 +142,15 @@ func (c Config) Foreign() bool {
 	return err == nil && k.foreign
 }
 
+// Memory is what the store's uploads may hold at most, bytes; of most kinds they hold
+// none to speak of.
+func (c Config) Memory() int64 {
+	if m, ok := c.Own.(interface{ Memory() int64 }); ok {
+		return m.Memory()
+	}
+	return 0
+}
+
 // Open opens the store.
 func (c Config) Open() (backends.Store, error) {
 	k, err := find(c.Type)

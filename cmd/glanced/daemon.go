@@ -77,7 +77,7 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 	if d.limits, err = divide(int64(cfg.Memory.Budget)); err != nil {
 		return d, err
 	}
-	debug.SetMemoryLimit(d.limits.runtime)
+	debug.SetMemoryLimit(d.limits.runtime + cfg.uploadMemory())
 	d.transfers = budget.New(d.limits.http)
 	if err = os.MkdirAll(cfg.Staging.Path, 0o750); err != nil {
 		return d, fmt.Errorf("make staging.path: %w", err)

@@ -102,3 +102,12 @@ func (d *daemon) openStores() (stores []catalog.StoreEntry, err error) {
 	}
 	return stores, nil
 }
+
+// uploadMemory is what uploads to the stores may hold, bytes: beside the budget, as
+// each store's configuration says how much it is.
+func (c *config) uploadMemory() (n int64) {
+	for _, s := range c.Stores {
+		n += s.Memory()
+	}
+	return n
+}

@@ -198,3 +198,11 @@ func (srv S3Server) putParts(ctx context.Context, key string, content []byte, pa
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts}})
 	return err
 }
+
+// Delete removes an object.
+func (srv S3Server) Delete(t testing.TB, key string) {
+	t.Helper()
+	if _, err := srv.client.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &srv.Bucket, Key: &key}); err != nil {
+		t.Fatalf("delete %s: %v", key, err)
+	}
+}
