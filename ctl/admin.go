@@ -32,11 +32,14 @@ type ListenerStatus struct {
 
 // StoreStatus is one store; bytes are -1 where the store cannot tell.
 type StoreStatus struct {
-	ID         string `json:"id"`
-	Type       string `json:"type"`
-	Default    bool   `json:"default"`
-	TotalBytes int64  `json:"total_bytes"`
-	FreeBytes  int64  `json:"free_bytes"`
+	ID          string `json:"id"`
+	Type        string `json:"type"`
+	Description string `json:"description"`
+	Default     bool   `json:"default"`
+	ReadOnly    bool   `json:"read_only"`
+	Weight      int    `json:"weight"`
+	TotalBytes  int64  `json:"total_bytes"`
+	FreeBytes   int64  `json:"free_bytes"`
 }
 
 // MemoryStatus is the memory budget and what Go's heap has of it.

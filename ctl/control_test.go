@@ -132,3 +132,18 @@ func TestAPanicEndsOneRequestOnly(t *testing.T) {
 		t.Errorf("afterwards: %d", a.StatusCode)
 	}
 }
+
+func TestAStoreIsTriedForAnAdmin(t *testing.T) {
+	w := newWorld(t, options{})
+	c := w.control()
+	if a := c.do("POST", "/admin/stores/slow/check", nil); a.StatusCode != 200 ||
+		string(a.body) != `{"id":"slow","ok":true,"steps":[{"name":"write","error":""},{"name":"read","error":""},{"name":"delete","error":""}]}` {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	if a := c.do("POST", "/admin/stores/tape/check", nil); a.StatusCode != 400 || !strings.Contains(string(a.body), "No store has this id") {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	if a := w.do("POST", "/admin/stores/slow/check", nil); a.StatusCode == 200 {
+		t.Errorf("over HTTP: %d %s", a.StatusCode, a.body)
+	}
+}

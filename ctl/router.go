@@ -65,6 +65,7 @@ var adminRoutes = []route{
 	{"/admin/exports", []method{{"GET", false, (*Server).adminExports}}},
 	{"/admin/mounts", []method{{"GET", false, (*Server).adminMounts}}},
 	{"/admin/images/{id}/location", []method{{"PUT", true, (*Server).setLocation}}},
+	{"/admin/stores/{id}/check", []method{{"POST", false, (*Server).checkStore}}},
 	{"/admin/quotas/{project}", []method{
 		{"GET", false, (*Server).showQuota},
 		{"PUT", true, (*Server).setQuota},

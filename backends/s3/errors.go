@@ -60,6 +60,7 @@ var advice = map[string]string{
 	"NoSuchBucket":                 "the bucket is not there: make it, or set create_bucket = true",
 	"InvalidAccessKeyId":           "check access_key",
 	"SignatureDoesNotMatch":        "check the secret key, and region",
+	"Forbidden":                    "check access_key, the secret key, region, and what the keys may do", // of HEAD, whose answer does not say
 	"RequestTimeTooSkewed":         "this machine's clock and the server's differ",
 	"PermanentRedirect":            "set endpoint and region to those of the bucket",
 	"TemporaryRedirect":            "set endpoint and region to those of the bucket",
@@ -76,7 +77,7 @@ func explain(ctx context.Context, doing string, err error) error {
 		return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
 	}
 	var answer *awshttp.ResponseError
-	if !errors.As(err, &answer) || answer.Response == nil {
+	if !errors.As(err, &answer) || answer.Response == nil || answer.HTTPStatusCode() == 0 { // none came
 		return fmt.Errorf("%s: %w: %s", doing, backends.ErrUnavailable, bare(err))
 	}
 	status, code, message := answer.HTTPStatusCode(), "", ""

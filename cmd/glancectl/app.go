@@ -65,7 +65,7 @@ func newApp(s streams) *cli.App {
 		Version: version(),
 		Flags:   globalFlags(),
 		Commands: []*cli.Command{
-			imageCommand(s), statusCommand(s), exportsCommand(s), mountsCommand(s),
+			imageCommand(s), statusCommand(s), storeCommand(s), exportsCommand(s), mountsCommand(s),
 			quotaCommand(s), diskCommand(s), completionCommand(s),
 		},
 		Reader: s.in, Writer: s.out, ErrWriter: s.err,

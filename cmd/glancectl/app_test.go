@@ -157,6 +157,9 @@ func TestWrongUsageExitsWithTwoBeforeAnythingIsAsked(t *testing.T) {
 		{"image create --property status=active", "only the server sets"},
 		{"image create --property a=1 --property a=2", "twice"},
 		{"image create --min-disk big", "min-disk"},
+		{"image create --store far", "--file"},
+		{"store check", "ID is missing"},
+		{"store", "list, check"},
 		{"image update x", "nothing to change"},
 		{"image update x --property a=1 --remove-property a", "both set and removed"},
 		{"image update x --remove-property name", "cannot be removed"},
@@ -260,7 +263,7 @@ func process(t *testing.T, args ...string) *exec.Cmd {
 
 func TestCompletionOffersWhatMayFollow(t *testing.T) {
 	for _, tt := range []struct{ words, want string }{
-		{"", "completion disk exports image mounts quota status"},
+		{"", "completion disk exports image mounts quota status store"},
 		{"image", "create deactivate delete download list reactivate show update upload"},
 		{"-f json quota", "set show unset"},
 		{"image create --name x --prog", "--progress"},

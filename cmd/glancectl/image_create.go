@@ -78,13 +78,18 @@ func imageCreateCommand(s streams) *cli.Command {
 			&cli.StringFlag{Name: "id", Usage: "`UUID` of the image instead of a random one"},
 			&cli.StringFlag{Name: "file", Usage: "upload the data in `FILE` (- = standard input)"},
 			&cli.StringFlag{Name: "location", Usage: "the data stays at `URL`, and is read there (@FILE = the URL is in FILE)"},
-			&cli.StringFlag{Name: "store", Usage: "with --location: the store `ID` that reads it, where several could"},
+			storeFlag(),
 			&cli.BoolFlag{Name: "keep", Usage: "keep the record when the upload fails"},
 		), progressFlags()...),
 		Action: asking(s, nil, func(c *cli.Context, _ []string, p *printer, api *glanceapi.Client) error {
 			return createImage(c, s, p, api)
 		}),
 	}
+}
+
+// storeFlag is of the commands that upload.
+func storeFlag() cli.Flag {
+	return &cli.StringFlag{Name: "store", Usage: "keep the data in the store `ID` (unset = the default one; see glancectl store list)"}
 }
 
 func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) error {
@@ -108,8 +113,8 @@ func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) e
 	switch {
 	case c.Bool("keep") && !c.IsSet("file"):
 		return usagef(c, "--keep says what to do when the upload of --file fails; there is no --file")
-	case c.IsSet("store") && !c.IsSet("location"):
-		return usagef(c, "--store says which store reads --location; there is no --location")
+	case c.IsSet("store") && !c.IsSet("file") && !c.IsSet("location"):
+		return usagef(c, "--store says where the data of --file goes, or which store reads --location; there is neither")
 	case c.IsSet("location"):
 		return createAt(c, p, api, fields)
 	}
@@ -268,5 +273,5 @@ func (d *imageData) guess() (string, error) {
 func upload(c *cli.Context, s streams, api *glanceapi.Client, id string, data *imageData) error {
 	bar := startProgress(c, s, "upload", data.size)
 	defer bar.finish()
-	return api.Upload(c.Context, id, bar.reader(data), data.size)
+	return api.Upload(c.Context, id, c.String("store"), bar.reader(data), data.size)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -256,4 +257,42 @@ func TestQuotaStopsAnUpload(t *testing.T) {
 	g.do("quota", "set", "admin", "--image-size-total", "1").ok()
 	file := writeFile(t, "disk", make([]byte, 3<<20))
 	g.do("image", "create", "--name", "x", "--file", file).fails(exitFailed, "image_size_total is over limit of 1", "413", "quota show", "deleted again")
+}
+
+func TestStoresAreListedAndTried(t *testing.T) {
+	g := newServer(t)
+	if table := g.do("store", "list").ok(); !strings.Contains(table, "far") || !strings.Contains(table, "unknown") || !strings.Contains(table, "1.0 GiB") {
+		t.Error(table)
+	}
+	if out := g.do("store", "list", "-f", "value", "-c", "id").ok(); out != "local\nfar\n" {
+		t.Errorf("%q", out)
+	}
+	if out := g.do("store", "check", "local").ok(); !strings.Contains(out, "write works, read works, delete works") {
+		t.Error(out)
+	}
+	g.do("store", "check", "tape").fails(exitFailed, "No store has this id")
+	g.mu.Lock()
+	g.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/admin/stores/") {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"id":"far","ok":false,"steps":[{"name":"write","error":""},{"name":"read","error":"the store cannot be reached"}]}`)
+		return true
+	}
+	g.mu.Unlock()
+	g.do("store", "check", "far").fails(exitFailed, "store far: write works; cannot read: the store cannot be reached")
+}
+
+func TestAnUploadMayNameItsStore(t *testing.T) {
+	g := newServer(t)
+	file := filepath.Join(t.TempDir(), "disk.raw")
+	if err := os.WriteFile(file, []byte("a disk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.do("image", "create", "--name", "a", "--disk-format", "raw", "--file", file, "--store", "local").ok()
+	g.do("image", "create", "--name", "b", "--disk-format", "raw", "--file", file, "--store", "tape").fails(exitFailed, "Store for identifier tape not found")
+	g.do("image", "create", "--name", "c", "--disk-format", "raw", "--container-format", "bare").ok()
+	g.do("image", "upload", "c", file, "--store", "tape").fails(exitFailed, "Store for identifier tape not found")
+	g.do("image", "upload", "c", file, "--store", "local").ok()
 }

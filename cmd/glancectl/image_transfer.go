@@ -24,8 +24,9 @@ func imageUploadCommand(s streams) *cli.Command {
 		Name: "upload", Usage: "give a queued image its data", ArgsUsage: "ID|NAME FILE",
 		Description: "FILE - is standard input." + examples(
 			"glancectl image upload later disk.qcow2",
+			"glancectl image upload later disk.qcow2 --store far",
 			"zstd -dc disk.raw.zst | glancectl image upload later -"),
-		Flags: progressFlags(),
+		Flags: append([]cli.Flag{storeFlag()}, progressFlags()...),
 		Action: asking(s, []string{"ID|NAME", "FILE"}, func(c *cli.Context, args []string, _ *printer, api *glanceapi.Client) error {
 			data, err := openData(args[1], s)
 			if err != nil {

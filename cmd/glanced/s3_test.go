@@ -204,3 +204,30 @@ func TestAKillInAnUploadToABucketLeavesNothingThere(t *testing.T) {
 		t.Errorf("left in the bucket: %v", left)
 	}
 }
+
+func TestACheckSaysWhatIsWrongWithABucket(t *testing.T) {
+	srv := testbed.S3(t)
+	for name, c := range map[string]struct {
+		change func(*testbed.S3Server)
+		want   string // "" = nothing is wrong
+	}{
+		"nothing":         {func(*testbed.S3Server) {}, ""},
+		"a wrong secret":  {func(s *testbed.S3Server) { s.SecretKey += "x" }, "check access_key"},
+		"no bucket":       {func(s *testbed.S3Server) { s.Bucket += "-x" }, "the bucket is not there"},
+		"nobody is there": {func(s *testbed.S3Server) { s.Endpoint = "http://127.0.0.1:1" }, "connection refused"},
+	} {
+		wrong := srv
+		c.change(&wrong)
+		dir := t.TempDir()
+		p := startDaemon(t, dir, "--config", s3Config(t, dir, wrong))
+		status, check := p.call("POST", "/admin/stores/far/check", "application/octet-stream", nil)
+		if text := fmt.Sprint(check); status != http.StatusOK || check["ok"] != (c.want == "") || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %d %s, want %q", name, status, text, c.want)
+		}
+		p.wantNoKeys(wrong)
+		p.end(syscall.SIGTERM)
+	}
+	if left := srv.List(t); len(left) > 0 {
+		t.Errorf("left in the bucket: %v", left)
+	}
+}

@@ -26,7 +26,8 @@ func (d *daemon) status(ctx context.Context) (ctl.Status, error) {
 		s.Images[string(status)] = n
 	}
 	for _, st := range d.catalog.Stores() {
-		line := ctl.StoreStatus{ID: st.ID, Type: st.Type, Default: st.Default, TotalBytes: -1, FreeBytes: -1}
+		line := ctl.StoreStatus{ID: st.ID, Type: st.Type, Description: st.Description, Default: st.Default,
+			ReadOnly: st.ReadOnly, Weight: st.Weight, TotalBytes: -1, FreeBytes: -1}
 		if u, err := st.Store.Usage(ctx); err != nil {
 			d.log.Warn("a store does not tell its usage", "store", st.ID, "error", err)
 		} else {

@@ -20,17 +20,33 @@ type Status struct {
 		Address string `json:"address"`
 	} `json:"listeners"`
 	Images map[string]int64 `json:"images"` // how many by status
-	Stores []struct {
-		ID         string `json:"id"`
-		Type       string `json:"type"`
-		Default    bool   `json:"default"`
-		TotalBytes int64  `json:"total_bytes"` // -1 = unknown, as FreeBytes
-		FreeBytes  int64  `json:"free_bytes"`
-	} `json:"stores"`
+	Stores []Store          `json:"stores"`
 	Memory struct {
 		BudgetBytes int64 `json:"budget_bytes"`
 		HeapBytes   int64 `json:"heap_bytes"`
 	} `json:"memory"`
+}
+
+// Store is one configured store.
+type Store struct {
+	ID          string `json:"id"`
+	Type        string `json:"type"`
+	Description string `json:"description"`
+	Default     bool   `json:"default"`
+	ReadOnly    bool   `json:"read_only"`
+	Weight      int    `json:"weight"`
+	TotalBytes  int64  `json:"total_bytes"` // -1 = unknown, as FreeBytes
+	FreeBytes   int64  `json:"free_bytes"`
+}
+
+// StoreCheck is what was tried in a store.
+type StoreCheck struct {
+	ID    string `json:"id"`
+	OK    bool   `json:"ok"`
+	Steps []struct {
+		Name  string `json:"name"`  // write, read, delete
+		Error string `json:"error"` // "" = it works
+	} `json:"steps"`
 }
 
 // Session is one NBD client at work.
@@ -71,6 +87,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := c.call(ctx, request{method: http.MethodGet, path: "/admin/status"}, nil, &s)
 	return s, err
+}
+
+// CheckStore has the daemon try a store.
+func (c *Client) CheckStore(ctx context.Context, id string) (StoreCheck, error) {
+	var check StoreCheck
+	err := c.call(ctx, request{method: http.MethodPost, path: "/admin/stores/" + url.PathEscape(id) + "/check"}, nil, &check)
+	return check, err
 }
 
 // Sessions lists the NBD clients at work.

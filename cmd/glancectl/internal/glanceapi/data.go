@@ -10,14 +10,17 @@ import (
 	"sync"
 )
 
-// Upload gives the image its data: size bytes of body, or all of it where size
-// is -1. The server is asked for its consent (Expect: 100-continue) before the
+// Upload gives the image its data, in a store ("" = the default one): size bytes of
+// body, or all of it where size is -1. The server is asked for its consent (Expect: 100-continue) before the
 // first byte, so a refusal costs no transfer. After an error one Read of body may
 // still be under way: a pipe that gives nothing cannot be called back.
-func (c *Client) Upload(ctx context.Context, id string, body io.Reader, size int64) error {
+func (c *Client) Upload(ctx context.Context, id, store string, body io.Reader, size int64) error {
 	h := http.Header{"Content-Type": {"application/octet-stream"}, "Expect": {"100-continue"}}
 	if size >= 0 {
 		h.Set("X-Openstack-Image-Size", strconv.FormatInt(size, 10))
+	}
+	if store != "" {
+		h.Set("X-Image-Meta-Store", store)
 	}
 	if size == 0 {
 		h.Del("Expect")

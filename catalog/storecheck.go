@@ -1,0 +1,113 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"glanced/backends"
+	"glanced/backends/stored"
+)
+
+// StoreStep is one thing that a check of a store tried.
+type StoreStep struct {
+	Name string // write | read | delete
+	Err  error  // nil = it works
+}
+
+const (
+	checkTime = 30 * time.Second // what a check takes at most
+	checkLen  = 4 << 10          // bytes
+)
+
+// CheckStore tries a store, and says step by step what works: it writes a small
+// object, reads it and deletes it; of a read-only one, it reads from an image that
+// lies there, and tries nothing where there is none. It stops at the first step that
+// fails, but for the deletion of what was written. The object's key begins with
+// glanced-check. ErrUnknownStore.
+func (c *Catalog) CheckStore(ctx context.Context, id string) ([]StoreStep, error) {
+	entry, ok := c.configured(id)
+	if !ok {
+		return nil, fmt.Errorf("%w: %q", ErrUnknownStore, id)
+	}
+	late := fmt.Errorf("%w: no answer within %v", backends.ErrUnavailable, checkTime)
+	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, late)
+	defer cancel()
+	if entry.ReadOnly {
+		return c.checkReading(ctx, entry)
+	}
+	content := make([]byte, checkLen)
+	rand.Read(content)
+	w, err := entry.Store.Begin(ctx, "glanced-check-"+uuid.NewString(), checkLen)
+	if err != nil {
+		return []StoreStep{{"write", err}}, nil
+	}
+	var steps []StoreStep
+	loc, err := writeAll(ctx, w, content)
+	if steps = append(steps, StoreStep{"write", err}); err == nil {
+		err = readBack(ctx, entry.Store, loc, content)
+		steps = append(steps, StoreStep{"read", err})
+	}
+	if err == nil {
+		err = entry.Store.Delete(ctx, loc)
+		steps = append(steps, StoreStep{"delete", err})
+	}
+	if err != nil {
+		ctx, cancel := cleanupContext(ctx)
+		defer cancel()
+		if err := w.Abort(ctx); err != nil && steps[len(steps)-1].Name != "delete" {
+			steps = append(steps, StoreStep{"delete", err})
+		}
+	}
+	return steps, nil
+}
+
+func writeAll(ctx context.Context, w backends.Writer, content []byte) (backends.Location, error) {
+	if _, err := w.Write(content); err != nil {
+		return backends.Location{}, err
+	}
+	return w.Commit(ctx)
+}
+
+func readBack(ctx context.Context, s backends.Store, loc backends.Location, content []byte) error {
+	b, err := s.Open(ctx, loc)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	got := make([]byte, len(content))
+	if err := b.ReadAt(ctx, got, 0); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, content) {
+		return errors.New("the store returned other bytes than were written")
+	}
+	return nil
+}
+
+// checkReading reads the first byte of an image that lies in a store.
+func (c *Catalog) checkReading(ctx context.Context, entry StoreEntry) ([]StoreStep, error) {
+	images, err := c.records.List(ctx, Query{Viewer: Viewer{Admin: true}, Visibility: "all", Status: []Status{Active}})
+	if err != nil {
+		return nil, err
+	}
+	for _, img := range images {
+		for _, l := range img.Locations {
+			if l.Store != entry.ID || img.Size == nil || *img.Size == 0 {
+				continue
+			}
+			var b stored.Bytes
+			if b, err = entry.Store.Open(ctx, located(img, l)); err == nil {
+				err = b.ReadAt(ctx, make([]byte, 1), 0)
+				b.Close()
+			}
+			return []StoreStep{{"read", err}}, nil
+		}
+	}
+	return []StoreStep{}, nil
+}
