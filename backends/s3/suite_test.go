@@ -70,3 +70,9 @@ func TestContractOverTLSWithBucketsAsHosts(t *testing.T) {
 		}
 	}).Run(t)
 }
+
+// Ceph 16.2 knows no conditions on uploads in parts and on deletions; what this
+// process does is kept apart all the same.
+func TestContractOnCeph(t *testing.T) {
+	suite(testbed.RadosGW(t), func(*Config) {}).Run(t)
+}

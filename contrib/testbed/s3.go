@@ -61,7 +61,7 @@ func versitygw(t testing.TB, c Certificate) S3Server {
 		srv.Endpoint, srv.CAFile = "https://127.0.0.1:"+port, c.CA
 		cmd.Env = append(cmd.Env, "GW_CERT="+c.Cert, "GW_KEY="+c.Key, "GW_DOMAIN=s3.localhost")
 	}
-	serve(t, "127.0.0.1:"+port, cmd)
+	serve(t, cmd, listens("127.0.0.1:"+port))
 	return srv.withBucket(t)
 }
 

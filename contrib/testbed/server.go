@@ -13,8 +13,10 @@ import (
 	"time"
 )
 
-// startTime is how long a server may take until it answers.
-const startTime = 30 * time.Second
+const (
+	startTime = 2 * time.Minute  // a server may take until it is up
+	stopTime  = 20 * time.Second // and until it has ended
+)
 
 // script is the path of a script of this folder.
 func script(name string) string {
@@ -34,9 +36,21 @@ func FreePort(t testing.TB) string {
 	return port
 }
 
-// serve runs a server in the foreground until the test ends, and returns when it
-// accepts connections at addr. It ends with this process too, however that ends.
-func serve(t testing.TB, addr string, cmd *exec.Cmd) {
+// listens tells whether a server accepts connections at addr.
+func listens(addr string) func() bool {
+	return func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return false
+		}
+		conn.Close()
+		return true
+	}
+}
+
+// serve runs a server in the foreground until the test ends, and returns when it is
+// up. It is told to end with this process too, however that ends.
+func serve(t testing.TB, cmd *exec.Cmd, up func() bool) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "log")
 	out, err := os.Create(log)
@@ -45,7 +59,7 @@ func serve(t testing.TB, addr string, cmd *exec.Cmd) {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	started, ended := make(chan error, 1), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // Pdeathsig is the thread's, prctl(2): it must live as long
@@ -59,34 +73,36 @@ func serve(t testing.TB, addr string, cmd *exec.Cmd) {
 		t.Fatal(err)
 	}
 	over := make(chan struct{})
-	var how error
 	go func() {
-		how = <-ended
+		<-ended
 		close(over)
 	}()
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-over
+		cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-over:
+		case <-time.After(stopTime):
+			cmd.Process.Kill()
+			<-over
+		}
 	})
-	if err := await(addr, over); err != nil {
+	if why := await(up, over); why != "" {
 		text, _ := os.ReadFile(log)
-		t.Fatalf("%s: %v (%v)\n%s", strings.Join(cmd.Args, " "), err, how, text)
+		t.Fatalf("%s: %s\n%s", strings.Join(cmd.Args, " "), why, text)
 	}
 }
 
-// await waits until addr accepts connections, or over is closed.
-func await(addr string, over <-chan struct{}) error {
+// await waits until a server is up, or over is closed, and says why it is not.
+func await(up func() bool, over <-chan struct{}) string {
 	for end := time.Now().Add(startTime); time.Now().Before(end); {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-			return nil
+		if up() {
+			return ""
 		}
 		select {
 		case <-over:
-			return fmt.Errorf("it ended before it listened on %s", addr)
+			return "it ended before it was up"
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("nobody listens on %s after %v", addr, startTime)
+	return fmt.Sprintf("it is not up after %v", startTime)
 }

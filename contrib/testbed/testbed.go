@@ -42,8 +42,13 @@ func mustRun(setting string, ci bool, server string) bool {
 	if setting == "" {
 		return ci
 	}
-	for name := range strings.SplitSeq(setting, ",") {
-		if name = strings.TrimSpace(name); name == "1" || name == server && name != "" {
+	return named(setting, "1") || server != "" && named(setting, server)
+}
+
+// named tells whether a list has a name.
+func named(list, name string) bool {
+	for one := range strings.SplitSeq(list, ",") {
+		if strings.TrimSpace(one) == name {
 			return true
 		}
 	}
