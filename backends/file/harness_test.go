@@ -1,11 +1,14 @@
 package file
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"glanced/contrib/testbed"
 )
 
 // mustMount mounts a tmpfs, which needs root.
@@ -32,10 +35,7 @@ func mustRemountReadOnly(t *testing.T, dir string) {
 
 func needRoot(t *testing.T, err error) {
 	t.Helper()
-	if os.Getenv("CI") != "" || os.Getenv("GLANCED_MUST_RUN") != "" {
-		t.Fatalf("cannot mount: %v; run this test as root", err)
-	}
-	t.Skipf("cannot mount: %v; run this test as root", err)
+	testbed.Unable(t, fmt.Sprintf("cannot mount: %v; run this test as root", err))
 }
 
 // copyFolder copies the files of one folder into another as cp -r does: new files,
