@@ -15,8 +15,8 @@
 //
 // Keys. No two uploads get one key: the server is asked first, and is asked again as
 // a condition of the write (If-None-Match). A server that does not know the condition
-// (Ceph before 20 for uploads in parts) is asked just before; then only uploads by
-// other processes, in the same instant, get through. So is a removal
+// (Ceph 16.2 for uploads in parts) is asked just before; then only uploads by
+// other processes, in the same instant, get through. So it is with removals
 // (If-Match of DELETE).
 //
 // Requests are made once. What may be repeated is, by whoever holds the store
