@@ -347,3 +347,53 @@ func TestAReadOnlyStoreChangesNothing(t *testing.T) {
 		t.Errorf("stat: %v", err)
 	}
 }
+
+// The first Commit's work may end between the second one's look and its request.
+func TestACompletionThatWasUnderWayIsFound(t *testing.T) {
+	p, srv := before(t, testbed.S3(t))
+	s := openStore(t, on(srv))
+	w, err := s.Begin(t.Context(), "k", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backends.Copy(w, bytes.NewReader(backendtest.Noise(7, 6<<20)), -1); err != nil {
+		t.Fatal(err)
+	}
+	p.set(onCall("CompleteMultipartUpload", 1, recorded(nil, nil)))
+	_, err = w.Commit(t.Context())
+	wantErr(t, "the answer is lost", err, backends.ErrUnavailable)
+	notYet := onCall("HeadObject", 1, answer(404, ""))
+	p.set(func(p *proxy, call string, w http.ResponseWriter, r *http.Request) bool {
+		// versitygw says that the object exists, and others that the upload is gone.
+		return notYet(p, call, w, r) || call == "CompleteMultipartUpload" && answer(404, "NoSuchUpload")(p, call, w, r)
+	})
+	loc, err := w.Commit(t.Context())
+	if err != nil || loc.Size != 6<<20 || p.count("CompleteMultipartUpload") != 1 {
+		t.Errorf("%+v, %v after %d requests", loc, err, p.count("CompleteMultipartUpload"))
+	}
+
+	// One whose upload was abandoned meanwhile fails for good.
+	p.set(nil)
+	if err := s.Delete(t.Context(), loc); err != nil {
+		t.Fatal(err)
+	}
+	if w, err = s.Begin(t.Context(), "k", -1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backends.Copy(w, bytes.NewReader(backendtest.Noise(7, 6<<20)), -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Abandon(t.Context(), w.Claim()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Commit(t.Context())
+	if err == nil || errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("abandoned: %v", err)
+	}
+	if err := w.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if left := srv.List(t); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
