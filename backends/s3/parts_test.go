@@ -72,7 +72,7 @@ func TestAnUploadOfUnknownSizeHoldsSixtyFourMiB(t *testing.T) {
 	cfg := on(srv)
 	cfg.PartSize = defaultPart
 	s := openStore(t, cfg)
-	const size = 150 << 20
+	const size = 100 << 20
 	body, sum := hashed(size)
 	arrived := make(chan struct{}, 100)
 	p.set(func(p *proxy, call string, _ http.ResponseWriter, _ *http.Request) bool {
@@ -131,7 +131,10 @@ func TestPartsThatMemoryHasNoRoomForAreInFiles(t *testing.T) {
 		cfg.UploadSpool = t.TempDir()
 		change(&cfg)
 		s := openStore(t, cfg)
-		const size = 70<<20 + 17
+		size := int64(30<<20 + 17)
+		if name == "beyond memory" {
+			size += maxMemory
+		}
 		body, sum := hashed(size)
 		loc, err := backendtest.Put(t.Context(), s, "k", body, -1)
 		if err != nil {
