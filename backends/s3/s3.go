@@ -1,6 +1,5 @@
-// Package s3 keeps objects in a bucket of a server that speaks S3: <prefix><key>, the
-// layout of Glance's s3 store, so that either can read what the other wrote, and a
-// bucket may be shared with it.
+// Package s3 keeps objects in a bucket of a server that speaks S3: <prefix><key>,
+// without a prefix the layout of Glance's s3 store. A bucket may be shared with it.
 //
 // Versions. The version of an object is its ETag. Each write gives a new one (an MD5
 // of the content, or of the parts' MD5s and their number), and every read asks for
