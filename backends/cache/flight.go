@@ -273,9 +273,9 @@ func (f *flight) verify() (first, n uint32) {
 			}
 		}
 	}
-	first, end := f.first+f.n, f.first+uint32(len(held))
-	if end < f.first+f.n {
-		first, end = end, f.first+f.n
+	first, end := f.first+uint32(len(held)), f.first+f.n // what is not there
+	if first == end {
+		end = f.first
 	}
 	var bad []*chunk
 	c.mu.Lock()

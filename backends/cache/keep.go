@@ -9,6 +9,10 @@ import (
 // retryAfter is how long a disk that failed is left alone.
 const retryAfter = 30 * time.Second
 
+// keepAtOnce is the most that room is made for at once, bytes: where little is to be
+// had, a part of a flight is kept.
+const keepAtOnce = 1 << 20
+
 // writing is what is known of the disk. Cache.files'.
 type writing struct {
 	off   error     // why nothing is written; nil: it is
@@ -51,14 +55,14 @@ func (c *Cache) unkept(o *object, chunks int64) {
 	c.mu.Unlock()
 }
 
-// keepable is how many chunks from the flight's i-th on are not on disk.
+// keepable is how many chunks from the flight's i-th on are to be written next.
 func (c *Cache) keepable(f *flight, i uint32) (n uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.drops != f.o.drops {
 		return 0
 	}
-	for i+n < f.n && !f.kept[i+n] && f.o.chunks[f.first+i+n] == nil {
+	for i+n < f.n && int64(n)*c.cfg.ChunkSize < keepAtOnce && !f.kept[i+n] && f.o.chunks[f.first+i+n] == nil {
 		n++
 	}
 	return n
@@ -193,17 +197,17 @@ func (c *Cache) heedFloor(need int64) bool {
 			c.fail(err)
 			return false
 		}
+		if c.writes.low && free >= c.cfg.MinFree {
+			c.writes.low = false
+			c.log.Info("there is room for the cache again")
+		}
 		short := c.cfg.MinFree + need - free
 		if short <= 0 {
-			if c.writes.low && need > 0 {
-				c.writes.low = false
-				c.log.Info("there is room for the cache again")
-			}
 			return true
 		}
 		gone := c.victims(c.used - short)
 		if len(gone) == 0 {
-			if !c.writes.low {
+			if !c.writes.low && free < c.cfg.MinFree {
 				c.writes.low = true
 				c.log.Warn("the disk of the cache is nearly full: nothing is written to it", "free", free, "min_free", c.cfg.MinFree)
 			}
