@@ -106,4 +106,5 @@ type Admin struct {
 	Status  func(context.Context) (Status, error)
 	Exports func(context.Context) (ExportStatus, error)
 	Mounts  func(context.Context) (MountStatus, error)
+	Cache   CacheAdmin // nil: there is none
 }

@@ -90,6 +90,9 @@ var sentinels = []sentinel{
 	{"ErrTrimmed", catalog.ErrTrimmed, http.StatusGone, "The log of changes no longer reaches back so far"},
 	{"ErrStatus", catalog.ErrStatus, http.StatusConflict, "The image's status does not allow this"},
 	{"ErrUnauthorized", ErrUnauthorized, http.StatusUnauthorized, "This request needs a valid token in X-Auth-Token"},
+	{"ErrNotCached", ErrNotCached, http.StatusNotFound, "Nothing of the image is cached, and it lies in no store that is read through the cache"},
+	{"ErrCacheFull", ErrCacheFull, http.StatusInsufficientStorage, ""},
+	{"ErrCacheBusy", ErrCacheBusy, http.StatusServiceUnavailable, "Enough images are being prefetched: try again when one of them is done"},
 	{"Canceled", context.Canceled, statusClientGone, "The client went away"},
 	{"DeadlineExceeded", context.DeadlineExceeded, http.StatusServiceUnavailable, "This took too long: try again"},
 }

@@ -70,6 +70,14 @@ var adminRoutes = []route{
 		{"GET", false, (*Server).showQuota},
 		{"PUT", true, (*Server).setQuota},
 		{"DELETE", false, (*Server).resetQuota}}},
+	{"/admin/cache", []method{{"GET", false, (*Server).showCache}}},
+	{"/admin/cache/{id}", []method{
+		{"GET", false, (*Server).showCachedImage},
+		{"DELETE", false, (*Server).evictImage}}},
+	{"/admin/cache/{id}/prefetch", []method{{"POST", false, (*Server).prefetchImage}}},
+	{"/admin/cache/{id}/pin", []method{
+		{"PUT", false, (*Server).pinImage},
+		{"DELETE", false, (*Server).unpinImage}}},
 	{"/admin/", nil},
 }
 

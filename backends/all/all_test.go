@@ -75,3 +75,16 @@ func TestAStoreIsOpenedAsConfigured(t *testing.T) {
 		t.Errorf("without a path: %v", err)
 	}
 }
+
+func TestOnlyKnownKindsAreNear(t *testing.T) {
+	for typ, far := range map[string]bool{"file": false, "s3": true, "anything": true} {
+		if got := (Config{Common: Common{Type: typ}}).Far(); got != far {
+			t.Errorf("a store of type %s is far: %v", typ, got)
+		}
+	}
+	for _, typ := range near {
+		if !slices.Contains(Types(), typ) {
+			t.Errorf("%q is near, and no kind", typ)
+		}
+	}
+}

@@ -66,7 +66,7 @@ func newApp(s streams) *cli.App {
 		Flags:   globalFlags(),
 		Commands: []*cli.Command{
 			imageCommand(s), statusCommand(s), storeCommand(s), exportsCommand(s), mountsCommand(s),
-			quotaCommand(s), diskCommand(s), completionCommand(s),
+			quotaCommand(s), cacheCommand(s), diskCommand(s), completionCommand(s),
 		},
 		Reader: s.in, Writer: s.out, ErrWriter: s.err,
 		EnableBashCompletion:      true,

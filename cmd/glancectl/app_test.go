@@ -263,7 +263,8 @@ func process(t *testing.T, args ...string) *exec.Cmd {
 
 func TestCompletionOffersWhatMayFollow(t *testing.T) {
 	for _, tt := range []struct{ words, want string }{
-		{"", "completion disk exports image mounts quota status store"},
+		{"", "cache completion disk exports image mounts quota status store"},
+		{"cache", "evict list pin prefetch stat"},
 		{"image", "create deactivate delete download list reactivate show update upload"},
 		{"-f json quota", "set show unset"},
 		{"image create --name x --prog", "--progress"},

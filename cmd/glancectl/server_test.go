@@ -111,6 +111,7 @@ func reports() ctl.Admin {
 		Mounts: func(context.Context) (ctl.MountStatus, error) {
 			return ctl.MountStatus{Mounts: []ctl.Mount{{Mountpoint: "/mnt/glance"}}}, nil
 		},
+		Cache: &cacheReports{},
 	}
 }
 

@@ -33,6 +33,7 @@ type config struct {
 	Log     logConfig     `toml:"log"`
 	Staging stagingConfig `toml:"staging"`
 	Spool   spoolConfig   `toml:"spool"`
+	Cache   cacheConfig   `toml:"cache"`
 	Quota   quotaConfig   `toml:"quota"`
 	Auth    authConfig    `toml:"auth"`
 	Catalog catalogConfig `toml:"catalog"`
@@ -177,7 +178,7 @@ func (c *config) finish(origin string) error {
 		return fmt.Errorf("%s: data_dir: %w", origin, err)
 	}
 	c.DataDir = dir
-	for _, p := range []*string{&c.Control.Socket, &c.FUSE.Mountpoint, &c.Log.File, &c.Staging.Path, &c.Spool.Path} {
+	for _, p := range []*string{&c.Control.Socket, &c.FUSE.Mountpoint, &c.Log.File, &c.Staging.Path, &c.Spool.Path, &c.Cache.Dir} {
 		*p = c.below(*p)
 	}
 	for i := range c.Auth.Tokens {
@@ -276,6 +277,7 @@ func (c *config) check() error {
 		}
 	}
 	errs = append(errs, c.checkStores()...)
+	errs = append(errs, c.Cache.check())
 	return errors.Join(errs...)
 }
 

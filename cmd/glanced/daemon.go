@@ -18,6 +18,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"glanced/backends/budget"
+	"glanced/backends/cache"
 	"glanced/catalog"
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
@@ -47,8 +48,10 @@ type daemon struct {
 	lock      *os.File
 	node      string
 	engine    *engine.Engine
-	below     []io.Closer // what the catalog stands on: stores, records
+	below     []io.Closer  // what the catalog stands on: stores, records
+	cache     *cache.Cache // nil: no store needs one
 	catalog   *catalog.Catalog
+	cached    *cacheAdmin // of cache
 	auth      authenticator
 	exports   exports
 	nbd       *nbd.Server
@@ -74,7 +77,7 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 			err = errors.Join(err, d.stop())
 		}
 	}()
-	if d.limits, err = divide(int64(cfg.Memory.Budget)); err != nil {
+	if d.limits, err = divide(int64(cfg.Memory.Budget), cfg.cached()); err != nil {
 		return d, err
 	}
 	debug.SetMemoryLimit(d.limits.runtime + cfg.uploadMemory())
@@ -103,6 +106,10 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 	}
 	d.engine = engine.New(engine.Options{CacheBytes: d.limits.clusters, TableBytes: d.limits.tables, BufferBytes: d.limits.buffers})
 
+	// It ends before the stores do that it fetches from.
+	if err := d.openCache(); err != nil {
+		return err
+	}
 	stores, err := d.openStores()
 	if err != nil {
 		return err
@@ -151,8 +158,12 @@ func (d *daemon) openDoors(ctx context.Context) error {
 		d.serve("nbd", ln, func() error { return d.nbd.Serve(ln) })
 	}
 
-	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, TrustForwarded: d.cfg.HTTP.TrustForwarded, Log: d.log.With("subsystem", "ctl"), Memory: d.transfers,
-		Admin: ctl.Admin{Status: d.status, Exports: d.exportStatus, Mounts: d.mountStatus}})
+	admin := ctl.Admin{Status: d.status, Exports: d.exportStatus, Mounts: d.mountStatus}
+	if d.cache != nil {
+		d.cached = newCacheAdmin(d.cache, d.catalog)
+		admin.Cache = d.cached
+	}
+	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, TrustForwarded: d.cfg.HTTP.TrustForwarded, Log: d.log.With("subsystem", "ctl"), Memory: d.transfers, Admin: admin})
 	ln, err := d.listen("unix", d.cfg.Control.Socket, mode, d.cfg.Control.Group)
 	if err != nil {
 		return err
@@ -237,6 +248,9 @@ func (d *daemon) stop() error {
 	var errs []error
 	if d.mount != nil {
 		errs = append(errs, d.mount.Unmount())
+	}
+	if d.cached != nil {
+		d.cached.Close()
 	}
 	if d.catalog != nil {
 		errs = append(errs, d.catalog.Close())

@@ -22,6 +22,12 @@ const (
 	httpShare    = 4  // buffers of uploads and downloads, beyond the least of each
 )
 
+// What the cache of far stores takes, of the share of clusters, if there is one.
+const (
+	fetchShare = 9 // what is on its way from stores
+	indexShare = 3 // which chunks are on the disk
+)
+
 // connBytes is about what an NBD connection takes that asks for nothing at the moment:
 // its session, the buffer that requests are read into, and two stacks.
 const connBytes = 24 << 10
@@ -32,7 +38,7 @@ const fewConns = 1024
 // The shares of the files that the process may have open, as parts of files 16. What
 // is left over, an eighth, is for the stores' own connections, the catalog and the logs.
 const (
-	nbdFiles   = 6 // two for each connection: its socket and its image
+	nbdFiles   = 6 // two for each connection: its socket and its image, or what is cached of it
 	httpFiles  = 4 // three for each: a download has its image, an upload two files
 	mountFiles = 3 // one for each open file
 	adminFiles = 1 // two for each
@@ -47,14 +53,16 @@ const leastFiles = 128
 type limits struct {
 	runtime                                      int64 // of the Go runtime: the budget without the program, bytes
 	clusters, tables, buffers, nbd, mounts, http int64 // bytes
+	fetches, index                               int64 // bytes; 0: there is no cache of far stores
 
 	nbdConns, httpConns, adminConns int
 	mountFiles                      int // open at once
 }
 
-// divide divides a budget, bytes, and the process's limit of open files. The Go
+// divide divides a budget, bytes, and the process's limit of open files; cached:
+// there is a cache of far stores. The Go
 // runtime has raised the soft limit to the hard one before main began.
-func divide(budget int64) (limits, error) {
+func divide(budget int64, cached bool) (limits, error) {
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return limits{}, fmt.Errorf("ask for the limit of open files: %w", err)
@@ -62,14 +70,14 @@ func divide(budget int64) (limits, error) {
 	if files.Cur < leastFiles {
 		return limits{}, fmt.Errorf("the daemon may open %d files; it needs %d: raise its limit (ulimit -Hn, or LimitNOFILE= of systemd)", files.Cur, leastFiles)
 	}
-	return divided(budget, int64(min(files.Cur, 1<<30))), nil
+	return divided(budget, int64(min(files.Cur, 1<<30)), cached), nil
 }
 
-func divided(budget, files int64) limits {
+func divided(budget, files int64, cached bool) limits {
 	rest := budget - programBytes
 	share := func(percent int64) int64 { return rest / 100 * percent }
 	part := func(parts, each int64) int { return int(files * parts / fileParts / each) }
-	return limits{
+	l := limits{
 		runtime:  rest,
 		clusters: share(clusterShare), tables: share(tableShare), buffers: share(bufferShare),
 		nbd: share(nbdShare), mounts: share(mountShare), http: share(httpShare),
@@ -78,4 +86,9 @@ func divided(budget, files int64) limits {
 		adminConns: part(adminFiles, 2),
 		mountFiles: part(mountFiles, 1),
 	}
+	if cached {
+		l.fetches, l.index = share(fetchShare), share(indexShare)
+		l.clusters -= l.fetches + l.index
+	}
+	return l
 }

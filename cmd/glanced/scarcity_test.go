@@ -294,7 +294,7 @@ func TestSilentClientsLeaveFilesForTheOtherDoors(t *testing.T) {
 	waitForText(t, string(p.log), "too many NBD connections")
 	waitForText(t, string(p.log), "too many connections")
 
-	want := divided(scarce, 256).mountFiles
+	want := divided(scarce, 256, false).mountFiles
 	var open []*os.File
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		f, err := os.Open(disk)

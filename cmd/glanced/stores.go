@@ -97,7 +97,7 @@ func (d *daemon) openStores() (stores []catalog.StoreEntry, err error) {
 			return nil, err
 		}
 		d.below = append(d.below, store)
-		stores = append(stores, catalog.StoreEntry{ID: s.ID, Type: s.Type, Description: s.Description, Store: store,
+		stores = append(stores, catalog.StoreEntry{ID: s.ID, Type: s.Type, Description: s.Description, Store: d.throughCache(s, store),
 			Default: s.Default, ReadOnly: s.ReadOnly, Foreign: s.Foreign(), Weight: s.Weight})
 	}
 	return stores, nil
