@@ -145,6 +145,9 @@ func (cfg Config) check() error {
 	if cfg.Size < MinChunks*cfg.ChunkSize {
 		return fmt.Errorf("a cache of %d bytes: it needs room for %d chunks of %d bytes", cfg.Size, MinChunks, cfg.ChunkSize)
 	}
+	if cfg.Memory.Size() < 2*cfg.ChunkSize {
+		return fmt.Errorf("%d bytes of memory for fetches: it takes two chunks of %d", cfg.Memory.Size(), cfg.ChunkSize)
+	}
 	if cfg.MinFree < 0 {
 		return errors.New("the bytes that stay free cannot be negative")
 	}
@@ -192,7 +195,7 @@ func canPunch(dir string) error {
 	return nil
 }
 
-var errClosed = errors.New("the cache is closed")
+var errClosed = errors.New("the cached bytes are closed")
 
 // Close ends all fetches, and leaves what is cached for the next Open. Bytes that
 // are still open cannot be read any more.

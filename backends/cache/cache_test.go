@@ -55,6 +55,7 @@ func TestACachedFarStoreIsAStore(t *testing.T) {
 		Replace: func(t testing.TB, s backends.Store, loc backends.Location, content []byte) {
 			s.(wrapped).far.Replace("k", content)
 		},
+		Big: 35*chunkSize + 4711, // most of the cache
 	}.Run(t)
 }
 
@@ -68,7 +69,7 @@ func TestManyReadersOfAColdObjectFetchItOnce(t *testing.T) {
 	far.Delay = func(backendtest.Op) time.Duration { return time.Millisecond }
 	c := mustOpen(t, t.TempDir(), 200)
 	s := c.Store(far, Limits{})
-	loc, content := put(t, s, "cold", 30*chunkSize+1234)
+	loc, content := put(t, s, "cold", 12*chunkSize+1234)
 	var readers sync.WaitGroup
 	for i := range 200 {
 		b := open(t, s, loc)
@@ -86,7 +87,7 @@ func TestManyReadersOfAColdObjectFetchItOnce(t *testing.T) {
 		t.Errorf("%d bytes were fetched of an object of %d", n.Bytes, len(content))
 	}
 	settle(t, c)
-	if got := c.Stats(); got.Chunks != 31 || got.FetchedBytes != int64(len(content)) || got.MemoryInUse != 0 || got.Unkept != 0 {
+	if got := c.Stats(); got.Chunks != 13 || got.FetchedBytes != int64(len(content)) || got.MemoryInUse != 0 || got.Unkept != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -298,6 +299,50 @@ func TestAFolderIsForOneProcess(t *testing.T) {
 	}
 	c.Close()
 	mustOpen(t, dir, 40)
+}
+
+func TestWhatMakesNoSenseIsRefused(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"chunks of no power of two": func(c *Config) { c.ChunkSize = 100 << 10 },
+		"chunks too large":          func(c *Config) { c.ChunkSize = 2 << 20 },
+		"too small a cache":         func(c *Config) { c.Size = chunkSize },
+		"too little memory":         func(c *Config) { c.Memory = budget.New(chunkSize) },
+		"negative free space":       func(c *Config) { c.MinFree = -1 },
+	} {
+		cfg := Config{Dir: t.TempDir(), Size: 1 << 30, ChunkSize: chunkSize}
+		change(&cfg)
+		if c, err := Open(cfg); err == nil {
+			c.Close()
+			t.Errorf("%s: it opens", name)
+		}
+	}
+}
+
+func TestFilesThatSomebodyRemovedAreFetchedAgain(t *testing.T) {
+	far := backendtest.NewFar("far")
+	var log logged
+	c := mustOpen(t, t.TempDir(), 40, func(cfg *Config) { cfg.Log = log.logger() })
+	s := c.Store(far, Limits{})
+	loc, content := put(t, s, "a", 30*chunkSize)
+	b := open(t, s, loc)
+	wantRead(t, b, content, 0, len(content))
+	settle(t, c)
+	b.Close()
+	if err := os.RemoveAll(b.o.dir); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, s, loc)
+	wantRead(t, b, content, 0, len(content))
+	settle(t, c)
+	loc, content = put(t, s, "b", 30*chunkSize) // evicts what is not there
+	b = open(t, s, loc)
+	for range 2 {
+		wantRead(t, b, content, 0, len(content))
+		settle(t, c)
+	}
+	if log.count("cannot be written to") != 0 {
+		t.Error(log.text.String())
+	}
 }
 
 func TestOnlyWhatIsOursIsRemovedAtTheStart(t *testing.T) {

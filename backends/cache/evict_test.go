@@ -93,8 +93,8 @@ func TestTheSizeIsKeptAndWhatIsHeldStays(t *testing.T) {
 	before := c.Stats()
 	for range 2 {
 		wantRead(t, b, other, 0, 10*chunkSize)
+		settle(t, c)
 	}
-	settle(t, c)
 	if s := c.Stats(); s.Unkept-before.Unkept != 20 || s.Evictions != before.Evictions {
 		t.Errorf("with all held: %+v, before %+v", s, before)
 	}

@@ -203,6 +203,9 @@ func (o *object) erase(gone []*chunk) error {
 func (o *object) punch(gone []*chunk) error {
 	ok, err := o.enter()
 	defer o.left()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // somebody removed the files: so they are erased
+	}
 	if !ok {
 		return err
 	}
@@ -212,7 +215,7 @@ func (o *object) punch(gone []*chunk) error {
 			n++
 		}
 		first := gone[0].i
-		if e := o.writeRecords(first, make([]byte, recordSize*n)); err == nil {
+		if e := o.writeRecords(first, make([]byte, recordSize*n)); err == nil && !errors.Is(e, fs.ErrNotExist) {
 			err = e
 		}
 		end := o.start(first + uint32(n))

@@ -64,14 +64,14 @@ func TestKilledAtAnyMomentNothingWrongIsServed(t *testing.T) {
 			t.Fatalf("the process that reads ended before it was killed: %v\n%s", err, said)
 		}
 
-		c := mustOpen(t, dir, 40)
+		c := mustOpen(t, dir, 20)
 		if s := c.Stats(); s.UsedBytes != onDisk(t, c) || s.UsedBytes > s.SizeBytes {
 			t.Fatalf("%d bytes are used on disk: %+v", onDisk(t, c), s)
 		}
 		far := backendtest.NewFar("far")
 		s := c.Store(far, Limits{})
 		for _, key := range []string{"a", "b"} {
-			loc, content := put(t, s, key, 30*chunkSize+999)
+			loc, content := put(t, s, key, 15*chunkSize+999)
 			b := open(t, s, loc)
 			wantRead(t, b, content, 0, len(content))
 			b.Close()
@@ -79,7 +79,7 @@ func TestKilledAtAnyMomentNothingWrongIsServed(t *testing.T) {
 		if n := c.Stats().Damaged; n > 0 {
 			t.Errorf("%d chunks were damaged, with a disk that lost nothing", n)
 		}
-		kept += 2*(30*chunkSize+999) - far.Count(backendtest.OpRead).Bytes
+		kept += 2*(15*chunkSize+999) - far.Count(backendtest.OpRead).Bytes
 		c.Close()
 		if t.Failed() {
 			t.FailNow()
@@ -92,14 +92,14 @@ func TestKilledAtAnyMomentNothingWrongIsServed(t *testing.T) {
 
 // readUntilKilled reads two objects that do not fit the cache together.
 func readUntilKilled(t *testing.T, dir string) {
-	c := mustOpen(t, dir, 40)
+	c := mustOpen(t, dir, 20)
 	s := c.Store(backendtest.NewFar("far"), Limits{})
 	var readers sync.WaitGroup
 	var begun sync.Once
 	var locs [2]backends.Location
 	var contents [2][]byte
 	for i, key := range []string{"a", "b"} {
-		locs[i], contents[i] = put(t, s, key, 30*chunkSize+999)
+		locs[i], contents[i] = put(t, s, key, 15*chunkSize+999)
 	}
 	for i := range 4 {
 		readers.Go(func() {

@@ -57,7 +57,10 @@ func (c *Cache) bytes(b stored.Bytes, u *Upstream, place string) stored.Bytes {
 		o = c.newObject(id, size)
 		c.objects[id] = o
 	}
-	if place != "" {
+	if place != "" && place != o.place {
+		if c.places[o.place] == o {
+			delete(c.places, o.place)
+		}
 		o.place = place
 		c.places[place] = o
 	}

@@ -26,8 +26,9 @@ const (
 	recordSize = 8
 	// maxName bounds what a header tells of an object in words.
 	maxName = 1024
-	// maxChunks bounds an object, 256 TiB of the smallest chunks.
-	maxChunks = 1 << 32
+	// maxChunks bounds an object, 128 TiB of the smallest chunks: they are counted in 32
+	// bits.
+	maxChunks = 1 << 31
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

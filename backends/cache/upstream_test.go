@@ -111,23 +111,12 @@ func TestAHungStoreLeavesMemoryToTheOthers(t *testing.T) {
 }
 
 func TestForegroundGoesBeforeReadAhead(t *testing.T) {
-	var under, most atomic.Int64
-	delay := func(op backendtest.Op) time.Duration {
-		if op != backendtest.OpRead {
-			return 0
-		}
-		n := under.Add(1)
-		for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
-		}
-		time.AfterFunc(time.Second, func() { under.Add(-1) })
-		return time.Second
-	}
-	inBubble(t, Limits{Connections: 4}, 1<<30, delay, func(t *testing.T, c *Cache, far *backendtest.Far, s backends.Store) {
+	inBubble(t, Limits{Connections: 4}, 1<<30, reads(time.Second), func(t *testing.T, c *Cache, far *backendtest.Far, s backends.Store) {
 		loc, content := put(t, s, "k", 320*chunkSize)
 		b := open(t, s, loc)
 		b.Prefetch(0, 160*chunkSize) // ten requests, two at once: five seconds
 		synctest.Wait()
-		if n := under.Load(); n != 2 {
+		if n := far.Count(backendtest.OpRead).Requests; n != 2 {
 			t.Errorf("%d of 4 connections are used for read-ahead", n)
 		}
 		start := time.Now()
@@ -142,7 +131,7 @@ func TestForegroundGoesBeforeReadAhead(t *testing.T) {
 		}
 		wg.Go(func() { wantRead(t, b, content, 10, chunkSize) }) // joins what was read ahead
 		wg.Wait()
-		if n := most.Load(); n > 4 {
+		if n := s.(*store).up.line.mostSeen; n != 4 {
 			t.Errorf("%d connections at once", n)
 		}
 		time.Sleep(10 * time.Second)
