@@ -261,7 +261,7 @@ func TestManyObjectsShareASmallCache(t *testing.T) {
 	}
 	readers.Wait()
 	settle(t, c)
-	if n := s.(*store).up.line.mostSeen; n > 3 {
+	if n := mostConnections(s); n > 3 {
 		t.Errorf("%d connections at once, 3 are allowed", n)
 	}
 	if used, disk := c.Stats().UsedBytes, onDisk(t, c); used != disk || used > c.cfg.Size || c.Stats().MemoryInUse != 0 {

@@ -103,6 +103,14 @@ func waitFor(t testing.TB, what string, is func() bool) {
 	}
 }
 
+// mostConnections is how many of a store were busy at once.
+func mostConnections(s backends.Store) int {
+	l := &s.(*store).up.line
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mostSeen
+}
+
 // onDisk is what the files of the cache take, allocated.
 func onDisk(t testing.TB, c *Cache) (bytes int64) {
 	t.Helper()

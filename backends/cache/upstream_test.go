@@ -131,7 +131,7 @@ func TestForegroundGoesBeforeReadAhead(t *testing.T) {
 		}
 		wg.Go(func() { wantRead(t, b, content, 10, chunkSize) }) // joins what was read ahead
 		wg.Wait()
-		if n := s.(*store).up.line.mostSeen; n != 4 {
+		if n := mostConnections(s); n != 4 {
 			t.Errorf("%d connections at once", n)
 		}
 		time.Sleep(10 * time.Second)
