@@ -160,15 +160,22 @@ func TestAFullDiskTurnsTheCacheOffAndNotTheService(t *testing.T) {
 	if s := c.Stats(); s.Off == "" || log.count("cannot be written to") != 1 || s.Unkept == 0 || s.MemoryInUse != 0 {
 		t.Errorf("%+v, and it warned %d times", s, log.count("cannot be written to"))
 	}
+	tryAgain := func() {
+		c.files.Lock()
+		c.writes.retry = time.Now()
+		c.files.Unlock()
+		wantRead(t, b, content, 0, len(content))
+		settle(t, c)
+	}
+	tryAgain()
+	if n := log.count("cannot be written to"); n != 1 {
+		t.Errorf("as it stays full, it warned %d times", n)
+	}
 	// Room is made by others, and the disk is tried again.
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	c.files.Lock()
-	c.writes.retry = time.Now()
-	c.files.Unlock()
-	wantRead(t, b, content, 0, len(content))
-	settle(t, c)
+	tryAgain()
 	if s := c.Stats(); s.Off != "" || s.Chunks != 60 || log.count("is written to again") != 1 {
 		t.Errorf("with room: %+v", s)
 	}
