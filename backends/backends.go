@@ -81,7 +81,7 @@ type Usage struct {
 // processes over one place.
 type Store interface {
 	// Begin begins an upload of an object of size bytes, -1 = unknown; the caller
-	// ends the Writer. ctx bounds all of the writing. ErrExists, ErrReadOnly,
+	// ends the Writer. ctx bounds all of the writing. ErrExists, ErrReadOnly, ErrDenied,
 	// ErrBadLocation (the key cannot be one), ErrFull (as far as it is known in
 	// advance). What a Begin leaves whose claim was never recorded, because the
 	// process died in between, is for the store itself to clear away.
@@ -99,7 +99,7 @@ type Store interface {
 	Stat(ctx context.Context, loc Location) (Location, error)
 	// Open makes an object readable; the caller closes it. Errors as for Stat.
 	Open(ctx context.Context, loc Location) (stored.Bytes, error)
-	// Delete removes an object, durably. ErrNotFound, ErrInUse, ErrReadOnly,
+	// Delete removes an object, durably. ErrNotFound, ErrInUse, ErrReadOnly, ErrDenied,
 	// ErrBadLocation, and ErrChanged where loc records another size or version than
 	// the object has: nothing is deleted then. A store of objects that others keep
 	// says ErrForeign to each: the bytes stay, and the location can be forgotten. What

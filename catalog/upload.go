@@ -297,6 +297,7 @@ func storeError(ctx context.Context, err error) error {
 	for _, k := range []struct{ from, to error }{
 		{backends.ErrFull, ErrStoreFull},
 		{backends.ErrReadOnly, ErrStoreDenied},
+		{backends.ErrDenied, ErrStoreDenied},
 		{backends.ErrShort, ErrBodySize},
 		{backends.ErrLong, ErrBodySize},
 	} {

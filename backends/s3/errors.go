@@ -46,8 +46,8 @@ var kinds = []struct {
 	{"", http.StatusNotFound, backends.ErrNotFound},
 	{"", http.StatusPreconditionFailed, errCondition},
 	{"", http.StatusRequestedRangeNotSatisfiable, backends.ErrChanged}, // shorter than when it was opened
-	{"", http.StatusUnauthorized, backends.ErrReadOnly},
-	{"", http.StatusForbidden, backends.ErrReadOnly},
+	{"", http.StatusUnauthorized, backends.ErrDenied},
+	{"", http.StatusForbidden, backends.ErrDenied},
 	{"", http.StatusTooManyRequests, backends.ErrUnavailable},
 	{"", http.StatusInternalServerError, backends.ErrUnavailable},
 	{"", http.StatusBadGateway, backends.ErrUnavailable},

@@ -73,7 +73,7 @@ func TestReadsThatFailSayWhy(t *testing.T) {
 		{"it ends before", answer(416, "InvalidRange"), backends.ErrChanged},
 		{"gone", answer(404, "NoSuchKey"), backends.ErrNotFound},
 		{"the bucket is gone", answer(404, "NoSuchBucket"), backends.ErrUnavailable},
-		{"not ours", answer(403, "AccessDenied"), backends.ErrReadOnly},
+		{"not ours", answer(403, "AccessDenied"), backends.ErrDenied},
 		{"somewhere else", answer(307, "TemporaryRedirect", "Location", otherSrv.Endpoint+"/"+srv.Bucket+"/k"), nil},
 		{"nothing wrong", recorded(keep, nil), nil},
 	} {

@@ -63,7 +63,7 @@ func TestWhatGlanceWroteIsReadAsItIs(t *testing.T) {
 		{"ours, recorded as plain HTTP", url("s3", srv, keys), nil, nil},
 		{"ours, without keys", url("s3+https", srv, ""), nil, nil},
 		{"another bucket of our host", url("s3+https", another, keys), nil, nil},
-		{"another bucket, the keys were rotated", url("s3+https", another, "testbedkey:testbed/secret/of/yore@"), nil, backends.ErrReadOnly},
+		{"another bucket, the keys were rotated", url("s3+https", another, "testbedkey:testbed/secret/of/yore@"), nil, backends.ErrDenied},
 		{"another bucket, without keys: not with ours", url("s3+https", another, ""), nil, backends.ErrBadLocation},
 		{"another host", url("s3", elsewhere, keys), nil, backends.ErrBadLocation},
 		{"another host that is allowed", url("s3", elsewhere, keys), []string{host(elsewhere)}, nil},

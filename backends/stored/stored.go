@@ -19,7 +19,7 @@ var (
 	ErrNotFound    = errors.New("no such object in the store")
 	ErrChanged     = errors.New("the stored bytes are not the ones that were recorded")
 	ErrUnavailable = errors.New("the store cannot be reached") // a retry may help
-	ErrDenied      = errors.New("the store does not let us read this")
+	ErrDenied      = errors.New("the store refuses access")
 )
 
 // Bytes are stored bytes, open for reading. Their number and what they are does
