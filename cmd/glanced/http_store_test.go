@@ -53,7 +53,7 @@ func noise(seed byte, n int) []byte {
 	return p
 }
 
-// startWithMirror starts a daemon in dir that has a store of type http.
+// startWithMirror starts a daemon in dir that has a store of type http, and no cache.
 func startWithMirror(t *testing.T, dir string) *process {
 	t.Helper()
 	config := filepath.Join(dir, "glanced.toml")
@@ -68,6 +68,8 @@ default = true
 id = "mirror"
 type = "http"
 timeout = "5s"
+[cache]
+size = "0" # what is cached would be served while the server is away
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
