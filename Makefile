@@ -5,7 +5,7 @@ GO ?= go
 DIR ?= ./var
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 
-.PHONY: help deps test-deps build run test race test-full fuzz lint demo bench-deps bench bench-small bench-formats install clean
+.PHONY: help deps test-deps build run test race test-full fuzz lint demo bench-deps bench bench-small bench-formats bench-stores install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench-small: bench-deps build ## small reads of a whole disk, holes too, at dept
 
 bench-formats: bench-deps build ## glancectl and qemu-img read a disk in every format; what small reads cost (BENCH_FLAGS=--small for a quick one)
 	$(GO) run ./contrib/bench formats $(BENCH_FLAGS)
+
+bench-stores: bench-deps build ## images in an S3 server that is far away, read through the cache, beside curl, qemu and nbdkit (BENCH_FLAGS=--small for a quick one)
+	$(GO) run ./contrib/bench stores $(BENCH_FLAGS)
 
 install: build ## into PREFIX (default /usr/local), with the systemd unit and a sample configuration
 	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin bin/glanced bin/glancectl

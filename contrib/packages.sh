@@ -8,7 +8,7 @@ declare -A sets=(
 	[build]="gcc libc6-dev pkg-config libdeflate-dev libisal-dev liblzma-dev libzstd-dev fuse3 qemu-utils libnbd-bin"
 	[test]="bzip2 file nginx-light mount strace util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient xz-utils zstd"
 	[full]="ceph-common ceph-mon ceph-osd radosgw"
-	[bench]="nbdkit"
+	[bench]="nbdkit qemu-block-extra"
 )
 
 missing=()

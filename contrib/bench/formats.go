@@ -86,7 +86,10 @@ func (b *formatsBench) measure(ctx context.Context, f format) error {
 		commands[ours.label] = []string{filepath.Join(ours.bin, "glancectl"), "disk", "bench", "--format", ourName(f), "-f", "json", file}
 		who = append(who, ours.label)
 	}
-	err = b.inTurns(f.name, wholeDisk.name, who, func(i, _ int) (sample, error) { return b.whole(ctx, commands[who[i]]) })
+	err = b.inTurns(f.name, wholeDisk.name, who, func(i, _ int) (sample, error) {
+		argv := commands[who[i]]
+		return timed(exec.CommandContext(ctx, argv[0], argv[1:]...), b.data)
+	})
 	if err != nil {
 		return err
 	}
@@ -94,20 +97,6 @@ func (b *formatsBench) measure(ctx context.Context, f format) error {
 		return nil
 	}
 	return b.inSmall(ctx, f, file)
-}
-
-// whole runs a command that reads all of the disk: MiB of data a second, and CPU
-// seconds a GiB, of the whole process.
-func (b *formatsBench) whole(ctx context.Context, argv []string) (sample, error) {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stderr = os.Stderr
-	began := time.Now()
-	if err := cmd.Run(); err != nil {
-		return sample{}, fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
-	}
-	wall := time.Since(began).Seconds()
-	cpu := (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
-	return sample{rate: float64(b.data) / (1 << 20) / wall, cpu: cpu / (float64(b.data) / (1 << 30))}, nil
 }
 
 // inSmall measures small reads of what holds data, over NBD.
@@ -157,12 +146,12 @@ func (b *formatsBench) inSmall(ctx context.Context, f format, file string) error
 		for i := range offsets {
 			offsets[i] = b.blocks[r.Intn(len(b.blocks))]
 		}
-		return clients[who].timed(offsets)
+		return clients[who].timedReads(offsets)
 	})
 }
 
-// timed reads blocks, and says how many a second and what each cost the server.
-func (c *client) timed(offsets []int64) (sample, error) {
+// timedReads reads blocks, and says how many a second and what each cost the server.
+func (c *client) timedReads(offsets []int64) (sample, error) {
 	before, err := c.cpuSeconds()
 	if err != nil {
 		return sample{}, err

@@ -5,6 +5,7 @@
 //	bench [FLAGS]           glanced and qemu-nbd serve a disk to the same NBD clients
 //	bench formats [FLAGS]   glancectl and qemu-img read a disk, and what small reads cost
 //	bench small [FLAGS]     small reads of a whole disk, holes too, one by one and many at once
+//	bench stores [FLAGS]    images in an S3 server that is far away, and read through the cache
 //
 // With -against DIR, another build of ours takes part, whose programs are in DIR.
 package main
@@ -25,7 +26,7 @@ func main() {
 	defer stop()
 	measure := benchServing
 	if len(os.Args) > 1 {
-		if other, ok := map[string]func(context.Context) error{"formats": benchFormats, "small": benchSmall}[os.Args[1]]; ok {
+		if other, ok := map[string]func(context.Context) error{"formats": benchFormats, "small": benchSmall, "stores": benchStores}[os.Args[1]]; ok {
 			measure = other
 			os.Args = slices.Delete(os.Args, 1, 2)
 		}

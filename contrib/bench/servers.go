@@ -113,6 +113,7 @@ type glanced struct {
 	build  build
 	budget string
 	what   string // what the budget means, for its label
+	store  string // its store's configuration; "" = a local folder
 	dir    string
 	cmd    *exec.Cmd
 }
@@ -122,7 +123,9 @@ func (g *glanced) start(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	config := filepath.Join(dir, "glanced.toml")
+	if g.store == "" {
+		g.store = "[[stores]]\nid = \"local\"\ntype = \"file\"\npath = \"images\"\ndefault = true\n"
+	}
 	text := fmt.Sprintf(`data_dir = %q
 [http]
 listen = ""
@@ -134,21 +137,23 @@ listen = ["unix:nbd.sock"]
 budget = %q
 [log]
 level = "warn"
-[[stores]]
-id = "local"
-type = "file"
-path = "images"
-default = true
-`, dir, g.budget)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+%s`, dir, g.budget, g.store)
+	if err := os.WriteFile(g.config(), []byte(text), 0o600); err != nil {
 		return err
 	}
-	g.cmd = exec.CommandContext(ctx, filepath.Join(g.build.bin, "glanced"), "--config", config)
+	return g.again(ctx)
+}
+
+func (g *glanced) config() string { return filepath.Join(g.dir, "glanced.toml") }
+
+// again starts it once more on what is there, after stop.
+func (g *glanced) again(ctx context.Context) error {
+	g.cmd = exec.CommandContext(ctx, filepath.Join(g.build.bin, "glanced"), "--config", g.config())
 	g.cmd.Stderr = os.Stderr
 	if err := g.cmd.Start(); err != nil {
 		return fmt.Errorf("start glanced: %w", err)
 	}
-	return waitFor(filepath.Join(dir, "control.sock"))
+	return waitFor(filepath.Join(g.dir, "control.sock"))
 }
 
 func (g *glanced) upload(ctx context.Context, f format, file string) (peer, error) {
@@ -160,10 +165,17 @@ func (g *glanced) upload(ctx context.Context, f format, file string) (peer, erro
 		return peer{}, fmt.Errorf("upload %s: %w", file, err)
 	}
 	// The stored copy is in the page cache, as the file is that the others serve.
-	if err := readFile(filepath.Join(g.dir, "images", strings.TrimSpace(string(id)))); err != nil {
-		return peer{}, err
+	if strings.Contains(g.store, `"file"`) {
+		if err := readFile(filepath.Join(g.dir, "images", strings.TrimSpace(string(id)))); err != nil {
+			return peer{}, err
+		}
 	}
 	return peer{name: g.build.label + g.what, sock: filepath.Join(g.dir, "nbd.sock"), export: strings.TrimSpace(string(id)), pid: g.cmd.Process.Pid}, nil
+}
+
+// ctl runs glancectl on the daemon.
+func (g *glanced) ctl(ctx context.Context, args ...string) error {
+	return quietly(exec.CommandContext(ctx, filepath.Join(g.build.bin, "glancectl"), append([]string{"--socket", filepath.Join(g.dir, "control.sock")}, args...)...))
 }
 
 func (g *glanced) stop() {
