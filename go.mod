@@ -15,6 +15,7 @@ require (
 	github.com/lima-vm/go-qcow2reader v0.7.1
 	github.com/mattn/go-runewidth v0.0.16
 	github.com/mattn/go-sqlite3 v1.14.40
+	github.com/ncw/swift/v2 v2.0.5
 	github.com/pelletier/go-toml/v2 v2.3.1
 	github.com/pojntfx/go-nbd v0.3.2
 	github.com/urfave/cli/v2 v2.27.7

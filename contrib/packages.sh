@@ -6,7 +6,7 @@ set -euo pipefail
 
 declare -A sets=(
 	[build]="gcc libc6-dev pkg-config libdeflate-dev libisal-dev liblzma-dev libzstd-dev fuse3 qemu-utils libnbd-bin"
-	[test]="bzip2 file nginx-light mount strace util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient xz-utils zstd"
+	[test]="bzip2 file nginx-light mount strace util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient xz-utils zstd swift-proxy swift-account swift-container swift-object memcached"
 	[full]="ceph-common ceph-mon ceph-osd radosgw"
 	[bench]="nbdkit qemu-block-extra"
 )

@@ -49,13 +49,23 @@ func listens(addr string) func() bool {
 }
 
 // serve runs a server in the foreground until the test ends, and returns when it is
-// up. It is told to end with this process too, however that ends.
+// up.
 func serve(t testing.TB, cmd *exec.Cmd, up func() bool) {
 	t.Helper()
-	log := filepath.Join(t.TempDir(), "log")
-	out, err := os.Create(log)
+	stop, err := launch(cmd, filepath.Join(t.TempDir(), "log"), up)
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+}
+
+// launch runs a server in the foreground until stop, and returns when it is up. It is
+// told to end with this process too, however that ends. What it says goes to the file
+// called log, and into the error.
+func launch(cmd *exec.Cmd, log string, up func() bool) (stop func(), err error) {
+	out, err := os.Create(log)
+	if err != nil {
+		return nil, err
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
@@ -70,14 +80,14 @@ func serve(t testing.TB, cmd *exec.Cmd, up func() bool) {
 		}
 	}()
 	if err := <-started; err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	over := make(chan struct{})
 	go func() {
 		<-ended
 		close(over)
 	}()
-	t.Cleanup(func() {
+	stop = func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-over:
@@ -85,11 +95,13 @@ func serve(t testing.TB, cmd *exec.Cmd, up func() bool) {
 			cmd.Process.Kill()
 			<-over
 		}
-	})
-	if why := await(up, over); why != "" {
-		text, _ := os.ReadFile(log)
-		t.Fatalf("%s: %s\n%s", strings.Join(cmd.Args, " "), why, text)
 	}
+	if why := await(up, over); why != "" {
+		stop()
+		text, _ := os.ReadFile(log)
+		return nil, fmt.Errorf("%s: %s\n%s", strings.Join(cmd.Args, " "), why, text)
+	}
+	return stop, nil
 }
 
 // await waits until a server is up, or over is closed, and says why it is not.

@@ -1,0 +1,91 @@
+package testbed
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// shared are the servers that start slowly: one of each for all tests of a program.
+var shared struct {
+	mu      sync.Mutex
+	used    bool // Main runs the tests
+	servers map[string]*sharedServer
+}
+
+type sharedServer struct {
+	ports []string
+	stop  func()
+	err   error
+}
+
+// Main runs the tests of a package that uses servers which are shared by its tests, and
+// ends these: func TestMain(m *testing.M) { os.Exit(testbed.Main(m)) }.
+func Main(m *testing.M) int {
+	shared.mu.Lock()
+	shared.used = true
+	shared.mu.Unlock()
+	code := m.Run()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	for _, s := range shared.servers {
+		if s.stop != nil {
+			s.stop()
+		}
+	}
+	return code
+}
+
+// share is the ports of the server called name, which is started if none is yet: start
+// makes the command of it, which serves a folder on so many ports of 127.0.0.1, and
+// listens on the first one when it is up. Only a port that somebody else took meanwhile
+// makes a start worth repeating.
+func share(t testing.TB, name string, ports int, start func(dir string, ports []string) *exec.Cmd) []string {
+	t.Helper()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if !shared.used {
+		t.Fatal("the package's TestMain does not call testbed.Main")
+	}
+	s := shared.servers[name]
+	if s == nil {
+		s = &sharedServer{}
+		for range 3 {
+			if s.err = s.start(t, ports, start); s.err == nil {
+				break
+			}
+		}
+		if shared.servers == nil {
+			shared.servers = map[string]*sharedServer{}
+		}
+		shared.servers[name] = s
+	}
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	return s.ports
+}
+
+func (s *sharedServer) start(t testing.TB, ports int, start func(string, []string) *exec.Cmd) error {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "testbed-")
+	if err != nil {
+		return err
+	}
+	s.ports = nil
+	for range ports {
+		s.ports = append(s.ports, FreePort(t))
+	}
+	stop, err := launch(start(dir, s.ports), filepath.Join(dir, "log"), listens("127.0.0.1:"+s.ports[0]))
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	s.stop = func() {
+		stop()
+		os.RemoveAll(dir)
+	}
+	return nil
+}

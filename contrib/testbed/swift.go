@@ -1,0 +1,149 @@
+package testbed
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/ncw/swift/v2"
+)
+
+// SwiftServer is a Swift that runs, and a container of its own for the test.
+type SwiftServer struct {
+	AuthURL   string // http://host:port/…
+	User, Key string // of tempauth: account:user
+	Project   string // "" with tempauth
+	Container string // there, and empty
+
+	client *swift.Connection
+}
+
+// Another user of the same account of tempauth, and one that may read and write all
+// accounts.
+const (
+	SwiftOther, SwiftOtherKey = "test:other", "a/key:with@all"
+	SwiftAdmin, SwiftAdminKey = "admin:admin", "admin"
+)
+
+// Swift is a Swift whose users are tempauth's, one for all tests of a program: see Main.
+func Swift(t testing.TB) SwiftServer {
+	t.Helper()
+	needSwift(t)
+	ports := share(t, "swift", 5, func(dir string, ports []string) *exec.Cmd {
+		return exec.Command("bash", append([]string{script("swift.sh"), "run", dir}, ports...)...)
+	})
+	srv := SwiftServer{AuthURL: "http://127.0.0.1:" + ports[0] + "/auth/v1.0", User: "test:tester", Key: "testing"}
+	return srv.NewContainer(t)
+}
+
+func needSwift(t testing.TB) {
+	t.Helper()
+	for program, pkg := range map[string]string{"swift-proxy-server": "swift-proxy", "swift-account-server": "swift-account",
+		"swift-container-server": "swift-container", "swift-object-server": "swift-object", "memcached": "memcached"} {
+		if _, err := exec.LookPath(program); err != nil {
+			UnableFor(t, "swift", program+" is missing: install "+pkg)
+		}
+	}
+}
+
+// NewContainer is the same server with one more container.
+func (srv SwiftServer) NewContainer(t testing.TB) SwiftServer {
+	t.Helper()
+	srv.Container = "testbed-" + strings.ToLower(rand.Text()[:12])
+	srv.connect()
+	srv.MakeContainer(t, srv.Container)
+	return srv
+}
+
+func (srv *SwiftServer) connect() {
+	srv.client = &swift.Connection{AuthUrl: srv.AuthURL, UserName: srv.User, ApiKey: srv.Key, Tenant: srv.Project, Retries: 3}
+	if srv.Project != "" {
+		srv.client.DomainId = "default"
+	}
+}
+
+// MakeContainer makes a container of any name.
+func (srv SwiftServer) MakeContainer(t testing.TB, name string) {
+	t.Helper()
+	if err := srv.client.ContainerCreate(t.Context(), name, nil); err != nil {
+		t.Fatalf("make a container: %v", err)
+	}
+}
+
+// StorageURL is where the user's account lies.
+func (srv SwiftServer) StorageURL(t testing.TB) string {
+	t.Helper()
+	url, err := srv.client.GetStorageUrl(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+// Put puts an object into a container, "" = the test's own, or in the place of one that
+// is there; headers are the request's.
+func (srv SwiftServer) Put(t testing.TB, container, name string, content []byte, headers map[string]string) {
+	t.Helper()
+	if container == "" {
+		container = srv.Container
+	}
+	// Also when the test has ended.
+	ctx := context.WithoutCancel(t.Context())
+	if _, err := srv.client.ObjectPut(ctx, container, name, bytes.NewReader(content), true, "", "application/octet-stream", headers); err != nil {
+		t.Fatalf("put %s: %v", name, err)
+	}
+}
+
+// PutSegments puts a dynamic large object as Glance lays it out (glance_store,
+// _drivers/swift/store.py): segments <name>-00001 and on beside the manifest.
+func (srv SwiftServer) PutSegments(t testing.TB, container, name string, content []byte, segment int) {
+	t.Helper()
+	if container == "" {
+		container = srv.Container
+	}
+	for i := 1; len(content) > 0; i++ {
+		n := min(segment, len(content))
+		srv.Put(t, container, fmt.Sprintf("%s-%05d", name, i), content[:n], nil)
+		content = content[n:]
+	}
+	srv.Put(t, container, name, nil, map[string]string{"X-Object-Manifest": container + "/" + name + "-"})
+}
+
+// Manifest is where the segments of a dynamic large object lie, container/prefix; "" for
+// any other object.
+func (srv SwiftServer) Manifest(t testing.TB, name string) string {
+	t.Helper()
+	_, headers, err := srv.client.Object(t.Context(), srv.Container, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return headers["X-Object-Manifest"]
+}
+
+// Remove takes an object of the test's container away, with nothing else.
+func (srv SwiftServer) Remove(t testing.TB, name string) {
+	t.Helper()
+	if err := srv.client.ObjectDelete(context.WithoutCancel(t.Context()), srv.Container, name); err != nil {
+		t.Fatalf("remove %s: %v", name, err)
+	}
+}
+
+// List names what is in the container, segments too.
+func (srv SwiftServer) List(t testing.TB) []string {
+	t.Helper()
+	return srv.ListIn(t, srv.Container)
+}
+
+// ListIn is List of another container.
+func (srv SwiftServer) ListIn(t testing.TB, container string) []string {
+	t.Helper()
+	names, err := srv.client.ObjectNamesAll(context.WithoutCancel(t.Context()), container, nil)
+	if err != nil {
+		t.Fatalf("list container %s: %v", container, err)
+	}
+	return names
+}
