@@ -11,6 +11,7 @@ import (
 	"glanced/backends/http"
 	"glanced/backends/retry"
 	"glanced/backends/s3"
+	"glanced/backends/swift"
 )
 
 // Common is what the configuration of a store has, whatever its kind. The tags are
@@ -72,6 +73,14 @@ var kinds = []kind{
 	of("s3", s3.Config{}, func(c *s3.Config) []*string { return []*string{&c.SecretKeyFile, &c.CAFile, &c.UploadSpool} }, func(c Common, own s3.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
 		s, err := s3.Open(own)
+		if err != nil {
+			return nil, err
+		}
+		return retry.Store(s, retry.Reads, retry.Changes), nil
+	}),
+	of("swift", swift.Config{}, func(c *swift.Config) []*string { return []*string{&c.KeyFile, &c.ConfigFile, &c.CAFile} }, func(c Common, own swift.Config) (backends.Store, error) {
+		own.ID, own.ReadOnly = c.ID, c.ReadOnly
+		s, err := swift.Open(own)
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,52 @@
+package swift
+
+import (
+	"context"
+	"sync"
+)
+
+// changing has what this process does to one object happen one after the other,
+// whichever store it came by: a look and the change that follows from it are one step.
+// Other processes are kept out by a condition, where the server knows one.
+var changing locks
+
+// locks are locks by name.
+type locks struct {
+	mu   sync.Mutex
+	held map[string]*turn
+}
+
+type turn struct {
+	next chan struct{} // has one element while nobody has the lock
+	want int           // who has it or waits for it
+}
+
+// lock waits for the lock called name, or for the end of ctx.
+func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error) {
+	l.mu.Lock()
+	t := l.held[name]
+	if t == nil {
+		if l.held == nil {
+			l.held = map[string]*turn{}
+		}
+		t = &turn{next: make(chan struct{}, 1)}
+		t.next <- struct{}{}
+		l.held[name] = t
+	}
+	t.want++
+	l.mu.Unlock()
+	leave := func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if t.want--; t.want == 0 {
+			delete(l.held, name)
+		}
+	}
+	select {
+	case <-t.next:
+		return func() { t.next <- struct{}{}; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	}
+}
