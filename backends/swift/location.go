@@ -144,13 +144,13 @@ func (s *Store) bad(why string) error {
 
 // location is what a location's text says.
 type location struct {
-	reference  string // of swift+config
-	tls        bool
+	reference    string // of swift+config
+	tls          bool
 	user, secret string // of an account, "" = none; the user perhaps with its project
-	host       string // host[:port]
-	path       string // of the address, without slashes around it
-	container  string
-	key        string
+	host         string // host[:port]
+	path         string // of the address, without slashes around it
+	container    string
+	key          string
 }
 
 func (l location) authURL() string {

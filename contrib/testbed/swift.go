@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/url"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -77,11 +79,11 @@ func (srv SwiftServer) MakeContainer(t testing.TB, name string) {
 // StorageURL is where the user's account lies.
 func (srv SwiftServer) StorageURL(t testing.TB) string {
 	t.Helper()
-	url, err := srv.client.GetStorageUrl(t.Context())
+	address, err := srv.client.GetStorageUrl(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return url
+	return address
 }
 
 // Put puts an object into a container, "" = the test's own, or in the place of one that
@@ -124,10 +126,37 @@ func (srv SwiftServer) Manifest(t testing.TB, name string) string {
 	return headers["X-Object-Manifest"]
 }
 
+// PutManifest puts a static large object: manifest is its list of segments, in JSON.
+func (srv SwiftServer) PutManifest(t testing.TB, name string, manifest []byte) {
+	t.Helper()
+	_, _, err := srv.client.Call(t.Context(), srv.StorageURL(t), swift.RequestOpts{Container: srv.Container, ObjectName: name, Operation: "PUT",
+		Parameters: url.Values{"multipart-manifest": {"put"}}, Body: bytes.NewReader(manifest), NoResponse: true, ErrorMap: swift.ContainerErrorMap})
+	if err != nil {
+		t.Fatalf("put the manifest %s: %v", name, err)
+	}
+}
+
+// SetQuota bounds what the container holds, bytes.
+func (srv SwiftServer) SetQuota(t testing.TB, size int64) {
+	t.Helper()
+	if err := srv.client.ContainerUpdate(t.Context(), srv.Container, swift.Headers{"X-Container-Meta-Quota-Bytes": strconv.FormatInt(size, 10)}); err != nil {
+		t.Fatalf("set a quota: %v", err)
+	}
+}
+
 // Remove takes an object of the test's container away, with nothing else.
 func (srv SwiftServer) Remove(t testing.TB, name string) {
 	t.Helper()
-	if err := srv.client.ObjectDelete(context.WithoutCancel(t.Context()), srv.Container, name); err != nil {
+	srv.RemoveFrom(t, "", name)
+}
+
+// RemoveFrom is Remove from a container, "" = the test's own.
+func (srv SwiftServer) RemoveFrom(t testing.TB, container, name string) {
+	t.Helper()
+	if container == "" {
+		container = srv.Container
+	}
+	if err := srv.client.ObjectDelete(context.WithoutCancel(t.Context()), container, name); err != nil {
 		t.Fatalf("remove %s: %v", name, err)
 	}
 }
