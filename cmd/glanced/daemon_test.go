@@ -36,7 +36,7 @@ var builtDaemon = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := testbed.Main(m)
 	if path, err := builtDaemon(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
 	}
