@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/url"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -39,6 +40,26 @@ func Swift(t testing.TB) SwiftServer {
 		return exec.Command("bash", append([]string{script("swift.sh"), "run", dir}, ports...)...)
 	})
 	srv := SwiftServer{AuthURL: "http://127.0.0.1:" + ports[0] + "/auth/v1.0", User: "test:tester", Key: "testing"}
+	return srv.NewContainer(t)
+}
+
+// SwiftKeystone is Swift with the users of a Keystone. It takes half a minute: tests that
+// need it run where GLANCED_KEYSTONE is set (make test-full).
+func SwiftKeystone(t testing.TB) SwiftServer {
+	t.Helper()
+	if os.Getenv("GLANCED_KEYSTONE") == "" {
+		t.Skip("GLANCED_KEYSTONE is not set")
+	}
+	needSwift(t)
+	for program, pkg := range map[string]string{"keystone-manage": "keystone", "uwsgi": "uwsgi-core"} {
+		if _, err := exec.LookPath(program); err != nil {
+			UnableFor(t, "swift", program+" is missing: install "+pkg)
+		}
+	}
+	ports := share(t, "swift with keystone", 6, func(dir string, ports []string) *exec.Cmd {
+		return exec.Command("bash", append([]string{script("swift.sh"), "run", dir}, ports...)...)
+	})
+	srv := SwiftServer{AuthURL: "http://127.0.0.1:" + ports[5] + "/v3", User: "glance", Key: "glance-secret", Project: "service"}
 	return srv.NewContainer(t)
 }
 

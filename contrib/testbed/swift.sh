@@ -2,16 +2,16 @@
 # OpenStack Swift on one machine: one replica in a plain folder, large objects of both
 # kinds, tokens by tempauth or by Keystone.
 #
-#   swift.sh run DIR PROXY ACCOUNT CONTAINER OBJECT MEMCACHED
+#   swift.sh run DIR PROXY ACCOUNT CONTAINER OBJECT MEMCACHED [KEYSTONE]
 #            serves DIR on these ports of 127.0.0.1 in the foreground; it listens on PROXY
 #            when all of it is up, and all of it ends with this process.
 #            tempauth: http://127.0.0.1:PROXY/auth/v1.0, user test:tester, key testing;
 #            admin:admin, key admin, may read and write every account.
-#            With KEYSTONE_URL (.../v3) set, tokens are Keystone's, and are checked there as
-#            user swift of project service, password $SWIFT_PASSWORD.
+#            With a port for KEYSTONE, tokens are of the one that keystone.sh serves there.
 set -euo pipefail
-[ "${1:-}" = run ] && [ $# = 7 ] || { sed -n 's/^#//p' "$0" >&2; exit 2; }
-dir=$2 proxy=$3 account=$4 container=$5 object=$6 memcached=$7
+[ "${1:-}" = run ] && [ $# -ge 7 ] || { sed -n 's/^#//p' "$0" >&2; exit 2; }
+dir=$2 proxy=$3 account=$4 container=$5 object=$6 memcached=$7 keystone=${8:-}
+here=$(cd "$(dirname "$0")" && pwd)
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin # Debian's python
 user=$(id -un)
 
@@ -62,7 +62,7 @@ $patient
 E
 done
 auth=tempauth
-[ -z "${KEYSTONE_URL:-}" ] || auth="authtoken keystoneauth"
+[ -z "$keystone" ] || auth="authtoken keystoneauth"
 cat >proxy.conf <<E
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -97,14 +97,14 @@ user_test_tester = testing .admin
 user_test_other = a/key:with@all .admin
 [filter:authtoken]
 paste.filter_factory = keystonemiddleware.auth_token:filter_factory
-www_authenticate_uri = ${KEYSTONE_URL:-}
-auth_url = ${KEYSTONE_URL:-}
+www_authenticate_uri = http://127.0.0.1:$keystone/v3
+auth_url = http://127.0.0.1:$keystone/v3
 auth_type = password
 project_domain_id = default
 user_domain_id = default
 project_name = service
 username = swift
-password = ${SWIFT_PASSWORD:-}
+password = swift-secret
 delay_auth_decision = true
 memcached_servers = 127.0.0.1:$memcached
 [filter:keystoneauth]
@@ -128,9 +128,14 @@ setpriv --pdeathsig KILL memcached -u "$user" -l 127.0.0.1 -p "$memcached" -m 64
 for s in account container object; do
 	setpriv --pdeathsig KILL "swift-$s-server" "$dir/etc/$s.conf" -v &
 done
-for port in "$memcached" "$account" "$container" "$object"; do
+servers=4
+if [ -n "$keystone" ]; then
+	setpriv --pdeathsig KILL bash "$here/keystone.sh" run "$dir/keystone" "$keystone" "$proxy" &
+	servers=5
+fi
+for port in "$memcached" "$account" "$container" "$object" $keystone; do
 	until (: >"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-		[ "$(jobs -rp | wc -l)" = 4 ] || { echo "one of the servers has ended" >&2; exit 1; }
+		[ "$(jobs -rp | wc -l)" = $servers ] || { echo "one of the servers has ended" >&2; exit 1; }
 		sleep 0.05
 	done
 done

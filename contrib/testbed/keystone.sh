@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# OpenStack Keystone on one machine, one process over SQLite, with an object store in its
+# catalog.
+#
+#   keystone.sh run DIR PORT SWIFT
+#            serves DIR on 127.0.0.1:PORT in the foreground, /v3; it listens when all of it
+#            is there: user swift (password swift-secret) and user glance (glance-secret),
+#            both of project service, and the object store of 127.0.0.1:SWIFT in RegionOne.
+set -euo pipefail
+[ "${1:-}" = run ] && [ $# = 4 ] || { sed -n 's/^#//p' "$0" >&2; exit 2; }
+dir=$2 port=$3 swift=$4
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin # Debian's python
+mkdir -p "$dir"/{fernet,credential}
+cat >"$dir/keystone.conf" <<E
+[DEFAULT]
+log_file = $dir/keystone.log
+public_endpoint = http://127.0.0.1:$port
+[database]
+connection = sqlite:///$dir/keystone.db?timeout=60
+[token]
+provider = fernet
+[fernet_tokens]
+key_repository = $dir/fernet
+[fernet_receipts]
+key_repository = $dir/fernet
+[credential]
+key_repository = $dir/credential
+[identity]
+password_hash_rounds = 4
+E
+manage() { keystone-manage --config-file "$dir/keystone.conf" "$@" >/dev/null 2>&1; }
+manage db_sync
+manage fernet_setup --keystone-user "$(id -un)" --keystone-group "$(id -gn)"
+manage credential_setup --keystone-user "$(id -un)" --keystone-group "$(id -gn)"
+manage bootstrap --bootstrap-username admin --bootstrap-password admin-secret --bootstrap-project-name service \
+	--bootstrap-role-name admin --bootstrap-service-name keystone --bootstrap-region-id RegionOne \
+	--bootstrap-public-url "http://127.0.0.1:$port/v3"
+# Two users and an endpoint more, by Keystone's own code: no server is needed for that yet.
+python3 - "$dir/keystone.conf" "$swift" <<'E'
+import sys, uuid
+import keystone.conf
+from keystone.common import sql
+from keystone.server import backends
+from keystone.common import provider_api
+keystone.conf.configure()
+keystone.conf.CONF(["--config-file", sys.argv[1]], project="keystone")
+sql.initialize()
+backends.load_backends()
+api = provider_api.ProviderAPIs
+project = next(p for p in api.resource_api.list_projects() if p["name"] == "service")
+role = next(r for r in api.role_api.list_roles() if r["name"] == "admin")
+for name in "swift", "glance":
+    user = api.identity_api.create_user({"name": name, "domain_id": "default", "password": name + "-secret", "enabled": True})
+    api.assignment_api.add_role_to_user_and_project(user["id"], project["id"], role["id"])
+service = uuid.uuid4().hex
+api.catalog_api.create_service(service, {"id": service, "type": "object-store", "name": "swift", "enabled": True})
+endpoint = uuid.uuid4().hex
+api.catalog_api.create_endpoint(endpoint, {"id": endpoint, "service_id": service, "interface": "public", "region_id": "RegionOne",
+    "url": "http://127.0.0.1:" + sys.argv[2] + "/v1/AUTH_%(project_id)s", "enabled": True})
+E
+cat >"$dir/uwsgi.ini" <<E
+[uwsgi]
+http-socket = 127.0.0.1:$port
+plugins = python3
+wsgi-file = /usr/bin/keystone-wsgi-public
+pyargv = --config-file $dir/keystone.conf
+processes = 1
+threads = 4
+need-app = true
+die-on-term = true
+buffer-size = 65535
+# http-socket closes each connection without saying so
+add-header = Connection: close
+E
+exec uwsgi --ini "$dir/uwsgi.ini"
