@@ -196,6 +196,9 @@ func (s *Store) deleteLeft(ctx context.Context, p place, loc backends.Location, 
 // manifestIn is where a version says that the segments are.
 func manifestIn(version string) (container, prefix string, ok bool) {
 	rest, ok := strings.CutPrefix(version, "dlo:")
+	if !ok {
+		return "", "", false
+	}
 	if _, rest, ok = strings.Cut(rest, ":"); !ok {
 		return "", "", false
 	}
@@ -203,8 +206,7 @@ func manifestIn(version string) (container, prefix string, ok bool) {
 	if err != nil {
 		return "", "", false
 	}
-	container, prefix, ok = strings.Cut(text, "/")
-	return container, prefix, ok && strings.HasPrefix(version, "dlo:")
+	return strings.Cut(text, "/")
 }
 
 // owns tells whether a segment's name is one of those that are made for p alone: by this
