@@ -27,14 +27,20 @@ key_repository = $dir/fernet
 key_repository = $dir/credential
 [identity]
 password_hash_rounds = 4
+[cache]
+# right because Keystone runs as one process
+enabled = true
+backend = oslo_cache.dict
 E
 manage() { keystone-manage --config-file "$dir/keystone.conf" "$@" >/dev/null 2>&1; }
 manage db_sync
+# Who reads does not wait for who writes.
+python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute("pragma journal_mode=wal")' "$dir/keystone.db"
 manage fernet_setup --keystone-user "$(id -un)" --keystone-group "$(id -gn)"
 manage credential_setup --keystone-user "$(id -un)" --keystone-group "$(id -gn)"
 manage bootstrap --bootstrap-username admin --bootstrap-password admin-secret --bootstrap-project-name service \
 	--bootstrap-role-name admin --bootstrap-service-name keystone --bootstrap-region-id RegionOne \
-	--bootstrap-public-url "http://127.0.0.1:$port/v3"
+	--bootstrap-public-url "http://127.0.0.1:$port/v3" --bootstrap-internal-url "http://127.0.0.1:$port/v3"
 # Two users and an endpoint more, by Keystone's own code: no server is needed for that yet.
 python3 - "$dir/keystone.conf" "$swift" <<'E'
 import sys, uuid
@@ -65,8 +71,12 @@ plugins = python3
 wsgi-file = /usr/bin/keystone-wsgi-public
 pyargv = --config-file $dir/keystone.conf
 processes = 1
-threads = 4
+threads = 6
+master = true
+lazy-apps = true
+no-orphans = true
 need-app = true
+listen = 100
 die-on-term = true
 buffer-size = 65535
 # http-socket closes each connection without saying so
