@@ -65,7 +65,7 @@ var layers = []layer{
 
 	{"cmd/glancectl", []string{"cmd/glancectl/internal/glanceapi", "formats", "formats/all", "formats/check", "formats/goqcow2", "formats/container", "formats/container/spool", "formats/encode", "formats/engine", bytesAtRest, localFiles}, []string{"glanced/catalog/...", "glanced/ctl", "glanced/backends"}, "the CLI is a client: HTTP, and the formats for offline work"},
 	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/records", "catalog/records/sqlite", "backends", "backends/all", "backends/cache", "backends/setting", bytesAtRest, memory, "formats", "formats/all", "formats/container/spool", "formats/engine"}, nil, "the daemon wires the rooms together"},
-	{"contrib", nil, []string{"glanced/catalog/...", "glanced/formats/...", "glanced/backends/..."}, "contrib holds tools of its own; they drive the programs from outside"},
+	{"contrib", []string{"contrib/distance"}, []string{"glanced/catalog/...", "glanced/formats/...", "glanced/backends/..."}, "contrib holds tools of its own; they drive the programs from outside"},
 }
 
 func TestImportsFollowTheDesign(t *testing.T) {
