@@ -243,9 +243,15 @@ func TestAChangedObjectIsDroppedAndSaysSo(t *testing.T) {
 			far.Replace("k", backendtest.Noise(9, 30*chunkSize))
 			return b.ReadAt(t.Context(), make([]byte, 1), 29*chunkSize)
 		},
-		"at an open": func(far *backendtest.Far, s backends.Store, loc backends.Location, _ *reader) error {
+		"at a fetch of a second opening": func(far *backendtest.Far, s backends.Store, loc backends.Location, _ *reader) error {
 			far.Replace("k", backendtest.Noise(9, 30*chunkSize))
-			_, err := s.Open(t.Context(), loc)
+			again := open(t, s, loc)
+			defer again.Close()
+			return again.ReadAt(t.Context(), make([]byte, 1), 29*chunkSize)
+		},
+		"at a look": func(far *backendtest.Far, s backends.Store, loc backends.Location, _ *reader) error {
+			far.Replace("k", backendtest.Noise(9, 30*chunkSize))
+			_, err := s.Stat(t.Context(), loc)
 			return err
 		},
 		"at a deletion": func(far *backendtest.Far, s backends.Store, loc backends.Location, _ *reader) error {
@@ -378,5 +384,57 @@ func TestOnlyWhatIsOursIsRemovedAtTheStart(t *testing.T) {
 	c.Close()
 	if c = mustOpen(t, dir, 40, func(cfg *Config) { cfg.ChunkSize *= 2 }); c.Stats().UsedBytes != 0 {
 		t.Errorf("chunks of another size are kept: %+v", c.Stats())
+	}
+}
+
+// A store that is away takes nothing with it that is cached, not even over a restart.
+func TestASecondOpeningAsksForNothingThatIsCached(t *testing.T) {
+	dir := t.TempDir()
+	far := backendtest.NewFar("far")
+	c := mustOpen(t, dir, 32)
+	s := c.Store(far, Limits{})
+	loc, content := put(t, s, "key", 8*chunkSize)
+	b := open(t, s, loc)
+	wantRead(t, b, content, 0, 4*chunkSize)
+	settle(t, c)
+	b.Close()
+	c.Close()
+
+	away := false
+	far.Fail = func(backendtest.Op) error {
+		if away {
+			return backends.ErrUnavailable
+		}
+		return nil
+	}
+	c = mustOpen(t, dir, 32)
+	s = c.Store(far, Limits{})
+	asked := far.Count(backendtest.OpOpen).Requests
+	away = true
+	b = open(t, s, loc)
+	wantRead(t, b, content, 100, 3*chunkSize)
+	if n := far.Count(backendtest.OpOpen).Requests; n != asked {
+		t.Errorf("the store was asked %d times", n-asked)
+	}
+	p := make([]byte, 10)
+	if err := b.ReadAt(t.Context(), p, 6*chunkSize); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("what is not cached: %v", err)
+	}
+	if _, err := s.Open(t.Context(), backends.Location{Store: loc.Store, URL: loc.URL, Size: loc.Size, Version: "another"}); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("another version of it: %v", err)
+	}
+	away = false
+	wantRead(t, b, content, 5*chunkSize, 2*chunkSize)
+
+	// What the store has there is not what is cached, and no longer to be had.
+	far.Replace("key", bytes.Repeat([]byte("x"), len(content)))
+	again := open(t, s, loc)
+	wantRead(t, again, content, 0, chunkSize)
+	if err := again.ReadAt(t.Context(), p, 7*chunkSize+100); err == nil {
+		if !bytes.Equal(p, content[7*chunkSize+100:][:10]) {
+			t.Error("other bytes")
+		}
+	} else if !errors.Is(err, backends.ErrChanged) {
+		t.Errorf("after the swap: %v", err)
 	}
 }

@@ -44,9 +44,12 @@ func (s *store) Stat(ctx context.Context, loc backends.Location) (backends.Locat
 	return full, err
 }
 
-// Open implements backends.Store. It asks the store, whatever is cached: whether the
-// object is the recorded one still.
+// Open implements backends.Store. Where something of the recorded version is cached,
+// the store is asked when something else is wanted.
 func (s *store) Open(ctx context.Context, loc backends.Location) (stored.Bytes, error) {
+	if b := s.cachedAt(loc); b != nil {
+		return s.c.bytes(b, s.up, Place(loc)), nil
+	}
 	b, err := s.Store.Open(ctx, loc)
 	if err != nil {
 		s.c.heed(loc, err)
