@@ -64,28 +64,24 @@ var kinds = []kind{
 	}),
 	of("http", http.Defaults, func(c *http.Config) []*string { return []*string{&c.CAFile, &c.Spool} }, func(c Common, own http.Config) (backends.Store, error) {
 		own.ID = c.ID
-		s, err := http.Open(own)
-		if err != nil {
-			return nil, err
-		}
-		return retry.Store(s, retry.Reads, retry.Changes), nil
+		return repeated(http.Open(own))
 	}).ofOthers(),
 	of("s3", s3.Config{}, func(c *s3.Config) []*string { return []*string{&c.SecretKeyFile, &c.CAFile, &c.UploadSpool} }, func(c Common, own s3.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
-		s, err := s3.Open(own)
-		if err != nil {
-			return nil, err
-		}
-		return retry.Store(s, retry.Reads, retry.Changes), nil
+		return repeated(s3.Open(own))
 	}),
 	of("swift", swift.Config{}, func(c *swift.Config) []*string { return []*string{&c.KeyFile, &c.ConfigFile, &c.CAFile} }, func(c Common, own swift.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
-		s, err := swift.Open(own)
-		if err != nil {
-			return nil, err
-		}
-		return retry.Store(s, retry.Reads, retry.Changes), nil
+		return repeated(swift.Open(own))
 	}),
+}
+
+// repeated has what a store that is far could not do just now tried again.
+func repeated[S backends.Store](s S, err error) (backends.Store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return retry.Store(s, retry.Reads, retry.Changes), nil
 }
 
 func (k kind) ofOthers() kind {

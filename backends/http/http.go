@@ -16,19 +16,18 @@ package http
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"glanced/backends"
 	"glanced/backends/flight"
+	"glanced/backends/overhttp"
 	"glanced/backends/setting"
 	"glanced/backends/spool"
 )
@@ -77,9 +76,9 @@ func Open(cfg Config) (*Store, error) {
 	case cfg.Spool == "" || cfg.SpoolLimit <= 0:
 		return nil, errors.New("open an http store: spool and spool_limit are needed: a folder for objects that cannot be read in place, and how much they may take, such as 16GiB")
 	}
-	trusted, err := roots(cfg.CAFile)
+	trusted, err := overhttp.Authorities(cfg.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("open an http store: ca_file: %w", err)
+		return nil, fmt.Errorf("open an http store: %w", err)
 	}
 	// Whatever the id has in it, this is one plain name.
 	dir, err := spool.New(filepath.Join(cfg.Spool, "store-"+url.PathEscape(cfg.ID)), int64(cfg.SpoolLimit), fetches)
@@ -109,22 +108,6 @@ func Open(cfg Config) (*Store, error) {
 			DisableCompression:     true, // an ETag is of the bytes as they are sent
 		},
 	}, nil
-}
-
-// roots are the certificates in a file; nil, the system's, where there is no file.
-func roots(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
-	}
-	return pool, nil
 }
 
 // Begin implements backends.Store: there are no uploads.

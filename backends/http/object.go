@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 	"glanced/backends/stored"
 )
 
@@ -87,15 +88,15 @@ func (s *Store) look(ctx context.Context, u *url.URL) (found, error) {
 	switch a.StatusCode {
 	case http.StatusOK:
 	case http.StatusPartialContent:
-		r, ok := parseContentRange(a.Header.Get("Content-Range"))
-		if !ok || r.start != 0 || r.end != 0 {
-			return found{}, fmt.Errorf("%w: %s: asked for the first byte, the server sent %q", backends.ErrUnavailable, shown(u), clip(a.Header.Get("Content-Range")))
+		r, ok := overhttp.ParseContentRange(a.Header.Get("Content-Range"))
+		if !ok || r.Start != 0 || r.End != 0 {
+			return found{}, fmt.Errorf("%w: %s: asked for the first byte, the server sent %q", backends.ErrUnavailable, shown(u), overhttp.Clip(a.Header.Get("Content-Range")))
 		}
 		var first [1]byte
 		if err := a.exactly(first[:]); err != nil {
 			return found{}, fmt.Errorf("%s: %w", shown(u), err)
 		}
-		f.size, f.ranges = r.total, r.total > 0
+		f.size, f.ranges = r.Total, r.Total > 0
 	default:
 		a.drain()
 		return found{}, fmt.Errorf("%s: %w", shown(u), a.refusal())
@@ -106,9 +107,6 @@ func (s *Store) look(ctx context.Context, u *url.URL) (found, error) {
 	f.validators = validators(a.Header)
 	return f, nil
 }
-
-// clip keeps a server's text short.
-func clip(text string) string { return text[:min(len(text), 64)] }
 
 // object is an object that is read where it is.
 type object struct {
@@ -162,15 +160,11 @@ func (o *object) check(a *answer, off, last int64) error {
 	if a.StatusCode == http.StatusOK {
 		return fmt.Errorf("%w: the server sends the whole object, and no longer a range", backends.ErrUnavailable)
 	}
-	text := a.Header.Get("Content-Range")
-	r, ok := parseContentRange(text)
-	switch {
-	case ok && r.total >= 0 && r.total != o.size:
-		return fmt.Errorf("%w: %d bytes were there, now there are %d", backends.ErrChanged, o.size, r.total)
-	case !ok || r.start != off || r.end != last || r.total < 0:
-		return fmt.Errorf("%w: the server sent %q", backends.ErrUnavailable, clip(text))
-	case encoding(a.Header) != "":
-		return fmt.Errorf("%w: the server sent the bytes encoded (%q)", backends.ErrUnavailable, clip(encoding(a.Header)))
+	if err := overhttp.CheckRange(a.Header.Get("Content-Range"), off, last-off+1, o.size); err != nil {
+		return err
+	}
+	if e := encoding(a.Header); e != "" {
+		return fmt.Errorf("%w: the server sent the bytes encoded (%q)", backends.ErrUnavailable, overhttp.Clip(e))
 	}
 	return nil
 }

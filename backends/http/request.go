@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 	"glanced/backends/retry"
 )
 
@@ -172,7 +173,7 @@ func (a *answer) refusal() error {
 	case code == http.StatusPreconditionFailed, code == http.StatusRequestedRangeNotSatisfiable:
 		return say(backends.ErrChanged)
 	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
-		return retry.After(say(backends.ErrUnavailable), retryAfter(a.Header, time.Now()))
+		return retry.After(say(backends.ErrUnavailable), overhttp.RetryAfter(a.Header, time.Now()))
 	case code >= 400:
 		return say(backends.ErrDenied)
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 	"glanced/backends/spool"
 	"glanced/backends/stored"
 )
@@ -124,7 +125,7 @@ func (s *Store) fetch(f found, k string) spool.Fill {
 			a.drain()
 			return a.refusal()
 		case encoding(a.Header) != "":
-			return fmt.Errorf("%w: the server sent the bytes encoded (%q)", backends.ErrUnavailable, clip(encoding(a.Header)))
+			return fmt.Errorf("%w: the server sent the bytes encoded (%q)", backends.ErrUnavailable, overhttp.Clip(encoding(a.Header)))
 		case f.validators != "" && validators(a.Header) != f.validators, f.size >= 0 && a.ContentLength >= 0 && a.ContentLength != f.size:
 			return fmt.Errorf("%w: the object was changed between two requests", backends.ErrUnavailable)
 		case a.ContentLength < 0 && !slices.Equal(a.TransferEncoding, []string{"chunked"}):

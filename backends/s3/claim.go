@@ -67,7 +67,7 @@ func (s *Store) abandon(ctx context.Context, text backends.Claim) error {
 		return err
 	}
 	t := newTarget(s.client, s.at, c.bucket, c.key)
-	unlock, err := changing.lock(ctx, t.place)
+	unlock, err := changing.Lock(ctx, t.place)
 	if err != nil {
 		return err
 	}

@@ -1,15 +1,13 @@
 package s3
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
+	"glanced/backends/overhttp"
 	"glanced/backends/setting"
 )
 
@@ -19,35 +17,26 @@ type Config struct {
 	ID       string `toml:"-"` // goes into each Location
 	ReadOnly bool   `toml:"-"` // nothing in the bucket is changed
 
-	Endpoint      string        `toml:"endpoint"`        // http(s)://host[:port]
-	Bucket        string        `toml:"bucket"`          //
-	Prefix        string        `toml:"prefix"`          // before every key that is written, such as "images/"
-	Region        string        `toml:"region"`          // "" = us-east-1, which most servers but Amazon's take for any
-	AccessKey     string        `toml:"access_key"`      // "" = requests are not signed
-	SecretKey     Secret        `toml:"secret_key"`      // or
-	SecretKeyFile string        `toml:"secret_key_file"` // a file whose first line it is
-	PathStyle     string        `toml:"path_style"`      // path: host/bucket/key; virtual: bucket.host/key; auto, "" = virtual for Amazon's hosts
-	CAFile        string        `toml:"ca_file"`         // PEM; who signed the server's certificate, "" = one whom the system trusts
-	CreateBucket  bool          `toml:"create_bucket"`   // make it before the first upload if it is not there
-	Connections   int           `toml:"connections"`     // open at once, 0 = 64
-	PartSize      setting.Bytes `toml:"part_size"`       // of uploads in parts, 5 to 64 MiB, 0 = 16 MiB; those of the largest images are larger
-	UploadMemory  setting.Bytes `toml:"upload_memory"`   // of all uploads together, 0 = 128 MiB; one takes 64 MiB at most
-	UploadSpool   string        `toml:"upload_spool"`    // folder for parts that memory has no room for, "" = $TMPDIR
-	GlanceHosts   []string      `toml:"glance_hosts"`    // host[:port]: locations of Glance on these are read too, with the keys in them
+	Endpoint      string         `toml:"endpoint"`        // http(s)://host[:port]
+	Bucket        string         `toml:"bucket"`          //
+	Prefix        string         `toml:"prefix"`          // before every key that is written, such as "images/"
+	Region        string         `toml:"region"`          // "" = us-east-1, which most servers but Amazon's take for any
+	AccessKey     string         `toml:"access_key"`      // "" = requests are not signed
+	SecretKey     setting.Secret `toml:"secret_key"`      // or
+	SecretKeyFile string         `toml:"secret_key_file"` // a file whose first line it is
+	PathStyle     string         `toml:"path_style"`      // path: host/bucket/key; virtual: bucket.host/key; auto, "" = virtual for Amazon's hosts
+	CAFile        string         `toml:"ca_file"`         // PEM; who signed the server's certificate, "" = one whom the system trusts
+	CreateBucket  bool           `toml:"create_bucket"`   // make it before the first upload if it is not there
+	Connections   int            `toml:"connections"`     // open at once, 0 = 64
+	PartSize      setting.Bytes  `toml:"part_size"`       // of uploads in parts, 5 to 64 MiB, 0 = 16 MiB; those of the largest images are larger
+	UploadMemory  setting.Bytes  `toml:"upload_memory"`   // of all uploads together, 0 = 128 MiB; one takes 64 MiB at most
+	UploadSpool   string         `toml:"upload_spool"`    // folder for parts that memory has no room for, "" = $TMPDIR
+	GlanceHosts   []string       `toml:"glance_hosts"`    // host[:port]: locations of Glance on these are read too, with the keys in them
 
 	stall time.Duration                   `toml:"-"` // tests; 0 = stallTime
 	dial  func(addr string) string        `toml:"-"` // tests: where to connect to instead; nil = there
 	parts func(number int, n int64) int64 `toml:"-"` // tests: how large part number is, n bytes being written; nil = as partLen says
 }
-
-// Secret is text that is not printed.
-type Secret string
-
-// String implements fmt.Stringer.
-func (Secret) String() string { return "(secret)" }
-
-// GoString implements fmt.GoStringer.
-func (Secret) GoString() string { return "(secret)" }
 
 const (
 	defaultPart        = 16 << 20
@@ -122,31 +111,11 @@ func (c Config) secret() (string, error) {
 	if c.SecretKeyFile == "" {
 		return string(c.SecretKey), nil
 	}
-	text, err := os.ReadFile(c.SecretKeyFile)
+	secret, err := setting.ReadSecret(c.SecretKeyFile)
 	if err != nil {
 		return "", fmt.Errorf("secret_key_file: %w", err)
 	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	if line = strings.TrimSpace(line); line == "" {
-		return "", fmt.Errorf("secret_key_file: the first line of %s is empty", c.SecretKeyFile)
-	}
-	return line, nil
-}
-
-// authorities are those of ca_file, nil = the system's.
-func (c Config) authorities() (*x509.CertPool, error) {
-	if c.CAFile == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("ca_file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("ca_file: %s holds no certificate in PEM", c.CAFile)
-	}
-	return pool, nil
+	return string(secret), nil
 }
 
 // endpoint is a server.
@@ -180,18 +149,5 @@ func parseEndpoint(text string) (endpoint, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return endpoint{}, fmt.Errorf("%q: want https://host[:port]", text)
 	}
-	return endpoint{u.Scheme == "https", withPort(u.Host, u.Scheme == "https")}, nil
-}
-
-// withPort says the port of host[:port], where it is the scheme's own, too.
-func withPort(host string, tls bool) string {
-	host = strings.ToLower(host)
-	if _, _, err := net.SplitHostPort(host); err == nil {
-		return host
-	}
-	port := "80"
-	if tls {
-		port = "443"
-	}
-	return net.JoinHostPort(strings.Trim(host, "[]"), port)
+	return endpoint{u.Scheme == "https", overhttp.HostPort(u.Host, u.Scheme == "https")}, nil
 }

@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 	"glanced/backends/retry"
 )
 
@@ -84,9 +83,9 @@ func explain(ctx context.Context, doing string, err error) error {
 	if said := (smithy.APIError)(nil); errors.As(err, &said) {
 		code, message = said.ErrorCode(), said.ErrorMessage()
 	}
-	story := fmt.Sprintf("%d %s", status, clip(code))
+	story := fmt.Sprintf("%d %s", status, overhttp.Clip(code))
 	if message != "" && message != code {
-		story += ": " + clip(message)
+		story += ": " + overhttp.Clip(message)
 	}
 	if hint := advice[code]; hint != "" {
 		story += " (" + hint + ")"
@@ -96,7 +95,7 @@ func explain(ctx context.Context, doing string, err error) error {
 	}
 	for _, k := range kinds {
 		if (k.code == "" || k.code == code) && (k.status == 0 || k.status == status) {
-			return retry.After(fmt.Errorf("%s: %w: %s", doing, k.sentinel, story), retryAfter(answer.Response.Header))
+			return retry.After(fmt.Errorf("%s: %w: %s", doing, k.sentinel, story), overhttp.RetryAfter(answer.Response.Header, time.Now()))
 		}
 	}
 	return fmt.Errorf("%s: the server answers %s", doing, story)
@@ -111,30 +110,4 @@ func bare(err error) string {
 		return err.Error() + " (ca_file names who signed the server's certificate)"
 	}
 	return err.Error()
-}
-
-// clip makes text of a server fit for a log.
-func clip(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
-	if len(text) > 200 {
-		text = strings.ToValidUTF8(text[:200], "") + "…"
-	}
-	return text
-}
-
-// retryAfter is the pause that an answer asks for (RFC 9110, section 10.2.3).
-func retryAfter(h http.Header) time.Duration {
-	text := h.Get("Retry-After")
-	if seconds, err := strconv.Atoi(text); err == nil {
-		return time.Duration(min(max(seconds, 0), 1<<20)) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return time.Until(at)
-	}
-	return 0
 }

@@ -10,6 +10,7 @@ import (
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 )
 
 // maxKey is the longest key in bytes: S3's own limit is 1024, with the prefix.
@@ -68,9 +69,9 @@ func (s *Store) target(loc backends.Location) (target, error) {
 	if err != nil {
 		return target{}, s.bad(err.Error())
 	}
-	at := endpoint{l.tls, withPort(l.host, l.tls)}
+	at := endpoint{l.tls, overhttp.HostPort(l.host, l.tls)}
 	known := s.allowed[at.host]
-	if at.host == s.at.host || withPort(l.host, s.at.tls) == s.at.host {
+	if at.host == s.at.host || overhttp.HostPort(l.host, s.at.tls) == s.at.host {
 		if l.path == s.cfg.Bucket+"/"+s.cfg.Prefix+l.key || l.path == s.cfg.Bucket+"/"+l.key {
 			return newTarget(s.client, s.at, s.cfg.Bucket, strings.TrimPrefix(l.path, s.cfg.Bucket+"/")), nil
 		}

@@ -11,6 +11,7 @@ import (
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 	"glanced/backends/stored"
 )
 
@@ -101,7 +102,7 @@ func (s *Store) delete(ctx context.Context, loc backends.Location) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := changing.lock(ctx, t.place)
+	unlock, err := changing.Lock(ctx, t.place)
 	if err != nil {
 		return err
 	}
@@ -189,17 +190,10 @@ func (o *object) check(out *awss3.GetObjectOutput, off, n int64) error {
 	if etag := bareTag(out.ETag); etag != o.h.etag {
 		return fmt.Errorf("%w: version %q was opened, there is %q", backends.ErrChanged, o.h.etag, etag)
 	}
-	var first, last, size int64
-	text := aws.ToString(out.ContentRange)
-	if _, err := fmt.Sscanf(text, "bytes %d-%d/%d", &first, &last, &size); err != nil {
-		return fmt.Errorf("%w: not a range was answered: Content-Range is %q", backends.ErrUnavailable, clip(text))
+	if err := overhttp.CheckRange(aws.ToString(out.ContentRange), off, n, o.h.size); err != nil {
+		return err
 	}
-	switch {
-	case size != o.h.size:
-		return fmt.Errorf("%w: %d bytes were opened, there are %d", backends.ErrChanged, o.h.size, size)
-	case first != off || last != off+n-1:
-		return fmt.Errorf("%w: bytes %d to %d were answered", backends.ErrUnavailable, first, last)
-	case out.ContentLength == nil || *out.ContentLength != n:
+	if out.ContentLength == nil || *out.ContentLength != n {
 		return fmt.Errorf("%w: the answer announces %d bytes", backends.ErrUnavailable, aws.ToInt64(out.ContentLength))
 	}
 	return nil

@@ -32,8 +32,12 @@ import (
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 	"glanced/backends/retry"
 )
+
+// changing is held by place, over all stores of this process that may have it.
+var changing overhttp.Locks
 
 var _ backends.Store = (*Store)(nil)
 
@@ -67,14 +71,14 @@ func Open(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open an s3 store: %w", err)
 	}
 	d := dialer{connections: cfg.Connections, redirect: cfg.dial}
-	if d.authorities, err = cfg.authorities(); err != nil {
+	if d.authorities, err = overhttp.Authorities(cfg.CAFile); err != nil {
 		return nil, fmt.Errorf("open an s3 store: %w", err)
 	}
 	s := &Store{cfg: cfg, allowed: map[string]bool{}, http: d.http(cfg.stall), patient: d.http(max(cfg.stall, completeTime))}
 	s.at, _ = parseEndpoint(cfg.Endpoint)
 	s.place = s.at.text() + "/" + cfg.Bucket
 	for _, host := range cfg.GlanceHosts {
-		s.allowed[withPort(host, false)], s.allowed[withPort(host, true)] = true, true
+		s.allowed[overhttp.HostPort(host, false)], s.allowed[overhttp.HostPort(host, true)] = true, true
 	}
 	s.client = s.api(s.http, s.at, cfg.AccessKey, secret)
 	s.slow = s.api(s.patient, s.at, cfg.AccessKey, secret)

@@ -7,13 +7,14 @@ import (
 
 	"glanced/backends"
 	"glanced/backends/backendtest"
+	"glanced/backends/setting"
 	"glanced/contrib/testbed"
 )
 
 // on is the configuration of a store on a server.
 func on(srv testbed.S3Server) Config {
 	return Config{ID: "s3", Endpoint: srv.Endpoint, Bucket: srv.Bucket, Region: srv.Region,
-		AccessKey: srv.AccessKey, SecretKey: Secret(srv.SecretKey), CAFile: srv.CAFile, PartSize: minPart}
+		AccessKey: srv.AccessKey, SecretKey: setting.Secret(srv.SecretKey), CAFile: srv.CAFile, PartSize: minPart}
 }
 
 func openStore(t testing.TB, cfg Config) *Store {

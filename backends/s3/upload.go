@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 )
 
 // tokenLen is the length of rand.Text.
@@ -65,7 +66,7 @@ type result struct {
 func (s *Store) Begin(ctx context.Context, key string, size int64) (backends.Writer, error) {
 	w, err := s.begin(ctx, key, size)
 	if err != nil {
-		return nil, s.wrap(fmt.Sprintf("begin to write %q into", clip(key)), err)
+		return nil, s.wrap(fmt.Sprintf("begin to write %q into", overhttp.Clip(key)), err)
 	}
 	return w, nil
 }
@@ -337,7 +338,7 @@ func (w *writer) deliver(ctx context.Context) error {
 // publish makes the object, unless there is one under its key, and is what the server
 // then says of it. Of an earlier call that did its work, it finds that.
 func (w *writer) publish(ctx context.Context, small bool) (head, error) {
-	unlock, err := changing.lock(ctx, w.t.place)
+	unlock, err := changing.Lock(ctx, w.t.place)
 	if err != nil {
 		return head{}, err
 	}

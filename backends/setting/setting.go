@@ -3,6 +3,7 @@ package setting
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -40,4 +41,26 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	}
 	*d = Duration(v)
 	return nil
+}
+
+// Secret is text that is not printed.
+type Secret string
+
+// String implements fmt.Stringer.
+func (Secret) String() string { return "(secret)" }
+
+// GoString implements fmt.GoStringer.
+func (Secret) GoString() string { return "(secret)" }
+
+// ReadSecret is the first line of a file.
+func ReadSecret(file string) (Secret, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if line = strings.TrimSpace(line); line == "" {
+		return "", fmt.Errorf("the first line of %s is empty", file)
+	}
+	return Secret(line), nil
 }

@@ -1,6 +1,10 @@
 package setting
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -27,5 +31,27 @@ func TestQuantitiesAreWrittenWithTheirUnit(t *testing.T) {
 		if new(Duration).UnmarshalText([]byte(text)) == nil {
 			t.Errorf("%q is a length of time", text)
 		}
+	}
+}
+
+func TestASecretIsTheFirstLineOfItsFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(" top/secret \nmore"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ReadSecret(file)
+	if err != nil || string(s) != "top/secret" {
+		t.Errorf("%q, %v", string(s), err)
+	}
+	for _, format := range []string{"%v", "%s", "%+v", "%#v"} {
+		if text := fmt.Sprintf(format, struct{ S Secret }{s}); strings.Contains(text, "top") {
+			t.Errorf("%s prints it: %s", format, text)
+		}
+	}
+	if err := os.WriteFile(file, []byte("\nsecret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadSecret(file); err == nil {
+		t.Error("an empty first line is a secret")
 	}
 }

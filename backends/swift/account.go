@@ -15,6 +15,7 @@ import (
 
 	"glanced/backends"
 	"glanced/backends/flight"
+	"glanced/backends/overhttp"
 )
 
 const (
@@ -111,7 +112,7 @@ func (a *account) host() string {
 	if err != nil {
 		return ""
 	}
-	return withPort(u.Host, u.Scheme == "https")
+	return overhttp.HostPort(u.Host, u.Scheme == "https")
 }
 
 // place is an object, a container (name is "") or an account (container is "").

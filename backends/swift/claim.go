@@ -70,7 +70,7 @@ func (s *Store) abandon(ctx context.Context, text backends.Claim, begun int) err
 		return err
 	}
 	p := place{account: s.own, container: c.container, name: c.key}
-	unlock, err := changing.lock(ctx, p.lockName())
+	unlock, err := changing.Lock(ctx, p.lockName())
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (s *Store) delete(ctx context.Context, loc backends.Location) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := changing.lock(ctx, p.lockName())
+	unlock, err := changing.Lock(ctx, p.lockName())
 	if err != nil {
 		return err
 	}

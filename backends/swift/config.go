@@ -2,12 +2,9 @@ package swift
 
 import (
 	"cmp"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -21,16 +18,16 @@ type Config struct {
 	ID       string `toml:"-"` // goes into each Location
 	ReadOnly bool   `toml:"-"` // nothing in the container is changed
 
-	AuthURL       string `toml:"auth_url"`       // https://host[:port]/v3; "" = what config_file says of reference
-	AuthVersion   int    `toml:"auth_version"`   // 1, 2 or 3; 0 = as auth_url says
-	User          string `toml:"user"`           // with tempauth account:user
-	Key           Secret `toml:"key"`            // the password, or
-	KeyFile       string `toml:"key_file"`       // a file whose first line it is
-	Project       string `toml:"project"`        // "" = what is before the colon of user, as in Glance's configuration
-	UserDomain    string `toml:"user_domain"`    // a name; "" = the domain whose id is default
-	ProjectDomain string `toml:"project_domain"` // the same
-	Region        string `toml:"region"`         // "" = the first of the service catalog
-	EndpointType  string `toml:"endpoint_type"`  // public, internal or admin; "" = public
+	AuthURL       string         `toml:"auth_url"`       // https://host[:port]/v3; "" = what config_file says of reference
+	AuthVersion   int            `toml:"auth_version"`   // 1, 2 or 3; 0 = as auth_url says
+	User          string         `toml:"user"`           // with tempauth account:user
+	Key           setting.Secret `toml:"key"`            // the password, or
+	KeyFile       string         `toml:"key_file"`       // a file whose first line it is
+	Project       string         `toml:"project"`        // "" = what is before the colon of user, as in Glance's configuration
+	UserDomain    string         `toml:"user_domain"`    // a name; "" = the domain whose id is default
+	ProjectDomain string         `toml:"project_domain"` // the same
+	Region        string         `toml:"region"`         // "" = the first of the service catalog
+	EndpointType  string         `toml:"endpoint_type"`  // public, internal or admin; "" = public
 
 	Container       string        `toml:"container"`               // "" = glance
 	CreateContainer bool          `toml:"create_container"`        // make it before the first upload if it is not there
@@ -47,15 +44,6 @@ type Config struct {
 	listWait time.Duration            `toml:"-"` // tests; 0 = listTime
 	dial     func(addr string) string `toml:"-"` // tests: where to connect to instead; nil = there
 }
-
-// Secret is text that is not printed.
-type Secret string
-
-// String implements fmt.Stringer.
-func (Secret) String() string { return "***" }
-
-// GoString implements fmt.GoStringer.
-func (Secret) GoString() string { return "***" }
 
 // Glance's defaults (glance_store, _drivers/swift/store.py).
 const (
@@ -127,7 +115,7 @@ type login struct {
 	url              string
 	version          int // 0 = as url says
 	project, user    string
-	key              Secret
+	key              setting.Secret
 	userDomain       domain
 	projectDomain    domain
 	region, endpoint string
@@ -145,18 +133,14 @@ func (c Config) own(references map[string]login) (login, error) {
 		}
 		return l, nil
 	}
-	key := string(c.Key)
+	key := c.Key
 	if c.KeyFile != "" {
-		text, err := os.ReadFile(c.KeyFile)
-		if err != nil {
+		var err error
+		if key, err = setting.ReadSecret(c.KeyFile); err != nil {
 			return login{}, fmt.Errorf("key_file: %w", err)
 		}
-		line, _, _ := strings.Cut(string(text), "\n")
-		if key = strings.TrimSpace(line); key == "" {
-			return login{}, fmt.Errorf("key_file: the first line of %s is empty", c.KeyFile)
-		}
 	}
-	l := login{url: c.AuthURL, version: c.AuthVersion, project: c.Project, user: c.User, key: Secret(key),
+	l := login{url: c.AuthURL, version: c.AuthVersion, project: c.Project, user: c.User, key: key,
 		userDomain: domain{name: c.UserDomain}, projectDomain: domain{name: c.ProjectDomain}}
 	return c.finish(l), nil
 }
@@ -197,22 +181,6 @@ func versionOf(address string) int {
 	return 3
 }
 
-// authorities are those of ca_file, nil = the system's.
-func (c Config) authorities() (*x509.CertPool, error) {
-	if c.CAFile == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("ca_file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("ca_file: %s holds no certificate in PEM", c.CAFile)
-	}
-	return pool, nil
-}
-
 // parseAuthURL reads http(s)://host[:port]/path.
 func parseAuthURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
@@ -223,17 +191,4 @@ func parseAuthURL(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("%q: want https://host[:port]/v3", text)
 	}
 	return u, nil
-}
-
-// withPort says the port of host[:port], where it is the scheme's own, too.
-func withPort(host string, tls bool) string {
-	host = strings.ToLower(host)
-	if _, _, err := net.SplitHostPort(host); err == nil {
-		return host
-	}
-	port := "80"
-	if tls {
-		port = "443"
-	}
-	return net.JoinHostPort(strings.Trim(host, "[]"), port)
 }

@@ -7,12 +7,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 	"glanced/backends/retry"
 )
 
@@ -50,13 +49,13 @@ func refused(doing string, answer *http.Response) error {
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, 1<<10))
 	said := ""
 	if strings.HasPrefix(answer.Header.Get("Content-Type"), "text/plain") {
-		said = ": " + clip(string(text))
+		said = ": " + overhttp.Clip(string(text))
 	}
 	kind := kinds[answer.StatusCode]
 	if kind == nil {
 		return fmt.Errorf("%s: the server answers %d%s", doing, answer.StatusCode, said)
 	}
-	return retry.After(fmt.Errorf("%s: %w: the server answers %d%s", doing, kind, answer.StatusCode, said), retryAfter(answer.Header))
+	return retry.After(fmt.Errorf("%s: %w: the server answers %d%s", doing, kind, answer.StatusCode, said), overhttp.RetryAfter(answer.Header, time.Now()))
 }
 
 // failed says why a request had no answer, or none to its end. ctx is the caller's;
@@ -76,35 +75,9 @@ func bare(err error) string {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		err = u.Err
 	}
-	text := clip(err.Error())
+	text := overhttp.Clip(err.Error())
 	if strings.Contains(text, "certificate") {
 		text += " (ca_file names who signed the server's certificate)"
 	}
 	return text
-}
-
-// clip makes text of a server fit for a log.
-func clip(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(text))
-	if len(text) > 200 {
-		text = strings.ToValidUTF8(text[:200], "") + "…"
-	}
-	return text
-}
-
-// retryAfter is the pause that an answer asks for (RFC 9110, section 10.2.3).
-func retryAfter(h http.Header) time.Duration {
-	text := h.Get("Retry-After")
-	if seconds, err := strconv.Atoi(text); err == nil {
-		return time.Duration(min(max(seconds, 0), 1<<20)) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return time.Until(at)
-	}
-	return 0
 }

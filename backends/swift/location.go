@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
+	"glanced/backends/setting"
 )
 
 const (
@@ -73,7 +75,7 @@ func (s *Store) target(ctx context.Context, loc backends.Location) (place, error
 	switch {
 	case l.reference != "":
 		if p.account = s.references[l.reference]; p.account == nil {
-			return place{}, s.bad(fmt.Sprintf("there is no reference %q: config_file may have it", clip(l.reference)))
+			return place{}, s.bad(fmt.Sprintf("there is no reference %q: config_file may have it", overhttp.Clip(l.reference)))
 		}
 	case l.user != "":
 		if p.account = s.accountOf(l); p.account == nil {
@@ -85,8 +87,8 @@ func (s *Store) target(ctx context.Context, loc backends.Location) (place, error
 			return place{}, err
 		}
 		// With our host another scheme is taken, too: it is asked in ours.
-		host, ours := withPort(l.host, l.tls), withPort(at.storage.Host, at.storage.Scheme == "https")
-		if host != ours && withPort(l.host, !l.tls) != ours && !s.hosts[host] {
+		host, ours := overhttp.HostPort(l.host, l.tls), overhttp.HostPort(at.storage.Host, at.storage.Scheme == "https")
+		if host != ours && overhttp.HostPort(l.host, !l.tls) != ours && !s.hosts[host] {
 			return place{}, s.bad("its host is neither the store's nor one of glance_hosts")
 		}
 		if l.container != s.cfg.TenantPrefix+l.key {
@@ -100,7 +102,7 @@ func (s *Store) target(ctx context.Context, loc backends.Location) (place, error
 // accountOf is the account of a location that holds credentials, nil where its host is
 // none that may be asked.
 func (s *Store) accountOf(l location) *account {
-	host := withPort(l.host, l.tls)
+	host := overhttp.HostPort(l.host, l.tls)
 	known := append([]*account{s.own}, s.others...)
 	var like *account
 	for _, a := range known {
@@ -121,7 +123,7 @@ func (s *Store) accountOf(l location) *account {
 	case like != nil:
 		as = l.login(like.login)
 	case s.hosts[host]:
-		as = s.cfg.finish(login{url: l.authURL(), user: l.user, key: Secret(l.secret)})
+		as = s.cfg.finish(login{url: l.authURL(), user: l.user, key: setting.Secret(l.secret)})
 	default:
 		return nil
 	}
@@ -163,7 +165,7 @@ func (l location) authURL() string {
 
 // login is the location's user, who asks for tokens in the way of another one.
 func (l location) login(like login) login {
-	like.project, like.user, like.key = "", l.user, Secret(l.secret)
+	like.project, like.user, like.key = "", l.user, setting.Secret(l.secret)
 	return like.split()
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"glanced/backends"
+	"glanced/backends/setting"
 )
 
 func TestLocationsAreReadAsGlanceWritesThem(t *testing.T) {
@@ -66,7 +67,7 @@ auth_version = 1
 	two := login{"https://two.example/v3", 3, "service", "other", "100%'s", domain{id: "default"}, domain{name: "Acme"}, "R", "public"}
 	three := login{"http://three.example:8080/auth/v1.0", 1, "", "acc:user", "k3", domain{id: "default"}, domain{id: "default"}, "R", "public"}
 	with := func(l login, project, user, key string) login {
-		l.project, l.user, l.key = project, user, Secret(key)
+		l.project, l.user, l.key = project, user, setting.Secret(key)
 		return l
 	}
 	for text, want := range map[string]login{

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 	"glanced/backends/stored"
 )
 
@@ -136,20 +137,16 @@ func (o *object) read(ctx context.Context, r piece) error {
 // by the range.
 func (r piece) check(answer *http.Response) error {
 	if etag := bareTag(answer.Header); etag != r.part.etag {
-		return fmt.Errorf("%w: version %q was opened, there is %q", backends.ErrChanged, r.part.etag, clip(etag))
+		return fmt.Errorf("%w: version %q was opened, there is %q", backends.ErrChanged, r.part.etag, overhttp.Clip(etag))
 	}
-	var first, last, size int64
-	text := answer.Header.Get("Content-Range")
-	if _, err := fmt.Sscanf(text, "bytes %d-%d/%d", &first, &last, &size); err != nil || answer.StatusCode != http.StatusPartialContent {
-		return fmt.Errorf("%w: not a range was answered: %d, Content-Range is %q", backends.ErrUnavailable, answer.StatusCode, clip(text))
+	if answer.StatusCode != http.StatusPartialContent {
+		return fmt.Errorf("%w: not a range was answered: %d", backends.ErrUnavailable, answer.StatusCode)
 	}
 	n := int64(len(r.p))
-	switch {
-	case size != r.part.size:
-		return fmt.Errorf("%w: %d bytes were opened, there are %d", backends.ErrChanged, r.part.size, size)
-	case first != r.off || last != r.off+n-1:
-		return fmt.Errorf("%w: bytes %d to %d were answered", backends.ErrUnavailable, first, last)
-	case answer.ContentLength != n:
+	if err := overhttp.CheckRange(answer.Header.Get("Content-Range"), r.off, n, r.part.size); err != nil {
+		return err
+	}
+	if answer.ContentLength != n {
 		return fmt.Errorf("%w: the answer announces %d bytes", backends.ErrUnavailable, answer.ContentLength)
 	}
 	return nil

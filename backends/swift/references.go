@@ -6,6 +6,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"glanced/backends/setting"
 )
 
 // maxConfigFile bounds Glance's file of references, bytes.
@@ -40,7 +42,7 @@ func (c Config) references() (map[string]login, error) {
 
 // reference reads one section as Glance does (glance_store, _drivers/swift/utils.py).
 func reference(section map[string]string) (login, error) {
-	l := login{url: section["auth_address"], user: section["user"], key: Secret(section["key"]),
+	l := login{url: section["auth_address"], user: section["user"], key: setting.Secret(section["key"]),
 		userDomain:    domain{section["user_domain_name"], section["user_domain_id"]},
 		projectDomain: domain{section["project_domain_name"], section["project_domain_id"]}}
 	if l.url == "" || l.user == "" || l.key == "" {

@@ -7,6 +7,7 @@ import (
 
 	"glanced/backends"
 	"glanced/backends/backendtest"
+	"glanced/backends/setting"
 	"glanced/contrib/testbed"
 )
 
@@ -14,7 +15,7 @@ func TestMain(m *testing.M) { os.Exit(testbed.Main(m)) }
 
 // config is that of a store on a server of the testbed.
 func config(srv testbed.SwiftServer) Config {
-	return Config{ID: "swift", AuthURL: srv.AuthURL, User: srv.User, Key: Secret(srv.Key), Project: srv.Project, Container: srv.Container}
+	return Config{ID: "swift", AuthURL: srv.AuthURL, User: srv.User, Key: setting.Secret(srv.Key), Project: srv.Project, Container: srv.Container}
 }
 
 // testStore is a store with the server that it is on.

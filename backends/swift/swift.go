@@ -51,7 +51,11 @@ import (
 	"sync"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 )
+
+// changing is held by place, over all stores of this process that may have it.
+var changing overhttp.Locks
 
 var _ backends.Store = (*Store)(nil)
 
@@ -95,7 +99,7 @@ func open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	d := dialer{connections: cfg.Connections, redirect: cfg.dial}
-	if d.authorities, err = cfg.authorities(); err != nil {
+	if d.authorities, err = overhttp.Authorities(cfg.CAFile); err != nil {
 		return nil, err
 	}
 	s := &Store{cfg: cfg, http: d.http(), sending: d.http(), references: map[string]*account{}, hosts: map[string]bool{}, foreign: map[login]*account{}}
@@ -106,7 +110,7 @@ func open(cfg Config) (*Store, error) {
 	}
 	s.references[cfg.Reference] = s.own
 	for _, host := range cfg.GlanceHosts {
-		s.hosts[withPort(host, false)], s.hosts[withPort(host, true)] = true, true
+		s.hosts[overhttp.HostPort(host, false)], s.hosts[overhttp.HostPort(host, true)] = true, true
 	}
 	return s, nil
 }

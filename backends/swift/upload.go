@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"glanced/backends"
+	"glanced/backends/overhttp"
 	"glanced/backends/retry"
 )
 
@@ -56,7 +57,7 @@ type writer struct {
 func (s *Store) Begin(ctx context.Context, key string, size int64) (backends.Writer, error) {
 	w, err := s.begin(ctx, key, size)
 	if err != nil {
-		return nil, s.wrap(fmt.Sprintf("begin to write %q into", clip(key)), err)
+		return nil, s.wrap(fmt.Sprintf("begin to write %q into", overhttp.Clip(key)), err)
 	}
 	return w, nil
 }
@@ -242,7 +243,7 @@ func (w *writer) commit(ctx context.Context) error {
 			return err
 		}
 	}
-	unlock, err := changing.lock(ctx, w.p.lockName())
+	unlock, err := changing.Lock(ctx, w.p.lockName())
 	if err != nil {
 		return err
 	}

@@ -1,17 +1,15 @@
-package swift
+package overhttp
 
 import (
 	"context"
 	"sync"
 )
 
-// changing has what this process does to one object happen one after the other,
-// whichever store it came by: a look and the change that follows from it are one step.
-// Other processes are kept out by a condition, where the server knows one.
-var changing locks
-
-// locks are locks by name.
-type locks struct {
+// Locks are locks by name: a driver has what its process does to one object happen one
+// after the other, so that a look and the change that follows from it are one step. Other
+// processes are kept out by conditions, as far as a server knows them. The zero value is
+// ready. Safe for concurrent use.
+type Locks struct {
 	mu   sync.Mutex
 	held map[string]*turn
 }
@@ -21,8 +19,8 @@ type turn struct {
 	want int           // who has it or waits for it
 }
 
-// lock waits for the lock called name, or for the end of ctx.
-func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error) {
+// Lock waits for the lock called name, or for the end of ctx.
+func (l *Locks) Lock(ctx context.Context, name string) (unlock func(), err error) {
 	l.mu.Lock()
 	t := l.held[name]
 	if t == nil {
