@@ -164,8 +164,13 @@ func TestAnImageThatGlancePutIntoABucketIsServedAndDeleted(t *testing.T) {
 	p.wantServed(id, content)
 	p.wantNoKeys(srv)
 
-	// Overwritten behind our back, it is not served, and the error has no keys.
+	// Overwritten behind our back, what is cached is what was recorded; the rest is not
+	// served, and the error has no keys.
 	srv.PutParts(t, id, noise(4, 12<<20), 10<<20)
+	p.wantServed(id, content)
+	if status, v := p.call("DELETE", "/admin/cache/"+id, "", nil); status != http.StatusOK {
+		t.Fatalf("evict: %d %v", status, v)
+	}
 	if status, _ := p.download(id); status != http.StatusServiceUnavailable {
 		t.Errorf("overwritten: %d", status)
 	}
