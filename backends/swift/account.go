@@ -90,7 +90,7 @@ func (a *account) authenticate(ctx context.Context) (session, error) {
 		}
 		switch status := said.StatusCode; {
 		case status == http.StatusUnauthorized || status == http.StatusForbidden:
-			return session{}, fmt.Errorf("%s: %w: %s refuses the user or the key (%d): check user, key, project and the domains", doing, backends.ErrReadOnly, a.host(), status)
+			return session{}, fmt.Errorf("%s: %w: %s refuses the user or the key (%d): check user, key, project and the domains", doing, backends.ErrDenied, a.host(), status)
 		case status == 0:
 			return session{}, fmt.Errorf("%s: %w: %s names no object store: check region and endpoint_type", doing, backends.ErrUnavailable, a.host())
 		case status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status == 498:

@@ -18,13 +18,13 @@ import (
 // What the driver itself asks for.
 var (
 	errCondition = errors.New("a condition does not hold") // of If-Match, If-None-Match
-	errToken     = fmt.Errorf("%w: the token is refused", backends.ErrReadOnly)
+	errToken     = fmt.Errorf("%w: the token is refused", backends.ErrDenied)
 )
 
 // kinds are the sentinels that answers of a server stand for.
 var kinds = map[int]error{
 	http.StatusUnauthorized:                 errToken,
-	http.StatusForbidden:                    backends.ErrReadOnly,
+	http.StatusForbidden:                    backends.ErrDenied,
 	http.StatusNotFound:                     backends.ErrNotFound,
 	http.StatusRequestTimeout:               backends.ErrUnavailable,
 	http.StatusConflict:                     backends.ErrUnavailable, // a newer change is there, or on its way

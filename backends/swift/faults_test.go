@@ -76,18 +76,22 @@ func TestReadsOfAServerThatIsBusyOrLies(t *testing.T) {
 		fault fault
 		want  error
 	}{
-		"busy":             {answerWith(503, "Retry-After", "3"), backends.ErrUnavailable},
-		"too many":         {answerWith(429), backends.ErrUnavailable},
-		"Swift's limit":    {answerWith(498), backends.ErrUnavailable},
-		"broken":           {answerWith(500), backends.ErrUnavailable},
-		"gone":             {answerWith(404), backends.ErrNotFound},
-		"forbidden":        {answerWith(403), backends.ErrReadOnly},
-		"hangs up":         {hangUp, backends.ErrUnavailable},
-		"half an answer":   {half, backends.ErrUnavailable},
-		"never answers":    {hold, backends.ErrUnavailable},
-		"sends elsewhere":  {answerWith(302, "Location", "http://evil.example/"), nil},
-		"all of it":        {changed(func(h http.Header, b []byte) []byte { h.Del("Content-Range"); return b }), backends.ErrUnavailable},
-		"another range":    {changed(func(h http.Header, b []byte) []byte { h.Set("Content-Range", "bytes 1-2/100000"); return b }), backends.ErrUnavailable},
+		"busy":            {answerWith(503, "Retry-After", "3"), backends.ErrUnavailable},
+		"too many":        {answerWith(429), backends.ErrUnavailable},
+		"Swift's limit":   {answerWith(498), backends.ErrUnavailable},
+		"broken":          {answerWith(500), backends.ErrUnavailable},
+		"gone":            {answerWith(404), backends.ErrNotFound},
+		"forbidden":       {answerWith(403), backends.ErrDenied},
+		"hangs up":        {hangUp, backends.ErrUnavailable},
+		"half an answer":  {half, backends.ErrUnavailable},
+		"never answers":   {hold, backends.ErrUnavailable},
+		"sends elsewhere": {answerWith(302, "Location", "http://evil.example/"), nil},
+		"all of it":       {changed(func(h http.Header, b []byte) []byte { h.Del("Content-Range"); return b }), backends.ErrUnavailable},
+		"another range": {changed(func(h http.Header, b []byte) []byte {
+			_, size, _ := strings.Cut(h.Get("Content-Range"), "/") // of the segment
+			h.Set("Content-Range", "bytes 1-2/"+size)
+			return b
+		}), backends.ErrUnavailable},
 		"another version":  {changed(func(h http.Header, b []byte) []byte { h.Set("Etag", "0"); return b }), backends.ErrChanged},
 		"another size":     {changed(func(h http.Header, b []byte) []byte { h.Set("Content-Range", "bytes 50000-99999/100001"); return b }), nil},
 		"a shorter answer": {changed(func(h http.Header, b []byte) []byte { h.Set("Content-Length", "10"); return b[:10] }), backends.ErrUnavailable},
@@ -177,10 +181,10 @@ func TestOneTokenIsAskedForByAll(t *testing.T) {
 	p.set(func(_ *proxy, w http.ResponseWriter, r *http.Request) bool {
 		return calls(r) != "auth" && answerWith(401)(nil, w, r)
 	})
-	wantKind(t, s, "a token that is never taken", b.ReadAt(t.Context(), make([]byte, 1), 0), backends.ErrReadOnly)
+	wantKind(t, s, "a token that is never taken", b.ReadAt(t.Context(), make([]byte, 1), 0), backends.ErrDenied)
 	p.set(onCall("auth", 9, answerWith(401)))
 	s.own.last = session{}
-	wantKind(t, s, "a wrong key", b.ReadAt(t.Context(), make([]byte, 1), 0), backends.ErrReadOnly)
+	wantKind(t, s, "a wrong key", b.ReadAt(t.Context(), make([]byte, 1), 0), backends.ErrDenied)
 	p.set(nil)
 	s.own.last = session{}
 }

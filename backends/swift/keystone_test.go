@@ -24,7 +24,7 @@ func TestKeystone(t *testing.T) {
 		loc := wantRead(t, s, "swift+http://service%3Aglance:old@"+auth+"/"+srv.Container+"/"+imageID, content)
 		wantRead(t, s, "swift+http://service%3Aswift:swift-secret@"+auth+"/"+srv.Container+"/"+imageID, content)
 		_, err := s.Stat(t.Context(), backends.Location{Store: "swift", URL: "swift+http://service%3Aswift:wrong-key@" + auth + "/" + srv.Container + "/" + imageID, Size: -1})
-		if !errors.Is(err, backends.ErrReadOnly) || strings.Contains(err.Error(), "wrong-key") {
+		if !errors.Is(err, backends.ErrDenied) || strings.Contains(err.Error(), "wrong-key") {
 			t.Errorf("a wrong key: %v", err)
 		}
 		if err := s.Delete(t.Context(), loc); err != nil || len(srv.List(t)) > 0 {
