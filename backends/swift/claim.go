@@ -229,12 +229,14 @@ func (p place) removeAll(ctx context.Context, parts []part) (n int, err error) {
 }
 
 // removeTenant deletes the container that a multi-tenant Glance made for this one object.
+// One that is not there, or not empty (409), or whose server is away just then is no
+// error: the object is deleted, and an empty container harms nobody.
 func (p place) removeTenant(ctx context.Context) error {
 	if p.tenant == "" {
 		return nil
 	}
 	_, _, err := p.in(p.container, "").ask(ctx, "delete the container", request{method: http.MethodDelete})
-	if errors.Is(err, backends.ErrNotFound) || errors.Is(err, backends.ErrUnavailable) { // it is not empty, or stays for now
+	if errors.Is(err, backends.ErrNotFound) || errors.Is(err, backends.ErrUnavailable) {
 		return nil
 	}
 	return err
