@@ -3,7 +3,6 @@ package http_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -25,6 +24,7 @@ import (
 	"glanced/backends/retry"
 	"glanced/backends/setting"
 	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 )
 
 func wantErr(t testing.TB, err, want error) {
@@ -60,32 +60,15 @@ func wantRead(t testing.TB, s backends.Store, loc backends.Location, want []byte
 
 // faulty is a server of one object that does as it should until a fault is set.
 type faulty struct {
-	*httptest.Server
+	*testbed.Proxy
 	content []byte
 	etag    string
-
-	mu    sync.Mutex
-	fault nethttp.HandlerFunc // answers instead; nil: none
-	asked []*nethttp.Request
 }
 
 func newFaulty(t testing.TB) *faulty {
 	f := &faulty{content: backendtest.Noise(9, 200_000), etag: `"one"`}
-	f.Server = httptest.NewServer(f)
-	t.Cleanup(f.Close)
+	f.Proxy = testbed.NewProxy(t, nethttp.HandlerFunc(f.right), nil)
 	return f
-}
-
-func (f *faulty) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
-	f.mu.Lock()
-	fault := f.fault
-	f.asked = append(f.asked, r)
-	f.mu.Unlock()
-	if fault != nil {
-		fault(w, r)
-		return
-	}
-	f.right(w, r)
 }
 
 // right is the answer without a fault.
@@ -96,35 +79,19 @@ func (f *faulty) right(w nethttp.ResponseWriter, r *nethttp.Request) {
 	nethttp.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.content))
 }
 
-func (f *faulty) set(fault nethttp.HandlerFunc) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.fault = fault
-}
+// answer has another handler answer all requests.
+func (f *faulty) answer(by nethttp.HandlerFunc) { f.Set(answered(by)) }
 
-// requests are those since the last call.
-func (f *faulty) requests() []*nethttp.Request {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	all := f.asked
-	f.asked = nil
-	return all
+// answered is the fault of a server that is another one.
+func answered(by nethttp.HandlerFunc) testbed.Fault {
+	return func(_ *testbed.Proxy, w nethttp.ResponseWriter, r *nethttp.Request) bool {
+		by(w, r)
+		return true
+	}
 }
 
 func (f *faulty) location() backends.Location {
 	return backends.Location{Store: "web", URL: f.URL + "/disk?signature=s3cret", Size: -1}
-}
-
-// says is a fault that answers in these words, and then closes the connection.
-func says(text string) nethttp.HandlerFunc {
-	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
-		c, _, err := w.(nethttp.Hijacker).Hijack()
-		if err != nil {
-			panic(err)
-		}
-		io.WriteString(c, strings.ReplaceAll(text, "\n", "\r\n"))
-		c.Close()
-	}
 }
 
 // Each fault comes in the middle of an object that is being read. No byte of p may be
@@ -134,43 +101,43 @@ func TestFaultsInTheMiddleOfAnObject(t *testing.T) {
 	const right = "Content-Range: bytes 1000-1999/200000\n"
 	thousand := strings.Repeat("x", 1000)
 	for name, c := range map[string]struct {
-		fault nethttp.HandlerFunc
+		fault testbed.Fault
 		want  error
 	}{
-		"the connection is cut":          {says(""), backends.ErrUnavailable},
-		"cut in the status line":         {says("HTTP/1.1 206 Par"), backends.ErrUnavailable},
-		"cut in the header":              {says(head), backends.ErrUnavailable},
-		"cut before the body":            {says(head + right + "Content-Length: 1000\n\n"), backends.ErrUnavailable},
-		"cut in the body":                {says(head + right + "Content-Length: 1000\n\n" + thousand[:999]), backends.ErrUnavailable},
-		"cut where no length was given":  {says(head + right + "\n" + thousand[:999]), backends.ErrUnavailable},
-		"cut in a chunk":                 {says(head + right + "Transfer-Encoding: chunked\n\n3e8\n" + thousand[:10]), backends.ErrUnavailable},
-		"cut before the last chunk":      {says(head + right + "Transfer-Encoding: chunked\n\n3e8\n" + thousand + "\n"), backends.ErrUnavailable},
-		"chunks that go on":              {says(head + right + "Transfer-Encoding: chunked\n\n3e8\n" + thousand + "\n1\nx\n0\n\n"), backends.ErrUnavailable},
-		"a body that goes on":            {says(head + right + "\n" + thousand + "x"), backends.ErrUnavailable},
-		"a shorter body announced":       {says(head + right + "Content-Length: 999\n\n" + thousand[:999]), backends.ErrUnavailable},
-		"a longer body announced":        {says(head + right + "Content-Length: 1001\n\n" + thousand + "x"), backends.ErrUnavailable},
-		"another range":                  {says(head + "Content-Range: bytes 0-999/200000\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
-		"a shorter range":                {says(head + "Content-Range: bytes 1000-1998/200000\nContent-Length: 999\n\n" + thousand[:999]), backends.ErrUnavailable},
-		"no range":                       {says(head + "Content-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
-		"a range of no known total":      {says(head + "Content-Range: bytes 1000-1999/*\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
-		"a range that is no number":      {says(head + "Content-Range: bytes 1000-+1999/200000\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
-		"encoded":                        {says(head + right + "Content-Encoding: gzip\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
-		"the whole object":               {says("HTTP/1.1 200 OK\nEtag: \"one\"\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
-		"endless headers":                {endlessHeaders, backends.ErrUnavailable},
-		"no HTTP":                        {says("SSH-2.0-OpenSSH_9.2p1\n\n"), backends.ErrUnavailable},
-		"400":                            {says("HTTP/1.1 400 Bad Request\nContent-Length: 0\n\n"), backends.ErrDenied},
-		"403":                            {says("HTTP/1.1 403 Forbidden\nContent-Length: 0\n\n"), backends.ErrDenied},
-		"404":                            {says("HTTP/1.1 404 Not Found\nContent-Length: 0\n\n"), backends.ErrNotFound},
-		"410":                            {says("HTTP/1.1 410 Gone\nContent-Length: 0\n\n"), backends.ErrNotFound},
-		"412":                            {says("HTTP/1.1 412 Precondition Failed\nContent-Length: 0\n\n"), backends.ErrChanged},
-		"416":                            {says("HTTP/1.1 416 Range Not Satisfiable\nContent-Range: bytes */10\nContent-Length: 0\n\n"), backends.ErrChanged},
-		"429":                            {says("HTTP/1.1 429 Too Many Requests\nContent-Length: 0\n\n"), backends.ErrUnavailable},
-		"500":                            {says("HTTP/1.1 500 Internal Server Error\nContent-Length: 0\n\n"), backends.ErrUnavailable},
-		"another ETag":                   {says("HTTP/1.1 206 Partial Content\nEtag: \"two\"\n" + right + "Content-Length: 1000\n\n" + thousand), backends.ErrChanged},
-		"another ETag, the whole object": {says("HTTP/1.1 200 OK\nEtag: \"two\"\nContent-Length: 1000\n\n" + thousand), backends.ErrChanged},
-		"a weak ETag":                    {says("HTTP/1.1 206 Partial Content\nEtag: W/\"one\"\n" + right + "Content-Length: 1000\n\n" + thousand), backends.ErrChanged},
-		"no ETag":                        {says("HTTP/1.1 206 Partial Content\n" + right + "Content-Length: 1000\n\n" + thousand), backends.ErrChanged},
-		"another total":                  {says(head + "Content-Range: bytes 1000-1999/200001\nContent-Length: 1000\n\n" + thousand), backends.ErrChanged},
+		"the connection is cut":          {testbed.Say(""), backends.ErrUnavailable},
+		"cut in the status line":         {testbed.Say("HTTP/1.1 206 Par"), backends.ErrUnavailable},
+		"cut in the header":              {testbed.Say(head), backends.ErrUnavailable},
+		"cut before the body":            {testbed.Say(head + right + "Content-Length: 1000\n\n"), backends.ErrUnavailable},
+		"cut in the body":                {testbed.Say(head + right + "Content-Length: 1000\n\n" + thousand[:999]), backends.ErrUnavailable},
+		"cut where no length was given":  {testbed.Say(head + right + "\n" + thousand[:999]), backends.ErrUnavailable},
+		"cut in a chunk":                 {testbed.Say(head + right + "Transfer-Encoding: chunked\n\n3e8\n" + thousand[:10]), backends.ErrUnavailable},
+		"cut before the last chunk":      {testbed.Say(head + right + "Transfer-Encoding: chunked\n\n3e8\n" + thousand + "\n"), backends.ErrUnavailable},
+		"chunks that go on":              {testbed.Say(head + right + "Transfer-Encoding: chunked\n\n3e8\n" + thousand + "\n1\nx\n0\n\n"), backends.ErrUnavailable},
+		"a body that goes on":            {testbed.Say(head + right + "\n" + thousand + "x"), backends.ErrUnavailable},
+		"a shorter body announced":       {testbed.Say(head + right + "Content-Length: 999\n\n" + thousand[:999]), backends.ErrUnavailable},
+		"a longer body announced":        {testbed.Say(head + right + "Content-Length: 1001\n\n" + thousand + "x"), backends.ErrUnavailable},
+		"another range":                  {testbed.Say(head + "Content-Range: bytes 0-999/200000\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
+		"a shorter range":                {testbed.Say(head + "Content-Range: bytes 1000-1998/200000\nContent-Length: 999\n\n" + thousand[:999]), backends.ErrUnavailable},
+		"no range":                       {testbed.Say(head + "Content-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
+		"a range of no known total":      {testbed.Say(head + "Content-Range: bytes 1000-1999/*\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
+		"a range that is no number":      {testbed.Say(head + "Content-Range: bytes 1000-+1999/200000\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
+		"encoded":                        {testbed.Say(head + right + "Content-Encoding: gzip\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
+		"the whole object":               {testbed.Say("HTTP/1.1 200 OK\nEtag: \"one\"\nContent-Length: 1000\n\n" + thousand), backends.ErrUnavailable},
+		"endless headers":                {answered(endlessHeaders), backends.ErrUnavailable},
+		"no HTTP":                        {testbed.Say("SSH-2.0-OpenSSH_9.2p1\n\n"), backends.ErrUnavailable},
+		"400":                            {testbed.Say("HTTP/1.1 400 Bad Request\nContent-Length: 0\n\n"), backends.ErrDenied},
+		"403":                            {testbed.Say("HTTP/1.1 403 Forbidden\nContent-Length: 0\n\n"), backends.ErrDenied},
+		"404":                            {testbed.Say("HTTP/1.1 404 Not Found\nContent-Length: 0\n\n"), backends.ErrNotFound},
+		"410":                            {testbed.Say("HTTP/1.1 410 Gone\nContent-Length: 0\n\n"), backends.ErrNotFound},
+		"412":                            {testbed.Say("HTTP/1.1 412 Precondition Failed\nContent-Length: 0\n\n"), backends.ErrChanged},
+		"416":                            {testbed.Say("HTTP/1.1 416 Range Not Satisfiable\nContent-Range: bytes */10\nContent-Length: 0\n\n"), backends.ErrChanged},
+		"429":                            {testbed.Say("HTTP/1.1 429 Too Many Requests\nContent-Length: 0\n\n"), backends.ErrUnavailable},
+		"500":                            {testbed.Say("HTTP/1.1 500 Internal Server Error\nContent-Length: 0\n\n"), backends.ErrUnavailable},
+		"another ETag":                   {testbed.Say("HTTP/1.1 206 Partial Content\nEtag: \"two\"\n" + right + "Content-Length: 1000\n\n" + thousand), backends.ErrChanged},
+		"another ETag, the whole object": {testbed.Say("HTTP/1.1 200 OK\nEtag: \"two\"\nContent-Length: 1000\n\n" + thousand), backends.ErrChanged},
+		"a weak ETag":                    {testbed.Say("HTTP/1.1 206 Partial Content\nEtag: W/\"one\"\n" + right + "Content-Length: 1000\n\n" + thousand), backends.ErrChanged},
+		"no ETag":                        {testbed.Say("HTTP/1.1 206 Partial Content\n" + right + "Content-Length: 1000\n\n" + thousand), backends.ErrChanged},
+		"another total":                  {testbed.Say(head + "Content-Range: bytes 1000-1999/200001\nContent-Length: 1000\n\n" + thousand), backends.ErrChanged},
 		"redirects in a circle":          {redirects(func(int) string { return "/disk" }), backends.ErrUnavailable},
 		"a redirect to another scheme":   {redirects(func(int) string { return "file:///etc/passwd" }), backends.ErrUnavailable},
 		"a redirect to nowhere":          {redirects(func(int) string { return "" }), backends.ErrUnavailable},
@@ -188,12 +155,12 @@ func TestFaultsInTheMiddleOfAnObject(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer b.Close()
-			f.set(c.fault)
+			f.Set(c.fault)
 			p := make([]byte, 1000)
 			err = b.ReadAt(t.Context(), p, 1000)
 			wantErr(t, err, c.want)
 			wantSecret(t, err, "s3cret")
-			f.set(nil)
+			f.Set(nil)
 			if err := b.ReadAt(t.Context(), p, 1000); err != nil || !bytes.Equal(p, f.content[1000:2000]) {
 				t.Errorf("when it is over: %v, or other bytes", err)
 			}
@@ -216,12 +183,12 @@ func endlessHeaders(w nethttp.ResponseWriter, r *nethttp.Request) {
 }
 
 // redirects sends on to what to says of the n-th request.
-func redirects(to func(n int) string) nethttp.HandlerFunc {
+func redirects(to func(n int) string) testbed.Fault {
 	var n atomic.Int32
-	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
+	return answered(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		w.Header().Set("Location", to(int(n.Add(1))))
 		w.WriteHeader(302)
-	}
+	})
 }
 
 func TestEachReadAsksForTheVersionThatWasOpened(t *testing.T) {
@@ -232,11 +199,11 @@ func TestEachReadAsksForTheVersionThatWasOpened(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.requests()
+	f.Requests()
 	if err := b.ReadAt(t.Context(), make([]byte, 10), 5); err != nil {
 		t.Fatal(err)
 	}
-	all := f.requests()
+	all := f.Requests()
 	if len(all) != 1 || all[0].Method != "GET" || all[0].Header.Get("If-Match") != `"one"` || all[0].Header.Get("Range") != "bytes=5-14" || all[0].Header.Get("Accept-Encoding") != "identity" {
 		t.Errorf("%d requests: %v", len(all), all[0].Header)
 	}
@@ -246,7 +213,7 @@ func TestAnEmptyObjectHasNoFirstByte(t *testing.T) {
 	f := newFaulty(t)
 	s := open(t, nil)
 	defer s.Close()
-	f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+	f.answer(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		w.Header().Set("Etag", `"empty"`)
 		if r.Header.Get("Range") != "" {
 			w.Header().Set("Content-Range", "bytes */0")
@@ -269,7 +236,7 @@ func TestABodyLongerThanAnnouncedIsNotTheNextAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+	f.answer(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		c, _, err := w.(nethttp.Hijacker).Hijack()
 		if err != nil {
 			panic(err)
@@ -306,7 +273,7 @@ func TestASilentServerIsGivenUp(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+			f.answer(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 				c, _, err := w.(nethttp.Hijacker).Hijack()
 				if err != nil {
 					panic(err)
@@ -342,7 +309,7 @@ func TestACallerWhoLeavesEndsTheRequest(t *testing.T) {
 	}
 	why := errors.New("the client hung up")
 	ctx, leave := context.WithCancelCause(t.Context())
-	f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+	f.answer(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		leave(why)
 		<-r.Context().Done()
 	})
@@ -354,7 +321,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	s := open(t, nil)
 	defer s.Close()
 	var refused atomic.Int32
-	f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+	f.answer(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if refused.Add(1) == 1 {
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(503)
@@ -385,7 +352,7 @@ func TestRedirectsAreFollowedWithinBounds(t *testing.T) {
 		fmt.Sscanf(r.URL.Path, "/hop%d", &n)
 		return n
 	}
-	f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+	f.answer(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if n := hop(r); n < last {
 			nethttp.Redirect(w, r, fmt.Sprintf("/hop%d", n+1), 301+n%2)
 			return
@@ -393,7 +360,7 @@ func TestRedirectsAreFollowedWithinBounds(t *testing.T) {
 		f.right(w, r)
 	})
 	wantRead(t, s, backends.Location{Store: "web", URL: f.URL + "/hop0", Size: -1}, f.content)
-	f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+	f.answer(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if n := hop(r); n < last+1 {
 			nethttp.Redirect(w, r, fmt.Sprintf("/hop%d", n+1), nethttp.StatusTemporaryRedirect)
 			return
@@ -419,9 +386,9 @@ func TestCredentialsStayWithTheirServer(t *testing.T) {
 		"another one":                         {other.URL + "/disk", other, false},
 		"another one, by what the first says": {strings.Replace(other.URL, "http://", "http://user:pa55@", 1) + "/disk", other, false},
 	} {
-		first.requests()
-		other.requests()
-		first.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		first.Requests()
+		other.Requests()
+		first.answer(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			if r.URL.Path == "/disk" {
 				nethttp.Redirect(w, r, c.to, nethttp.StatusFound)
 				return
@@ -430,7 +397,7 @@ func TestCredentialsStayWithTheirServer(t *testing.T) {
 		})
 		wantRead(t, s, loc, first.content)
 		reached := false
-		for _, r := range c.there.requests() {
+		for _, r := range c.there.Requests() {
 			if c.there == first && r.URL.Path == "/disk" {
 				continue
 			}
@@ -451,14 +418,12 @@ func TestCredentialsStayWithTheirServer(t *testing.T) {
 
 func TestTLSIsCheckedAndNeverLeft(t *testing.T) {
 	plain := newFaulty(t)
-	f := &faulty{content: plain.content, etag: `"one"`}
-	f.Server = httptest.NewUnstartedServer(f)
-	f.Config.ErrorLog = nil
-	f.TLS = &tls.Config{}
-	f.StartTLS()
-	t.Cleanup(f.Close)
+	f := newFaulty(t)
+	server := httptest.NewTLSServer(f)
+	t.Cleanup(server.Close)
+	f.URL = server.URL
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	trusting := open(t, func(c *http.Config) { c.CAFile = ca })
@@ -471,11 +436,11 @@ func TestTLSIsCheckedAndNeverLeft(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("it does not say why: %v", err)
 	}
-	plain.requests()
-	f.set(redirects(func(int) string { return plain.URL + "/disk" }))
+	plain.Requests()
+	f.Set(redirects(func(int) string { return plain.URL + "/disk" }))
 	_, err = trusting.Stat(t.Context(), f.location())
 	wantErr(t, err, backends.ErrUnavailable)
-	if n := len(plain.requests()); n > 0 {
+	if n := len(plain.Requests()); n > 0 {
 		t.Errorf("followed from https to http, %d times", n)
 	}
 	for _, file := range []string{"/nonexistent/ca.pem", os.Args[0]} {
@@ -498,7 +463,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.set(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+	f.answer(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		n := now.Add(1)
 		for {
 			if m := most.Load(); n <= m || most.CompareAndSwap(m, n) {

@@ -15,6 +15,7 @@ import (
 	"glanced/backends/backendtest"
 	"glanced/backends/http"
 	"glanced/backends/stored"
+	"glanced/contrib/testbed"
 )
 
 // whole answers with all of content, without ranges, and with these headers.
@@ -30,7 +31,7 @@ func whole(content []byte, headers ...string) nethttp.HandlerFunc {
 
 // fetched is how many of the requests since the last call asked for the whole object.
 func (f *faulty) fetched() (n int) {
-	for _, r := range f.requests() {
+	for _, r := range f.Requests() {
 		if r.Header.Get("Range") == "" {
 			n++
 		}
@@ -54,7 +55,7 @@ func left(t *testing.T, dir string) []string {
 
 func TestAnObjectIsFetchedOnceForAllAndKeptOverARestart(t *testing.T) {
 	f := newFaulty(t)
-	f.set(whole(f.content, "Etag", `W/"1"`))
+	f.answer(whole(f.content, "Etag", `W/"1"`))
 	dir := t.TempDir()
 	in := func(c *http.Config) { c.Spool = dir }
 	s := open(t, in)
@@ -91,13 +92,13 @@ func TestACopyIsNotBelievedAgainstTheRecord(t *testing.T) {
 	s := open(t, nil)
 	defer s.Close()
 	old, now := backendtest.Noise(1, 5000), backendtest.Noise(2, 5000)
-	f.set(whole(old, "Etag", `W/"the same"`))
+	f.answer(whole(old, "Etag", `W/"the same"`))
 	was, err := s.Stat(t.Context(), f.location())
 	if err != nil {
 		t.Fatal(err)
 	}
 	// A server that does not tell two states apart.
-	f.set(whole(now, "Etag", `W/"the same"`))
+	f.answer(whole(now, "Etag", `W/"the same"`))
 	wantRead(t, s, was, old) // the recorded bytes are still here
 	other := open(t, nil)
 	defer other.Close()
@@ -116,12 +117,12 @@ func TestWithoutValidatorsEachOpeningIsOfNow(t *testing.T) {
 	s := open(t, func(c *http.Config) { c.Spool = dir })
 	defer s.Close()
 	old, now := backendtest.Noise(1, 5000), backendtest.Noise(2, 5000)
-	f.set(whole(old))
+	f.answer(whole(old))
 	b, err := s.Open(t.Context(), f.location())
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.set(whole(now))
+	f.answer(whole(now))
 	wantRead(t, s, f.location(), now)
 	p := make([]byte, 5000)
 	if err := b.ReadAt(t.Context(), p, 0); err != nil || !bytes.Equal(p, old) {
@@ -136,35 +137,35 @@ func TestWithoutValidatorsEachOpeningIsOfNow(t *testing.T) {
 func TestWhatCannotBeSpooledLeavesNothing(t *testing.T) {
 	const limit = 1 << 20
 	for name, c := range map[string]struct {
-		fault nethttp.HandlerFunc
+		fault testbed.Fault
 		want  error
 	}{
-		"announced longer than the limit": {whole(make([]byte, limit+1), "Etag", `W/"1"`), backends.ErrFull},
-		"zeros without end": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		"announced longer than the limit": {answered(whole(make([]byte, limit+1), "Etag", `W/"1"`)), backends.ErrFull},
+		"zeros without end": {answered(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			for {
 				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
 					return
 				}
 			}
-		}, backends.ErrFull},
-		"cut off":           {says("HTTP/1.1 200 OK\nContent-Length: 1000\n\nabc"), backends.ErrUnavailable},
-		"of no known end":   {says("HTTP/1.1 200 OK\n\nabc"), backends.ErrUnavailable},
-		"cut in its chunks": {says("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n3\nabc\n"), backends.ErrUnavailable},
-		"encoded":           {whole([]byte("abc"), "Content-Encoding", "gzip"), backends.ErrUnavailable},
-		"changed meanwhile": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		}), backends.ErrFull},
+		"cut off":           {testbed.Say("HTTP/1.1 200 OK\nContent-Length: 1000\n\nabc"), backends.ErrUnavailable},
+		"of no known end":   {testbed.Say("HTTP/1.1 200 OK\n\nabc"), backends.ErrUnavailable},
+		"cut in its chunks": {testbed.Say("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n3\nabc\n"), backends.ErrUnavailable},
+		"encoded":           {answered(whole([]byte("abc"), "Content-Encoding", "gzip")), backends.ErrUnavailable},
+		"changed meanwhile": {answered(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			whole([]byte("abc"), "Etag", fmt.Sprintf(`W/"%t"`, r.Header.Get("Range") == ""))(w, r)
-		}, backends.ErrUnavailable},
-		"gone meanwhile": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		}), backends.ErrUnavailable},
+		"gone meanwhile": {answered(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			if r.Header.Get("Range") == "" {
 				w.WriteHeader(404)
 				return
 			}
 			whole([]byte("abc"))(w, r)
-		}, backends.ErrNotFound},
+		}), backends.ErrNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFaulty(t)
-			f.set(c.fault)
+			f.Set(c.fault)
 			dir := t.TempDir()
 			s := open(t, func(cfg *http.Config) { cfg.Spool, cfg.SpoolLimit = dir, limit })
 			defer s.Close()
@@ -189,25 +190,25 @@ func TestAServerThatBeginsOrEndsToServeRanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.set(whole(f.content, "Etag", `"one"`))
+	f.answer(whole(f.content, "Etag", `"one"`))
 	_, err = s.Open(t.Context(), inPlace)
 	wantErr(t, err, backends.ErrUnavailable) // it has not changed
-	f.set(whole(f.content, "Etag", `"two"`))
+	f.answer(whole(f.content, "Etag", `"two"`))
 	_, err = s.Open(t.Context(), inPlace)
 	wantErr(t, err, backends.ErrChanged)
-	f.set(whole(f.content))
+	f.answer(whole(f.content))
 	spooled, err := s.Stat(t.Context(), f.location())
 	if err != nil || spooled.Version == inPlace.Version {
 		t.Fatalf("%+v, %v", spooled, err)
 	}
-	f.set(nil)
+	f.Set(nil)
 	wantRead(t, s, spooled, f.content)
 }
 
 // What a process left that ended with an object open, and nobody will find, goes.
 func TestTheSpoolIsTidiedAtTheStart(t *testing.T) {
 	f := newFaulty(t)
-	f.set(whole(f.content))
+	f.answer(whole(f.content))
 	dir := t.TempDir()
 	in := func(c *http.Config) { c.Spool = dir }
 	s := open(t, in)

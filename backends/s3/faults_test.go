@@ -22,6 +22,12 @@ func quickly(s *Store) *Store {
 	return s
 }
 
+// answer is an error as S3 says it: status, code, and headers in pairs.
+func answer(status int, code string, headers ...string) testbed.Fault {
+	text := `<?xml version="1.0"?><Error><Code>` + code + `</Code><Message>says the server</Message></Error>`
+	return testbed.Answer(status, text, append(headers, "Content-Type", "application/xml")...)
+}
+
 func wantErr(t *testing.T, when string, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
@@ -33,7 +39,7 @@ func wantErr(t *testing.T, when string, err, want error) {
 }
 
 func TestReadsThatFailSayWhy(t *testing.T) {
-	p, srv := before(t, testbed.S3(t))
+	p, srv := testbed.S3(t).Behind(t)
 	s := openStore(t, on(srv))
 	content := backendtest.Noise(1, 300_000)
 	loc, err := backendtest.Put(t.Context(), s, "k", bytes.NewReader(content), -1)
@@ -49,35 +55,35 @@ func TestReadsThatFailSayWhy(t *testing.T) {
 		return func(h http.Header, body []byte) []byte { h.Set(name, value); return body }
 	}
 	elsewhere := 0
-	other, otherSrv := before(t, srv)
-	other.set(func(*proxy, string, http.ResponseWriter, *http.Request) bool { elsewhere++; return false })
+	other, otherSrv := srv.Behind(t)
+	other.Set(testbed.Before(func(*http.Request) { elsewhere++ }))
 	for _, c := range []struct {
 		name  string
-		fault fault
+		fault testbed.Fault
 		want  error
 	}{
 		{"busy", answer(503, "SlowDown"), backends.ErrUnavailable},
 		{"too many requests", answer(429, ""), backends.ErrUnavailable},
 		{"broken", answer(500, "InternalError"), backends.ErrUnavailable},
 		{"a gateway's page", answer(502, "<html>"), backends.ErrUnavailable},
-		{"cut off", refuse, backends.ErrUnavailable},
-		{"answer lost", recorded(nil, nil), backends.ErrUnavailable},
-		{"truncated", recorded(func(_ http.Header, body []byte) []byte { return body[:1000] }, func(int) int { return 100_000 }), backends.ErrUnavailable},
-		{"shorter than asked", recorded(func(_ http.Header, body []byte) []byte { return body[:1000] }, nil), backends.ErrUnavailable},
-		{"longer than asked", recorded(func(_ http.Header, body []byte) []byte { return append(body, 0) }, nil), backends.ErrUnavailable},
-		{"another range", recorded(header("Content-Range", "bytes 0-99999/300000"), nil), backends.ErrUnavailable},
-		{"no range", recorded(header("Content-Range", ""), nil), backends.ErrUnavailable},
-		{"an object of another size", recorded(header("Content-Range", "bytes 100000-199999/300001"), nil), backends.ErrChanged},
-		{"an object of another version", recorded(header("ETag", `"0123"`), nil), backends.ErrChanged},
+		{"cut off", testbed.Cut, backends.ErrUnavailable},
+		{"answer lost", testbed.Lose, backends.ErrUnavailable},
+		{"truncated", testbed.Truncate, backends.ErrUnavailable},
+		{"shorter than asked", testbed.Change(func(_ http.Header, body []byte) []byte { return body[:1000] }), backends.ErrUnavailable},
+		{"longer than asked", testbed.Change(func(_ http.Header, body []byte) []byte { return append(body, 0) }), backends.ErrUnavailable},
+		{"another range", testbed.Change(header("Content-Range", "bytes 0-99999/300000")), backends.ErrUnavailable},
+		{"no range", testbed.Change(header("Content-Range", "")), backends.ErrUnavailable},
+		{"an object of another size", testbed.Change(header("Content-Range", "bytes 100000-199999/300001")), backends.ErrChanged},
+		{"an object of another version", testbed.Change(header("ETag", `"0123"`)), backends.ErrChanged},
 		{"the condition fails", answer(412, "PreconditionFailed"), backends.ErrChanged},
 		{"it ends before", answer(416, "InvalidRange"), backends.ErrChanged},
 		{"gone", answer(404, "NoSuchKey"), backends.ErrNotFound},
 		{"the bucket is gone", answer(404, "NoSuchBucket"), backends.ErrUnavailable},
 		{"not ours", answer(403, "AccessDenied"), backends.ErrDenied},
 		{"somewhere else", answer(307, "TemporaryRedirect", "Location", otherSrv.Endpoint+"/"+srv.Bucket+"/k"), nil},
-		{"nothing wrong", recorded(keep, nil), nil},
+		{"nothing wrong", testbed.Change(keep), nil},
 	} {
-		p.set(c.fault)
+		p.Set(c.fault)
 		buf := make([]byte, 100_000)
 		err := b.ReadAt(t.Context(), buf, 100_000)
 		if c.want != nil {
@@ -86,13 +92,13 @@ func TestReadsThatFailSayWhy(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		// net/http asks once more where an idle connection turns out to be cut.
-		if n := p.count("GetObject"); n != 1 && c.name != "cut off" && c.name != "answer lost" {
+		if n := p.Count("GetObject"); n != 1 && c.name != "cut off" && c.name != "answer lost" {
 			t.Errorf("%s: %d requests, want one attempt", c.name, n)
 		}
 		if err == nil && !bytes.Equal(buf, content[100_000:200_000]) {
 			t.Errorf("%s: other bytes", c.name)
 		}
-		p.set(nil)
+		p.Set(nil)
 		if err := b.ReadAt(t.Context(), buf, 100_000); err != nil || !bytes.Equal(buf, content[100_000:200_000]) {
 			t.Errorf("the read after %s: %v, or other bytes", c.name, err)
 		}
@@ -104,21 +110,21 @@ func TestReadsThatFailSayWhy(t *testing.T) {
 
 // A pause that a server asks for is kept by who repeats.
 func TestAServersPauseIsPassedOn(t *testing.T) {
-	p, srv := before(t, testbed.S3(t))
+	p, srv := testbed.S3(t).Behind(t)
 	s := openStore(t, on(srv))
-	p.set(answer(503, "SlowDown", "Retry-After", "3600"))
+	p.Set(answer(503, "SlowDown", "Retry-After", "3600"))
 	err := retry.Policy{Total: time.Minute, Pause: time.Millisecond, LongPause: time.Millisecond}.Do(t.Context(), func(ctx context.Context, before int) error {
 		_, err := s.Stat(ctx, s.locate("k", head{size: -1}))
 		return err
 	})
 	wantErr(t, "busy", err, backends.ErrUnavailable)
-	if n := p.count("HeadObject"); n != 1 {
+	if n := p.Count("HeadObject"); n != 1 {
 		t.Errorf("asked %d times, though the server asked for an hour", n)
 	}
 }
 
 func TestAServerThatFallsSilentFailsARead(t *testing.T) {
-	p, srv := before(t, testbed.S3(t))
+	p, srv := testbed.S3(t).Behind(t)
 	content := backendtest.Noise(1, 3<<20)
 	loc, err := backendtest.Put(t.Context(), openStore(t, on(srv)), "k", bytes.NewReader(content), -1)
 	if err != nil {
@@ -132,34 +138,18 @@ func TestAServerThatFallsSilentFailsARead(t *testing.T) {
 	short := on(srv)
 	short.stall = 100 * time.Millisecond
 	o.t.api = openStore(t, short).client
-	for name, f := range map[string]fault{
-		"before the answer": hold,
-		"in the middle": func(p *proxy, _ string, w http.ResponseWriter, r *http.Request) bool {
-			return recorded(func(h http.Header, body []byte) []byte { return body[:len(body)/2] }, func(n int) int { return 2 * n })(
-				p, "", silent{w, p}, r)
-		},
+	for name, f := range map[string]testbed.Fault{
+		"before the answer": testbed.Hold,
+		"in the middle":     testbed.Stall,
 	} {
-		p.set(onCall("GetObject", 1, f))
+		p.Set(testbed.On("GetObject", 1, f))
 		wantErr(t, name, o.ReadAt(t.Context(), make([]byte, len(content)), 0), backends.ErrUnavailable)
 	}
-	p.set(nil)
+	p.Set(nil)
 	got := make([]byte, len(content))
 	if err := b.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("the next read: %v, or other bytes", err)
 	}
-}
-
-// silent sends what it is given, and then nothing.
-type silent struct {
-	http.ResponseWriter
-	p *proxy
-}
-
-func (s silent) Write(b []byte) (int, error) {
-	n, err := s.ResponseWriter.Write(b)
-	s.ResponseWriter.(http.Flusher).Flush()
-	<-s.p.held
-	return n, err
 }
 
 func TestAnObjectThatIsOverwrittenWhileItIsOpenIsNotRead(t *testing.T) {
@@ -184,12 +174,12 @@ func TestAnObjectThatIsOverwrittenWhileItIsOpenIsNotRead(t *testing.T) {
 }
 
 func TestAnswersThatAreLostWhileCommitting(t *testing.T) {
-	p, srv := before(t, testbed.S3(t))
+	p, srv := testbed.S3(t).Behind(t)
 	s := quickly(openStore(t, on(srv)))
 	for _, size := range []int{1000, 12 << 20} {
 		content := backendtest.Noise(3, size)
 		for _, call := range []string{"PutObject", "CompleteMultipartUpload", "HeadObject", "AbortMultipartUpload", "UploadPart"} {
-			for name, f := range map[string]fault{"lost": recorded(nil, nil), "refused": refuse, "busy": answer(503, "SlowDown")} {
+			for name, f := range map[string]testbed.Fault{"lost": testbed.Lose, "refused": testbed.Cut, "busy": answer(503, "SlowDown")} {
 				when := fmt.Sprintf("%d bytes, %s %s", size, call, name)
 				w, err := s.Begin(t.Context(), "k", -1)
 				if err != nil {
@@ -199,13 +189,13 @@ func TestAnswersThatAreLostWhileCommitting(t *testing.T) {
 				if call == "UploadPart" {
 					times = 1
 				}
-				p.set(onCall(call, times, f))
+				p.Set(testbed.On(call, times, f))
 				if _, err := backends.Copy(w, bytes.NewReader(content), -1); err != nil {
 					t.Fatalf("%s: %v", when, err)
 				}
 				loc, err := w.Commit(t.Context())
-				met := p.count(call) > 0
-				p.set(nil)
+				met := p.Count(call) > 0
+				p.Set(nil)
 				if met && call != "UploadPart" {
 					wantErr(t, when, err, backends.ErrUnavailable)
 					loc, err = w.Commit(t.Context())
@@ -237,10 +227,10 @@ func TestAnswersThatAreLostWhileCommitting(t *testing.T) {
 
 // What cannot be cleaned up now can be later, by the claim.
 func TestAnAbortMayBeRepeated(t *testing.T) {
-	p, srv := before(t, testbed.S3(t))
+	p, srv := testbed.S3(t).Behind(t)
 	s := quickly(openStore(t, on(srv)))
 	for _, call := range []string{"AbortMultipartUpload", "ListParts", "HeadObject", "DeleteObject"} {
-		for name, f := range map[string]fault{"lost": recorded(nil, nil), "refused": refuse} {
+		for name, f := range map[string]testbed.Fault{"lost": testbed.Lose, "refused": testbed.Cut} {
 			w, err := s.Begin(t.Context(), "k", -1)
 			if err != nil {
 				t.Fatal(err)
@@ -253,9 +243,9 @@ func TestAnAbortMayBeRepeated(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			p.set(onCall(call, 100, f))
+			p.Set(testbed.On(call, 100, f))
 			wantErr(t, call+" "+name, w.Abort(t.Context()), backends.ErrUnavailable)
-			p.set(nil)
+			p.Set(nil)
 			if err := w.Abort(t.Context()); err != nil {
 				t.Errorf("%s %s, again: %v", call, name, err)
 			}
@@ -269,21 +259,18 @@ func TestAnAbortMayBeRepeated(t *testing.T) {
 // Another process writes in the instant between a look and the change that follows:
 // the server's conditions keep the two apart.
 func TestConditionsKeepOtherProcessesApart(t *testing.T) {
-	p, srv := before(t, testbed.S3(t))
+	p, srv := testbed.S3(t).Behind(t)
 	s := openStore(t, on(srv))
 	rival := backendtest.Noise(9, 2000)
-	intrude := func(p *proxy, _ string, _ http.ResponseWriter, _ *http.Request) bool {
-		srv.Put(p.t, "k", rival)
-		return false
-	}
+	intrude := testbed.Before(func(*http.Request) { srv.Put(t, "k", rival) })
 	for call, size := range map[string]int{"PutObject": 1000, "CompleteMultipartUpload": 6 << 20} {
-		p.set(onCall(call, 1, intrude))
+		p.Set(testbed.On(call, 1, intrude))
 		_, err := backendtest.Put(t.Context(), s, "k", bytes.NewReader(backendtest.Noise(8, size)), -1)
 		wantErr(t, call, err, backends.ErrExists)
-		if p.count(call) == 0 {
+		if p.Count(call) == 0 {
 			t.Errorf("no %s", call)
 		}
-		p.set(nil)
+		p.Set(nil)
 		loc, err := s.Stat(t.Context(), s.locate("k", head{size: -1}))
 		if err != nil || loc.Size != 2000 {
 			t.Errorf("%s: the rival's object is %+v, %v", call, loc, err)
@@ -296,7 +283,7 @@ func TestConditionsKeepOtherProcessesApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.set(onCall("DeleteObject", 1, intrude))
+	p.Set(testbed.On("DeleteObject", 1, intrude))
 	wantErr(t, "DeleteObject", s.Delete(t.Context(), loc), backends.ErrChanged)
 	if left := srv.List(t); len(left) != 1 {
 		t.Errorf("the successor was deleted with it: %v", left)
@@ -329,19 +316,19 @@ func TestABucketThatIsNotThereIsNoObjectThatIsNotThere(t *testing.T) {
 }
 
 func TestAReadOnlyStoreChangesNothing(t *testing.T) {
-	p, srv := before(t, testbed.S3(t))
+	p, srv := testbed.S3(t).Behind(t)
 	srv.Put(t, "k", []byte("x"))
 	cfg := on(srv)
 	cfg.ReadOnly = true
 	s := openStore(t, cfg)
-	p.set(nil)
+	p.Set(nil)
 	loc := s.locate("k", head{size: 1})
 	_, err := s.Begin(t.Context(), "other", 1)
 	wantErr(t, "begin", err, backends.ErrReadOnly)
 	wantErr(t, "delete", s.Delete(t.Context(), loc), backends.ErrReadOnly)
 	wantErr(t, "abandon", s.Abandon(t.Context(), claim{bucket: srv.Bucket, key: "k", token: strings.Repeat("x", tokenLen)}.text()), backends.ErrReadOnly)
-	if n := len(p.seen); n > 0 {
-		t.Errorf("requests were sent: %v", p.seen)
+	if n := len(p.Requests()); n > 0 {
+		t.Errorf("%d requests were sent", n)
 	}
 	if _, err := s.Stat(t.Context(), loc); err != nil {
 		t.Errorf("stat: %v", err)
@@ -350,7 +337,7 @@ func TestAReadOnlyStoreChangesNothing(t *testing.T) {
 
 // The first Commit's work may end between the second one's look and its request.
 func TestACompletionThatWasUnderWayIsFound(t *testing.T) {
-	p, srv := before(t, testbed.S3(t))
+	p, srv := testbed.S3(t).Behind(t)
 	s := openStore(t, on(srv))
 	w, err := s.Begin(t.Context(), "k", -1)
 	if err != nil {
@@ -359,21 +346,22 @@ func TestACompletionThatWasUnderWayIsFound(t *testing.T) {
 	if _, err := backends.Copy(w, bytes.NewReader(backendtest.Noise(7, 6<<20)), -1); err != nil {
 		t.Fatal(err)
 	}
-	p.set(onCall("CompleteMultipartUpload", 1, recorded(nil, nil)))
+	p.Set(testbed.On("CompleteMultipartUpload", 1, testbed.Lose))
 	_, err = w.Commit(t.Context())
 	wantErr(t, "the answer is lost", err, backends.ErrUnavailable)
-	notYet := onCall("HeadObject", 1, answer(404, ""))
-	p.set(func(p *proxy, call string, w http.ResponseWriter, r *http.Request) bool {
+	notYet := testbed.On("HeadObject", 1, answer(404, ""))
+	gone := testbed.Always("CompleteMultipartUpload", answer(404, "NoSuchUpload"))
+	p.Set(func(p *testbed.Proxy, w http.ResponseWriter, r *http.Request) bool {
 		// versitygw says that the object exists, and others that the upload is gone.
-		return notYet(p, call, w, r) || call == "CompleteMultipartUpload" && answer(404, "NoSuchUpload")(p, call, w, r)
+		return notYet(p, w, r) || gone(p, w, r)
 	})
 	loc, err := w.Commit(t.Context())
-	if err != nil || loc.Size != 6<<20 || p.count("CompleteMultipartUpload") != 1 {
-		t.Errorf("%+v, %v after %d requests", loc, err, p.count("CompleteMultipartUpload"))
+	if err != nil || loc.Size != 6<<20 || p.Count("CompleteMultipartUpload") != 1 {
+		t.Errorf("%+v, %v after %d requests", loc, err, p.Count("CompleteMultipartUpload"))
 	}
 
 	// One whose upload was abandoned meanwhile fails for good.
-	p.set(nil)
+	p.Set(nil)
 	if err := s.Delete(t.Context(), loc); err != nil {
 		t.Fatal(err)
 	}

@@ -68,20 +68,17 @@ func wantHash(t *testing.T, s backends.Store, loc backends.Location, want []byte
 
 // A server that takes parts slower than they come must not have them pile up.
 func TestAnUploadOfUnknownSizeHoldsSixtyFourMiB(t *testing.T) {
-	p, srv := before(t, testbed.S3(t))
+	p, srv := testbed.S3(t).Behind(t)
 	cfg := on(srv)
 	cfg.PartSize = defaultPart
 	s := openStore(t, cfg)
 	const size = 100 << 20
 	body, sum := hashed(size)
 	arrived := make(chan struct{}, 100)
-	p.set(func(p *proxy, call string, _ http.ResponseWriter, _ *http.Request) bool {
-		if call == "UploadPart" {
-			arrived <- struct{}{}
-			<-p.held
-		}
-		return false
-	})
+	p.Set(testbed.Always("UploadPart", func(p *testbed.Proxy, w http.ResponseWriter, r *http.Request) bool {
+		arrived <- struct{}{}
+		return testbed.Hold(p, w, r)
+	}))
 	var was, is runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&was)
@@ -107,7 +104,7 @@ func TestAnUploadOfUnknownSizeHoldsSixtyFourMiB(t *testing.T) {
 		t.Errorf("%d MiB are accounted for", taken>>20)
 	}
 	s.memory.mu.Unlock()
-	p.let()
+	p.Release()
 	o := <-over
 	if o.err != nil {
 		t.Fatal(o.err)

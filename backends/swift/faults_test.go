@@ -18,9 +18,9 @@ import (
 
 // faulty is a store that is reached by way of a proxy. Objects of more than 100,000 bytes
 // are in segments of as many.
-func faulty(t *testing.T, set func(*Config)) (*proxy, testStore) {
+func faulty(t *testing.T, set func(*Config)) (*testbed.Proxy, testStore) {
 	t.Helper()
-	p, srv := before(t, testbed.Swift(t))
+	p, srv := testbed.Swift(t).Behind(t)
 	cfg := config(srv)
 	cfg.LargeObjectSize, cfg.ChunkSize = 100_000, 100_000
 	if set != nil {
@@ -28,7 +28,7 @@ func faulty(t *testing.T, set func(*Config)) (*proxy, testStore) {
 	}
 	s := mustOpen(t, srv, cfg)
 	t.Cleanup(func() {
-		p.set(nil)
+		p.Set(nil)
 		if left := srv.List(t); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
@@ -73,32 +73,32 @@ func TestReadsOfAServerThatIsBusyOrLies(t *testing.T) {
 	defer b.Close()
 	got := make([]byte, 180_000)
 	for name, c := range map[string]struct {
-		fault fault
+		fault testbed.Fault
 		want  error
 	}{
-		"busy":            {answerWith(503, "Retry-After", "3"), backends.ErrUnavailable},
-		"too many":        {answerWith(429), backends.ErrUnavailable},
-		"Swift's limit":   {answerWith(498), backends.ErrUnavailable},
-		"broken":          {answerWith(500), backends.ErrUnavailable},
-		"gone":            {answerWith(404), backends.ErrNotFound},
-		"forbidden":       {answerWith(403), backends.ErrDenied},
-		"hangs up":        {hangUp, backends.ErrUnavailable},
-		"half an answer":  {half, backends.ErrUnavailable},
-		"never answers":   {hold, backends.ErrUnavailable},
-		"sends elsewhere": {answerWith(302, "Location", "http://evil.example/"), nil},
-		"all of it":       {changed(func(h http.Header, b []byte) []byte { h.Del("Content-Range"); return b }), backends.ErrUnavailable},
-		"another range": {changed(func(h http.Header, b []byte) []byte {
+		"busy":            {testbed.Answer(503, "", "Retry-After", "3"), backends.ErrUnavailable},
+		"too many":        {testbed.Answer(429, ""), backends.ErrUnavailable},
+		"Swift's limit":   {testbed.Answer(498, ""), backends.ErrUnavailable},
+		"broken":          {testbed.Answer(500, ""), backends.ErrUnavailable},
+		"gone":            {testbed.Answer(404, ""), backends.ErrNotFound},
+		"forbidden":       {testbed.Answer(403, ""), backends.ErrDenied},
+		"hangs up":        {testbed.Cut, backends.ErrUnavailable},
+		"half an answer":  {testbed.Truncate, backends.ErrUnavailable},
+		"never answers":   {testbed.Hold, backends.ErrUnavailable},
+		"sends elsewhere": {testbed.Answer(302, "", "Location", "http://evil.example/"), nil},
+		"all of it":       {testbed.Change(func(h http.Header, b []byte) []byte { h.Del("Content-Range"); return b }), backends.ErrUnavailable},
+		"another range": {testbed.Change(func(h http.Header, b []byte) []byte {
 			_, size, _ := strings.Cut(h.Get("Content-Range"), "/") // of the segment
 			h.Set("Content-Range", "bytes 1-2/"+size)
 			return b
 		}), backends.ErrUnavailable},
-		"another version":  {changed(func(h http.Header, b []byte) []byte { h.Set("Etag", "0"); return b }), backends.ErrChanged},
-		"another size":     {changed(func(h http.Header, b []byte) []byte { h.Set("Content-Range", "bytes 50000-99999/100001"); return b }), nil},
-		"a shorter answer": {changed(func(h http.Header, b []byte) []byte { h.Set("Content-Length", "10"); return b[:10] }), backends.ErrUnavailable},
+		"another version":  {testbed.Change(func(h http.Header, b []byte) []byte { h.Set("Etag", "0"); return b }), backends.ErrChanged},
+		"another size":     {testbed.Change(func(h http.Header, b []byte) []byte { h.Set("Content-Range", "bytes 50000-99999/100001"); return b }), nil},
+		"a shorter answer": {testbed.Change(func(h http.Header, b []byte) []byte { return b[:10] }), backends.ErrUnavailable},
 	} {
-		p.set(onCall("GET segment", 100, c.fault)) // net/http itself tries again on a connection that was used before
+		p.Set(testbed.On("GET segment", 100, c.fault)) // net/http itself tries again on a connection that was used before
 		err := b.ReadAt(t.Context(), got, 50_000)
-		p.set(nil)
+		p.Set(nil)
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		} else if c.want != nil {
@@ -124,8 +124,8 @@ func TestASwappedSegmentIsAChange(t *testing.T) {
 	_, prefix, _ := strings.Cut(s.srv.Manifest(t, "k"), "/")
 	s.srv.Put(t, "", prefix+"00002", backendtest.Noise(3, 100_000), nil)
 	got := make([]byte, len(content))
-	for name, f := range map[string]fault{"as it is": nil, "without conditions": unconditional} {
-		p.set(f)
+	for name, f := range map[string]testbed.Fault{"as it is": nil, "without conditions": testbed.Unconditional} {
+		p.Set(f)
 		wantKind(t, s, name, b.ReadAt(t.Context(), got, 0), backends.ErrChanged)
 		if err := b.ReadAt(t.Context(), got[:100_000], 0); err != nil || !bytes.Equal(got[:100_000], content[:100_000]) {
 			t.Errorf("%s: the segment that is left: %v, or other bytes", name, err)
@@ -149,7 +149,7 @@ func TestOneTokenIsAskedForByAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := func(_ *proxy, w http.ResponseWriter, r *http.Request) bool {
+	ended := func(_ *testbed.Proxy, w http.ResponseWriter, r *http.Request) bool {
 		if r.Header.Get("X-Auth-Token") != old.token {
 			return false
 		}
@@ -157,8 +157,8 @@ func TestOneTokenIsAskedForByAll(t *testing.T) {
 		return true
 	}
 	// The token of tempauth is the same until it ends.
-	next := onCall("auth", 100, changed(func(h http.Header, b []byte) []byte { h.Set("X-Auth-Token", old.token+"-next"); return b }))
-	p.set(func(p *proxy, w http.ResponseWriter, r *http.Request) bool {
+	next := testbed.On("auth", 100, testbed.Change(func(h http.Header, b []byte) []byte { h.Set("X-Auth-Token", old.token+"-next"); return b }))
+	p.Set(func(p *testbed.Proxy, w http.ResponseWriter, r *http.Request) bool {
 		if next(p, w, r) || ended(p, w, r) {
 			return true
 		}
@@ -175,17 +175,15 @@ func TestOneTokenIsAskedForByAll(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := p.count("auth"); n != 1 {
+	if n := p.Count("auth"); n != 1 {
 		t.Errorf("%d tokens were asked for", n)
 	}
-	p.set(func(_ *proxy, w http.ResponseWriter, r *http.Request) bool {
-		return calls(r) != "auth" && answerWith(401)(nil, w, r)
-	})
+	p.Set(testbed.Always("GET object", testbed.Answer(401, "")))
 	wantKind(t, s, "a token that is never taken", b.ReadAt(t.Context(), make([]byte, 1), 0), backends.ErrDenied)
-	p.set(onCall("auth", 9, answerWith(401)))
+	p.Set(testbed.On("auth", 9, testbed.Answer(401, "")))
 	s.own.last = session{}
 	wantKind(t, s, "a wrong key", b.ReadAt(t.Context(), make([]byte, 1), 0), backends.ErrDenied)
-	p.set(nil)
+	p.Set(nil)
 	s.own.last = session{}
 }
 
@@ -205,12 +203,12 @@ func TestUploadsToAServerThatLosesAnswersOrFails(t *testing.T) {
 		for _, call := range object.put {
 			for _, fails := range []struct {
 				name  string
-				fault fault
+				fault testbed.Fault
 				lost  bool // the bytes, for good
 			}{
-				{"the answer is lost", lose, false},
-				{"busy", answerWith(503), object.name == "plain" || call == "PUT segment"},
-				{"wrong answer", changed(func(h http.Header, b []byte) []byte { h.Set("Etag", "0"); return b }), false},
+				{"the answer is lost", testbed.Lose, false},
+				{"busy", testbed.Answer(503, ""), object.name == "plain" || call == "PUT segment"},
+				{"wrong answer", testbed.Change(func(h http.Header, b []byte) []byte { h.Set("Etag", "0"); return b }), false},
 			} {
 				t.Run(object.name+", "+call+", "+fails.name, func(t *testing.T) {
 					p, s := faulty(t, object.set)
@@ -219,7 +217,7 @@ func TestUploadsToAServerThatLosesAnswersOrFails(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					p.set(onCall(call, 1, fails.fault))
+					p.Set(testbed.On(call, 1, fails.fault))
 					_, err = w.Write(content)
 					for range 3 {
 						if err == nil {
@@ -268,7 +266,7 @@ func wantBytes(t *testing.T, b stored.Bytes, want []byte) {
 // A listing that is late is waited for, and nothing is visible before it is complete.
 func TestACommitWaitsForTheListing(t *testing.T) {
 	p, s := faulty(t, func(c *Config) { c.listWait = time.Second })
-	late := changed(func(h http.Header, b []byte) []byte { h.Set("Content-Length", "2"); return []byte("[]") })
+	late := testbed.Change(func(h http.Header, b []byte) []byte { return []byte("[]") })
 	content := backendtest.Noise(6, 250_000)
 	w, err := s.Begin(t.Context(), "k", -1)
 	if err != nil {
@@ -277,25 +275,25 @@ func TestACommitWaitsForTheListing(t *testing.T) {
 	if _, err := w.Write(content); err != nil {
 		t.Fatal(err)
 	}
-	p.set(onCall("GET container", 1<<30, late))
+	p.Set(testbed.On("GET container", 1<<30, late))
 	_, err = w.Commit(t.Context())
 	wantKind(t, s, "never complete", err, backends.ErrUnavailable)
-	if p.count("PUT object") != 0 {
+	if p.Count("PUT object") != 0 {
 		t.Error("it was published")
 	}
-	p.set(onCall("GET container", 3, late))
+	p.Set(testbed.On("GET container", 3, late))
 	loc, err := w.Commit(t.Context())
-	if err != nil || p.count("GET container") < 4 {
-		t.Errorf("%v after %d listings", err, p.count("GET container"))
+	if err != nil || p.Count("GET container") < 4 {
+		t.Errorf("%v after %d listings", err, p.Count("GET container"))
 	}
-	p.set(nil)
+	p.Set(nil)
 	b, err := s.Open(t.Context(), loc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantBytes(t, b, content)
 	// Nor does the cleaning up rely on it.
-	p.set(onCall("GET container", 1<<30, late))
+	p.Set(testbed.On("GET container", 1<<30, late))
 	if err := s.Abandon(t.Context(), w.Claim()); err != nil {
 		t.Error(err)
 	}

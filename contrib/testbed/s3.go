@@ -206,3 +206,37 @@ func (srv S3Server) Delete(t testing.TB, key string) {
 		t.Fatalf("delete %s: %v", key, err)
 	}
 }
+
+// Behind is the same server as a proxy's clients see it. Requests are named as S3's
+// API does: GetObject, UploadPart and so on; those of a bucket by their method.
+func (srv S3Server) Behind(t testing.TB) (*Proxy, S3Server) {
+	t.Helper()
+	p := NewProxy(t, Passing(t, srv.Endpoint), s3Call)
+	srv.Endpoint = p.URL
+	return p, srv
+}
+
+func s3Call(r *http.Request) string {
+	q := r.URL.Query()
+	switch {
+	case strings.Count(strings.Trim(r.URL.Path, "/"), "/") == 0:
+		return r.Method + " bucket"
+	case r.Method == "POST" && q.Has("uploads"):
+		return "CreateMultipartUpload"
+	case r.Method == "POST":
+		return "CompleteMultipartUpload"
+	case r.Method == "PUT" && q.Has("partNumber"):
+		return "UploadPart"
+	case r.Method == "PUT":
+		return "PutObject"
+	case r.Method == "DELETE" && q.Has("uploadId"):
+		return "AbortMultipartUpload"
+	case r.Method == "DELETE":
+		return "DeleteObject"
+	case r.Method == "GET" && q.Has("uploadId"):
+		return "ListParts"
+	case r.Method == "GET":
+		return "GetObject"
+	}
+	return "HeadObject"
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -196,4 +197,32 @@ func (srv SwiftServer) ListIn(t testing.TB, container string) []string {
 		t.Fatalf("list container %s: %v", container, err)
 	}
 	return names
+}
+
+// Behind is the same server as a proxy's clients see it: tokens are asked for by way of
+// it, and tempauth says that the object store is where it was asked. Requests are named
+// by their method and what they are about: "PUT object", "GET segment", "GET container";
+// or auth.
+func (srv SwiftServer) Behind(t testing.TB) (*Proxy, SwiftServer) {
+	t.Helper()
+	p := NewProxy(t, Passing(t, srv.AuthURL), swiftCall)
+	there, err := url.Parse(srv.AuthURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.AuthURL = p.URL + there.Path
+	return p, srv
+}
+
+func swiftCall(r *http.Request) string {
+	elements := strings.SplitN(strings.Trim(r.URL.Path, "/"), "/", 4)
+	switch {
+	case elements[0] == "auth":
+		return "auth"
+	case len(elements) < 4:
+		return r.Method + " container"
+	case strings.Contains(elements[3], "/"):
+		return r.Method + " segment"
+	}
+	return r.Method + " object"
 }
