@@ -14,6 +14,7 @@ import (
 
 	"glanced/backends"
 	"glanced/backends/overhttp"
+	"glanced/backends/upload"
 )
 
 // tokenLen is the length of rand.Text.
@@ -23,22 +24,16 @@ const tokenLen = 26
 // the next is filled.
 const maxFiles = 2
 
-// errEnded is what a Writer says after Abort.
-var errEnded = errors.New("the upload was aborted")
-
 // writer is an upload under way. Parts are sent while the next ones are written; what
 // fits into one part goes out by one PUT at Commit.
 type writer struct {
-	s      *Store
-	ctx    context.Context // Begin's, until Abort
-	cancel context.CancelCauseFunc
-	wire   context.Context // of requests that are under way, which outlive ctx by abortGrace
-	cut    context.CancelCauseFunc
-	t      target
-	key    string // without the prefix
-	size   int64  // announced, -1 = unknown
-	claim  claim
-	n      int64 // written
+	upload.Frame
+	s     *Store
+	wire  context.Context // of requests that are under way, which outlive Ctx by abortGrace
+	cut   context.CancelCauseFunc
+	t     target
+	key   string // without the prefix
+	claim claim
 
 	filling *part
 	parts   int32 // sent, or on their way
@@ -48,10 +43,6 @@ type writer struct {
 	results chan result
 	failed  []*part
 	tags    []types.CompletedPart
-
-	ended bool  // by Commit, nothing more can be written
-	err   error // of an earlier call: there is only Abort
-	done  *backends.Location
 }
 
 // result is what became of a part that was sent.
@@ -84,7 +75,7 @@ func (s *Store) begin(ctx context.Context, key string, size int64) (*writer, err
 	if size > maxObject {
 		return nil, fmt.Errorf("%w: an object has at most 5 TiB", backends.ErrFull)
 	}
-	w := &writer{s: s, t: s.own(key), key: key, size: size, results: make(chan result, maxMemory/minPart)}
+	w := &writer{s: s, t: s.own(key), key: key, results: make(chan result, maxMemory/minPart)}
 	w.claim = claim{bucket: w.t.bucket, key: w.t.key, token: rand.Text()}
 	if err := s.makeBucket(ctx); err != nil {
 		return nil, err
@@ -103,7 +94,7 @@ func (s *Store) begin(ctx context.Context, key string, size int64) (*writer, err
 			return nil, fmt.Errorf("%w: the server names no upload", backends.ErrUnavailable)
 		}
 	}
-	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	w.Frame = upload.New(ctx, size, w.explain)
 	w.wire, w.cut = context.WithCancelCause(context.WithoutCancel(ctx))
 	return w, nil
 }
@@ -143,26 +134,10 @@ func (w *writer) Claim() backends.Claim { return w.claim.text() }
 
 // Write implements io.Writer. It waits where parts are written faster than they are
 // delivered.
-func (w *writer) Write(p []byte) (int, error) {
-	if w.err != nil {
-		return 0, w.err
-	}
-	if err := w.write(p); err != nil {
-		w.err = w.explain(err)
-		return 0, w.err
-	}
-	return len(p), nil
-}
+func (w *writer) Write(p []byte) (int, error) { return w.Frame.Write(p, w.write) }
 
 func (w *writer) write(p []byte) error {
-	switch {
-	case w.ctx.Err() != nil:
-		return context.Cause(w.ctx)
-	case w.ended:
-		return errors.New("it is committed")
-	case w.size >= 0 && int64(len(p)) > w.size-w.n:
-		return fmt.Errorf("%w: %d bytes were announced", backends.ErrLong, w.size)
-	case int64(len(p)) > maxObject-w.n:
+	if int64(len(p)) > maxObject-w.N {
 		return fmt.Errorf("%w: an object has at most 5 TiB", backends.ErrFull)
 	}
 	for len(p) > 0 {
@@ -180,7 +155,7 @@ func (w *writer) write(p []byte) error {
 			return err
 		}
 		p = p[n:]
-		w.n += int64(n)
+		w.N += int64(n)
 	}
 	return nil
 }
@@ -188,12 +163,12 @@ func (w *writer) write(p []byte) error {
 // next begins a part: in memory where there is room for it, as soon as there is; in a
 // file where it is too large for that, or others have the memory.
 func (w *writer) next() error {
-	most := partLen(int64(w.s.cfg.PartSize), w.size, w.n)
+	most := partLen(int64(w.s.cfg.PartSize), w.Size, w.N)
 	if w.s.cfg.parts != nil {
-		most = w.s.cfg.parts(int(w.parts)+1, w.n)
+		most = w.s.cfg.parts(int(w.parts)+1, w.N)
 	}
-	if w.size >= 0 {
-		most = min(most, w.size-w.n)
+	if w.Size >= 0 {
+		most = min(most, w.Size-w.N)
 	}
 	p := &part{number: w.parts + 1, most: most}
 	for {
@@ -209,7 +184,7 @@ func (w *writer) next() error {
 			w.files++
 			break
 		}
-		if err := w.collect(w.ctx); err != nil {
+		if err := w.collect(w.Ctx); err != nil {
 			return err
 		}
 	}
@@ -223,7 +198,7 @@ func (w *writer) send(p *part) {
 	w.sending++
 	go func() {
 		r := result{p: p}
-		r.err = w.s.sending.Do(w.ctx, func(context.Context, int) error {
+		r.err = w.s.sending.Do(w.Ctx, func(context.Context, int) error {
 			out, err := w.s.client.UploadPart(w.wire, &awss3.UploadPartInput{Bucket: &w.t.bucket, Key: &w.t.key, UploadId: &w.claim.upload,
 				PartNumber: &p.number, ContentLength: &p.n, Body: p.body()})
 			if err != nil {
@@ -266,51 +241,33 @@ func (w *writer) drop(p *part, delivered bool) {
 
 // Commit implements backends.Writer. Parts that were not delivered are sent again.
 func (w *writer) Commit(ctx context.Context) (backends.Location, error) {
-	if w.done != nil {
-		return *w.done, nil
-	}
-	if w.err != nil {
-		return backends.Location{}, w.err
-	}
-	if err := w.commit(ctx); err != nil {
-		return backends.Location{}, w.explain(err)
-	}
-	return *w.done, nil
+	return w.Frame.Commit(ctx, w.commit)
 }
 
-func (w *writer) commit(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if w.n < w.size {
-		return fmt.Errorf("%w: got %d of %d bytes", backends.ErrShort, w.n, w.size)
-	}
-	w.ended = true
+func (w *writer) commit(ctx context.Context) (backends.Location, error) {
+	none := backends.Location{}
 	small := w.parts == 0 || w.parts == 1 && w.filling != nil
 	if !small {
 		if err := w.deliver(ctx); err != nil {
-			return err
+			return none, err
 		}
 	}
 	h, err := w.publish(ctx, small)
 	if err != nil {
-		return err
+		return none, err
 	}
 	if small {
 		// Only now: the claim holds until nothing is left of the upload in parts.
 		if err := w.s.abortUpload(ctx, w.t, w.claim.upload); err != nil {
-			return err
+			return none, err
 		}
 	}
 	if w.filling != nil {
 		w.drop(w.filling, true)
 		w.filling = nil
 	}
-	loc := w.s.locate(w.key, h)
-	w.done = &loc
-	w.cancel(nil)
 	w.cut(nil)
-	return nil
+	return w.s.locate(w.key, h), nil
 }
 
 // deliver sends what is not sent yet, and waits for it all.
@@ -343,25 +300,12 @@ func (w *writer) publish(ctx context.Context, small bool) (head, error) {
 		return head{}, err
 	}
 	defer unlock()
-	h, err := w.mine(ctx)
-	if err == nil || !errors.Is(err, backends.ErrNotFound) {
-		return h, err
-	}
-	if small {
-		err = w.put(ctx)
-	} else {
-		err = w.complete(ctx)
-	}
-	switch {
-	case err == nil, errors.Is(err, errCondition): // another came first, or an earlier call of ours
-		return w.mine(ctx)
-	case errors.Is(err, errNoUpload): // completed by an earlier call, or aborted
-		if h, again := w.mine(ctx); again == nil || !errors.Is(again, backends.ErrNotFound) {
-			return h, again
+	return upload.Once(ctx, w.mine, func(ctx context.Context) error {
+		if small {
+			return w.put(ctx)
 		}
-		return head{}, fmt.Errorf("%w: the upload was abandoned: %w", backends.ErrNotFound, err)
-	}
-	return head{}, err
+		return w.complete(ctx)
+	}, errCondition)
 }
 
 // mine is the head of the object under the upload's key, if it is the upload's. That
@@ -373,8 +317,8 @@ func (w *writer) mine(ctx context.Context) (head, error) {
 		return h, err
 	case h.token != w.claim.token:
 		return h, backends.ErrExists
-	case h.size != w.n:
-		return h, fmt.Errorf("the server stored %d of %d bytes", h.size, w.n)
+	case h.size != w.N:
+		return h, fmt.Errorf("the server stored %d of %d bytes", h.size, w.N)
 	}
 	return h, nil
 }
@@ -395,7 +339,15 @@ func (w *writer) complete(ctx context.Context) error {
 	slices.SortFunc(w.tags, func(a, b types.CompletedPart) int { return int(*a.PartNumber - *b.PartNumber) })
 	_, err := w.s.slow.CompleteMultipartUpload(ctx, &awss3.CompleteMultipartUploadInput{Bucket: &w.t.bucket, Key: &w.t.key, UploadId: &w.claim.upload,
 		IfNoneMatch: aws.String("*"), MultipartUpload: &types.CompletedMultipartUpload{Parts: w.tags}})
-	return explain(ctx, "put "+w.t.key+" together", err)
+	err = explain(ctx, "put "+w.t.key+" together", err)
+	if !errors.Is(err, errNoUpload) {
+		return err
+	}
+	// Completed by an earlier call, or aborted.
+	if _, there := w.mine(ctx); !errors.Is(there, backends.ErrNotFound) {
+		return there
+	}
+	return fmt.Errorf("%w: the upload was abandoned: %w", backends.ErrNotFound, err)
 }
 
 // abortGrace is how long Abort waits for parts that are on their way. A server may
@@ -404,18 +356,14 @@ const abortGrace = 5 * time.Second
 
 // Abort implements backends.Writer.
 func (w *writer) Abort(ctx context.Context) error {
-	if w.err == nil {
-		w.err = w.explain(errEnded)
-	}
-	w.done, w.ended = nil, true
-	w.cancel(errEnded)
-	grace := time.AfterFunc(abortGrace, func() { w.cut(errEnded) })
+	w.Frame.Abort()
+	grace := time.AfterFunc(abortGrace, func() { w.cut(upload.ErrAborted) })
 	for ; w.sending > 0; w.sending-- {
 		r := <-w.results
 		w.failed = append(w.failed, r.p)
 	}
 	grace.Stop()
-	w.cut(errEnded)
+	w.cut(upload.ErrAborted)
 	if w.filling != nil {
 		w.failed = append(w.failed, w.filling)
 	}

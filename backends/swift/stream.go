@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"glanced/backends"
+	"glanced/backends/upload"
 )
 
 // stream is one object that is sent while it is written. It is the server's when finish
@@ -131,7 +132,7 @@ func (st *stream) wait(ctx context.Context) error {
 
 // cut ends the connection in the middle, and returns when nothing more is sent.
 func (st *stream) cut() {
-	st.pipe.CloseWithError(errEnded)
+	st.pipe.CloseWithError(upload.ErrAborted)
 	st.watch.stop()
 	st.wait(context.Background())
 }

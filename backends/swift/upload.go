@@ -13,6 +13,7 @@ import (
 	"glanced/backends"
 	"glanced/backends/overhttp"
 	"glanced/backends/retry"
+	"glanced/backends/upload"
 )
 
 const (
@@ -25,19 +26,13 @@ const (
 	never = 24 * time.Hour
 )
 
-// errEnded is what a Writer says after Abort.
-var errEnded = errors.New("the upload was aborted")
-
 // writer is an upload under way: first all of it is in small, then it goes out as one
 // object, or as segments one after the other.
 type writer struct {
-	s      *Store
-	ctx    context.Context // Begin's, until Abort
-	cancel context.CancelCauseFunc
-	p      place
-	claim  claim
-	size   int64 // announced, -1 = unknown
-	n      int64 // written
+	upload.Frame
+	s     *Store
+	p     place
+	claim claim
 
 	small  []byte
 	plain  *stream // one object, of which the last byte is sent by Commit
@@ -47,10 +42,6 @@ type writer struct {
 	segments []part
 	segment  *stream // under way
 	begun    int
-
-	ended bool  // by Commit, nothing more can be written
-	err   error // of an earlier call: there is only Abort
-	done  *backends.Location
 }
 
 // Begin implements backends.Store. Nothing is sent before the first bytes.
@@ -78,7 +69,7 @@ func (s *Store) begin(ctx context.Context, key string, size int64) (*writer, err
 	if err := s.makeContainer(ctx); err != nil {
 		return nil, err
 	}
-	w := &writer{s: s, size: size, p: place{account: s.own, container: s.cfg.Container, name: key}}
+	w := &writer{s: s, p: place{account: s.own, container: s.cfg.Container, name: key}}
 	w.claim = claim{s.cfg.Container, key, rand.Text()}
 	_, _, err := w.p.ask(ctx, "look at "+key, request{method: http.MethodHead, query: "multipart-manifest=get"})
 	switch {
@@ -87,7 +78,7 @@ func (s *Store) begin(ctx context.Context, key string, size int64) (*writer, err
 	case !errors.Is(err, backends.ErrNotFound):
 		return nil, err
 	}
-	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	w.Frame = upload.New(ctx, size, w.explain)
 	return w, nil
 }
 
@@ -100,41 +91,26 @@ func (w *writer) Claim() backends.Claim { return w.claim.text() }
 
 // Write implements io.Writer.
 func (w *writer) Write(p []byte) (int, error) {
-	if w.err != nil {
-		return 0, w.err
-	}
-	if err := w.write(p); err != nil {
-		switch {
-		case w.ctx.Err() != nil:
-			err = context.Cause(w.ctx)
-		case errors.Is(err, errCondition):
-			err = backends.ErrExists
+	return w.Frame.Write(p, func(p []byte) error {
+		err := w.write(p)
+		if errors.Is(err, errCondition) {
+			return backends.ErrExists
 		}
-		w.err = w.explain(err)
-		return 0, w.err
-	}
-	return len(p), nil
+		return err
+	})
 }
 
 func (w *writer) write(p []byte) error {
-	switch {
-	case w.ctx.Err() != nil:
-		return context.Cause(w.ctx)
-	case w.ended:
-		return errors.New("it is committed")
-	case w.size >= 0 && int64(len(p)) > w.size-w.n:
-		return fmt.Errorf("%w: %d bytes were announced", backends.ErrLong, w.size)
-	}
-	w.n += int64(len(p))
+	w.N += int64(len(p))
 	if w.plain == nil && w.begun == 0 {
-		if w.n < w.limit() {
+		if w.N < w.limit() {
 			w.small = append(w.small, p...)
 			return nil
 		}
 		p = append(w.small, p...)
 		w.small = nil
 	}
-	if w.size >= 0 && w.size < int64(w.s.cfg.LargeObjectSize) {
+	if w.Size >= 0 && w.Size < int64(w.s.cfg.LargeObjectSize) {
 		return w.writePlain(p)
 	}
 	return w.writeSegments(p)
@@ -147,11 +123,11 @@ func (w *writer) limit() int64 { return min(smallSize, int64(w.s.cfg.LargeObject
 // object.
 func (w *writer) writePlain(p []byte) (err error) {
 	if w.plain == nil {
-		if w.plain, err = newStream(w.ctx, w.p, w.size, w.header()); err != nil {
+		if w.plain, err = newStream(w.Ctx, w.p, w.Size, w.header()); err != nil {
 			return err
 		}
 	}
-	if w.n == w.size && len(p) > 0 {
+	if w.N == w.Size && len(p) > 0 {
 		w.last = []byte{p[len(p)-1]}
 		p = p[:len(p)-1]
 	}
@@ -170,7 +146,7 @@ func (w *writer) writeSegments(p []byte) (err error) {
 				return w.s.tooLarge()
 			}
 			to := w.p.in(w.p.container, w.claim.segment(w.begun+1))
-			if w.segment, err = newStream(w.ctx, to, -1, http.Header{"Content-Type": {"application/octet-stream"}}); err != nil {
+			if w.segment, err = newStream(w.Ctx, to, -1, http.Header{"Content-Type": {"application/octet-stream"}}); err != nil {
 				return err
 			}
 			w.begun++
@@ -181,7 +157,7 @@ func (w *writer) writeSegments(p []byte) (err error) {
 		}
 		p = p[n:]
 		if w.segment.n == int64(w.s.cfg.ChunkSize) {
-			if err := w.endSegment(w.ctx); err != nil {
+			if err := w.endSegment(w.Ctx); err != nil {
 				return err
 			}
 		}
@@ -215,52 +191,30 @@ func lost(err error) error {
 
 // Commit implements backends.Writer.
 func (w *writer) Commit(ctx context.Context) (backends.Location, error) {
-	if w.done != nil {
-		return *w.done, nil
-	}
-	if w.err != nil {
-		return backends.Location{}, w.err
-	}
-	if err := w.commit(ctx); err != nil {
-		return backends.Location{}, w.explain(err)
-	}
-	return *w.done, nil
+	return w.Frame.Commit(ctx, w.commit)
 }
 
-func (w *writer) commit(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if w.n < w.size {
-		return fmt.Errorf("%w: got %d of %d bytes", backends.ErrShort, w.n, w.size)
-	}
-	w.ended = true
+func (w *writer) commit(ctx context.Context) (backends.Location, error) {
+	none := backends.Location{}
 	if err := w.endSegment(ctx); err != nil {
-		return err
+		return none, err
 	}
 	if len(w.segments) > 0 {
 		if err := w.awaitListing(ctx); err != nil {
-			return err
+			return none, err
 		}
 	}
 	unlock, err := changing.Lock(ctx, w.p.lockName())
 	if err != nil {
-		return err
+		return none, err
 	}
 	defer unlock()
-	f, err := w.mine(ctx)
-	if errors.Is(err, backends.ErrNotFound) {
-		if err = w.publish(ctx); err == nil || errors.Is(err, errCondition) { // another came first, or an earlier call of ours
-			f, err = w.mine(ctx)
-		}
-	}
+	f, err := upload.Once(ctx, w.mine, w.publish, errCondition)
 	if err != nil {
-		return err
+		return none, err
 	}
-	loc := w.s.locate(w.p.name, f)
-	w.done, w.small = &loc, nil
-	w.cancel(nil)
-	return nil
+	w.small = nil
+	return w.s.locate(w.p.name, f), nil
 }
 
 // awaitListing waits until the listing shows the segments, which Swift brings up to date
@@ -332,19 +286,16 @@ func (w *writer) mine(ctx context.Context) (found, error) {
 		return f, backends.ErrExists
 	case w.plain != nil && f.version != w.plain.tag():
 		return f, fmt.Errorf("the server stored other bytes than were sent")
-	case f.size != w.n || len(w.segments) > 0 && digest(f.segments) != digest(w.segments):
-		return f, fmt.Errorf("%w: the server shows %d of %d bytes, or other segments", backends.ErrUnavailable, f.size, w.n)
+	case f.size != w.N || len(w.segments) > 0 && digest(f.segments) != digest(w.segments):
+		return f, fmt.Errorf("%w: the server shows %d of %d bytes, or other segments", backends.ErrUnavailable, f.size, w.N)
 	}
 	return f, nil
 }
 
 // Abort implements backends.Writer.
 func (w *writer) Abort(ctx context.Context) error {
-	if w.err == nil {
-		w.err = w.explain(errEnded)
-	}
-	w.done, w.ended, w.small = nil, true, nil
-	w.cancel(errEnded)
+	w.Frame.Abort()
+	w.small = nil
 	for _, st := range []*stream{w.plain, w.segment} {
 		if st != nil {
 			st.cut()

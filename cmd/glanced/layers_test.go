@@ -42,9 +42,10 @@ var layers = []layer{
 	{"backends/cache", []string{"backends", bytesAtRest, memory}, []string{"net", "glanced/formats/...", "glanced/catalog/..."}, "the cache keeps bytes of any store; which one, and what the bytes are, is not its matter"},
 	{"backends/all", []string{"backends/..."}, []string{"glanced/formats/...", "glanced/catalog/..."}, "the visible list of stores, nothing else"},
 	{"backends/backendtest", []string{"backends", bytesAtRest}, nil, "the store contract as tests must fit every store"},
+	{"backends/upload", []string{"backends"}, []string{"net", "glanced/formats/...", "glanced/catalog/..."}, "the frame of an upload fits every store behind a network; what is sent to whom is the driver's"},
 	{"backends/overhttp", []string{bytesAtRest}, []string{"glanced/formats/...", "glanced/catalog/..."}, "what stores that are reached over HTTP share; it makes no request"},
 	{"backends/setting", nil, []string{"net"}, "how quantities are written is no matter of what they are of"},
-	{"backends", []string{"backends", "backends/overhttp", "backends/retry", "backends/setting", bytesAtRest, localFiles, spooled, sharedWork}, []string{"glanced/formats/...", "glanced/catalog/..."}, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
+	{"backends", []string{"backends", "backends/overhttp", "backends/retry", "backends/setting", "backends/upload", bytesAtRest, localFiles, spooled, sharedWork}, []string{"glanced/formats/...", "glanced/catalog/..."}, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
 
 	{"formats/all", []string{"formats/..."}, []string{"glanced/formats/engine", "net"}, "the visible list of formats, nothing else"},
 	{"formats/codec", nil, []string{"net", "os/exec"}, "decoders of coded bytes"},
