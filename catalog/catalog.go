@@ -28,7 +28,7 @@ import (
 type (
 	Image       = records.Image
 	Query       = records.Query
-	Viewer      = records.Viewer
+	Scope       = records.Scope
 	SortKey     = records.SortKey
 	Compare     = records.Compare
 	Status      = records.Status
@@ -44,6 +44,9 @@ type (
 	StatusError = records.StatusError
 	QuotaError  = records.QuotaError
 )
+
+// Everything is the scope of every image.
+var Everything = records.Everything
 
 const (
 	Queued        = records.Queued

@@ -169,7 +169,7 @@ func TestAnImageGoesInComesOutAndIsRetired(t *testing.T) {
 	if *img.Allocated >= int64(len(content)) || *img.Allocated < 1<<20 {
 		t.Errorf("allocated %d of %d bytes; the hole does not show", *img.Allocated, len(content))
 	}
-	list, err := w.List(ctx, catalog.Query{Viewer: catalog.Viewer{Project: "p"}})
+	list, err := w.List(ctx, catalog.Query{Scope: catalog.Scope{Owners: []string{"p"}}})
 	if err != nil || len(list) != 1 || list[0].ID != img.ID {
 		t.Errorf("list: %v, %v", list, err)
 	}

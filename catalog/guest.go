@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"glanced/backends/stored"
+	"glanced/catalog/access"
 	"glanced/catalog/records"
 	"glanced/formats"
 	"glanced/formats/container"
@@ -159,7 +160,7 @@ func (c *Catalog) candidate(ctx context.Context, img Image, ref formats.Ref) (Im
 			formats.ErrReference, ref.Kind, ref.Name, BackingProperty)
 	}
 	parent, err := c.Get(ctx, id)
-	if errors.Is(err, ErrNotFound) || err == nil && !mayStandOn(img, parent) {
+	if errors.Is(err, ErrNotFound) || err == nil && access.Check(access.OwnerOf(img), access.Download, parent) != nil {
 		// One text for both: a guess learns nothing of other projects' images.
 		return Image{}, fmt.Errorf("%w: %s: there is no image %q that the owner of this one can read", formats.ErrReference, ref.Kind, clip(id))
 	}
@@ -177,11 +178,6 @@ func (c *Catalog) candidate(ctx context.Context, img Image, ref formats.Ref) (Im
 		return Image{}, fmt.Errorf("%w: the %s is said to be %s, image %s is %s", formats.ErrReference, ref.Kind, ref.Format, id, *parent.DiskFormat)
 	}
 	return parent, c.checkChain(ctx, parent)
-}
-
-// mayStandOn says whether img's owner can read parent.
-func mayStandOn(img, parent Image) bool {
-	return parent.Owner == img.Owner || parent.Visibility == "public" || parent.Visibility == "community"
 }
 
 // checkChain counts the images below a child. They cannot lead in a circle: each

@@ -103,7 +103,7 @@ func (h *hashing) later(id string) time.Duration {
 
 // resumeHashing queues what an earlier run has not hashed to its end.
 func (c *Catalog) resumeHashing(ctx context.Context) error {
-	all, err := c.records.List(ctx, Query{Viewer: Viewer{Admin: true}, Visibility: "all", Status: []Status{Active, Deactivated}, Unhashed: true})
+	all, err := c.records.List(ctx, Query{Scope: Everything, Status: []Status{Active, Deactivated}, Unhashed: true})
 	for _, img := range all {
 		c.hashing.add(img.ID)
 	}

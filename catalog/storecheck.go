@@ -92,7 +92,7 @@ func readBack(ctx context.Context, s backends.Store, loc backends.Location, cont
 
 // checkReading reads the first byte of an image that lies in a store.
 func (c *Catalog) checkReading(ctx context.Context, entry StoreEntry) ([]StoreStep, error) {
-	images, err := c.records.List(ctx, Query{Viewer: Viewer{Admin: true}, Visibility: "all", Status: []Status{Active}})
+	images, err := c.records.List(ctx, Query{Scope: Everything, Status: []Status{Active}})
 	if err != nil {
 		return nil, err
 	}

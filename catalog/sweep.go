@@ -11,7 +11,7 @@ import (
 // Other nodes' uploads are theirs.
 func (c *Catalog) sweep(ctx context.Context) error {
 	// Uploads cut off: the bytes first, so that a crash in here changes nothing.
-	saving, err := c.records.List(ctx, Query{Viewer: Viewer{Admin: true}, Visibility: "all", Status: []Status{Saving}})
+	saving, err := c.records.List(ctx, Query{Scope: Everything, Status: []Status{Saving}})
 	if err != nil {
 		return err
 	}
@@ -23,7 +23,7 @@ func (c *Catalog) sweep(ctx context.Context) error {
 		}
 	}
 	// Bytes that could not be removed when their image was deleted or its upload failed.
-	holding, err := c.records.List(ctx, Query{Viewer: Viewer{Admin: true}, Visibility: "all", Holding: true,
+	holding, err := c.records.List(ctx, Query{Scope: Everything, Holding: true,
 		Status: []Status{Deleted, Queued, Killed}})
 	if err != nil {
 		return err

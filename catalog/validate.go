@@ -8,13 +8,15 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+
+	"glanced/catalog/access"
 )
 
 // Glance's words, in the order of its schema.
 var (
 	ContainerFormats = []string{"ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"}
 	DiskFormats      = []string{"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"}
-	Visibilities     = []string{"community", "public", "private", "shared"}
+	Visibilities     = access.Visibilities
 )
 
 // BackingProperty names the image that a backing file, or a parent, found inside an

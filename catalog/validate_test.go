@@ -64,7 +64,7 @@ func TestInvalidFieldsAreRefusedOnCreateAndUpdate(t *testing.T) {
 		_, err := w.Create(t.Context(), catalog.Image{ID: id})
 		wantErr(t, err, catalog.ErrInvalid)
 	}
-	list, err := w.List(t.Context(), catalog.Query{Viewer: catalog.Viewer{Admin: true}})
+	list, err := w.List(t.Context(), catalog.Query{Scope: catalog.Everything})
 	if err != nil || len(list) != 1 || !list[0].UpdatedAt.Equal(img.UpdatedAt) {
 		t.Errorf("left behind: %d images, %v", len(list), err)
 	}
@@ -82,7 +82,7 @@ func TestNamesOfTheWorldAreKept(t *testing.T) {
 		if *got.Name != name || got.Tags[0] != short || got.Properties[short] != name {
 			t.Errorf("%q came back as %q, tags %q, properties %q", name, *got.Name, got.Tags, got.Properties)
 		}
-		list, err := w.List(t.Context(), catalog.Query{Name: []string{name}, Viewer: catalog.Viewer{Admin: true}})
+		list, err := w.List(t.Context(), catalog.Query{Name: []string{name}, Scope: catalog.Everything})
 		if err != nil || len(list) != 1 || list[0].ID != img.ID {
 			t.Errorf("list by name %q: %d images, %v", name, len(list), err)
 		}

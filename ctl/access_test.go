@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -19,21 +20,28 @@ func TestStaticTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	for token, want := range map[string]string{"a": "u p false", "b": "root q true", "": "", "c": "", "aa": ""} {
-		who, err := tokens.Authenticate(t.Context(), token)
+		who, err := tokens.Authenticate(t.Context(), http.Header{"X-Auth-Token": {token}})
 		if want == "" {
 			if !errors.Is(err, ctl.ErrUnauthorized) {
 				t.Errorf("%q is %v, %v", token, who, err)
 			}
-		} else if got := fmt.Sprint(who.User, " ", who.Project, " ", who.Admin); got != want || err != nil {
+		} else if got := fmt.Sprint(who.User, " ", who.Project, " ", who.IsAdmin()); got != want || err != nil {
 			t.Errorf("%q is %s, %v, want %s", token, got, err, want)
 		}
 	}
-	for _, bad := range []ctl.StaticToken{{Project: "p"}, {Token: "t"}} {
-		if _, err := ctl.NewStaticTokens([]ctl.StaticToken{bad}); err == nil {
+	member := []string{"member"}
+	for _, bad := range [][]ctl.StaticToken{
+		{{Project: "p", Roles: member}},
+		{{Token: "t", Roles: member}},
+		{{Token: "t", Project: "p"}},
+		{{Token: "t", Project: "p", Roles: []string{"creator"}}},
+		{{Token: "t", Project: "p", Roles: member}, {Token: "o", Project: "p", Roles: member}, {Token: "t", Project: "q", Roles: member}},
+	} {
+		if _, err := ctl.NewStaticTokens(bad); err == nil {
 			t.Errorf("%+v was taken", bad)
 		}
 	}
-	if who, err := (ctl.Everyone{Identity: ctl.Identity{User: "x"}}).Authenticate(context.Background(), ""); err != nil || who.User != "x" {
+	if who, err := (ctl.Everyone{Identity: ctl.Identity{User: "x"}}).Authenticate(context.Background(), nil); err != nil || who.User != "x" {
 		t.Error(who, err)
 	}
 }
@@ -89,6 +97,38 @@ func TestOtherProjects(t *testing.T) {
 		})
 	}
 	w.t = t
+}
+
+// A reader reads what its project owns, and changes nothing.
+func TestAReaderChangesNothing(t *testing.T) {
+	const patch = "application/openstack-images-v2.1-json-patch"
+	w := newWorld(t, options{})
+	id, empty := w.create(nil), w.create(nil)
+	w.upload(id, []byte("data"))
+	before := w.show(id)
+	for _, path := range []string{"/v2/images/" + id, "/v2/images/" + id + "/file", "/v2/images/" + id + "/members", "/v2/images?owner=" + demoProject} {
+		if a := w.do("GET", path, nil, "X-Auth-Token", "reader-token"); a.StatusCode != 200 {
+			t.Errorf("GET %s: %d %s", path, a.StatusCode, a.body)
+		}
+	}
+	for _, req := range []struct{ verb, path, body, kind string }{
+		{"POST", "/v2/images", `{"name": "mine"}`, "application/json"},
+		{"PATCH", "/v2/images/" + id, `[{"op":"replace","path":"/name","value":"mine"}]`, patch},
+		{"PUT", "/v2/images/" + empty + "/file", "mine", "application/octet-stream"},
+		{"PUT", "/v2/images/" + id + "/tags/x", "", ""},
+		{"DELETE", "/v2/images/" + id + "/tags/x", "", ""},
+		{"POST", "/v2/images/" + id + "/actions/deactivate", "", ""},
+		{"POST", "/v2/images/" + id + "/actions/reactivate", "", ""},
+		{"DELETE", "/v2/images/" + id, "", ""},
+	} {
+		w.refused(w.do(req.verb, req.path, strings.NewReader(req.body), "Content-Type", req.kind, "X-Auth-Token", "reader-token"), 403, "not authorized")
+	}
+	if after := w.show(id); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("it was changed: %v", after)
+	}
+	if img := w.show(empty); img["status"] != "queued" {
+		t.Errorf("it was uploaded to: %v", img)
+	}
 }
 
 func TestTheOwnerIsSetByAdminsOnly(t *testing.T) {

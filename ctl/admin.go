@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // Status is GET /admin/status: how the daemon is. Whoever fills it makes empty
@@ -84,7 +85,7 @@ func (s *Server) adminMounts(w http.ResponseWriter, r *http.Request, who Identit
 }
 
 func answerAdmin[T any](w http.ResponseWriter, r *http.Request, who Identity, ask func(context.Context) (T, error)) error {
-	if err := allowAny(who, actAdmin); err != nil {
+	if err := allowAny(who, access.Administer); err != nil {
 		return err
 	}
 	if ask == nil {
@@ -107,7 +108,7 @@ type QuotaStatus struct {
 
 // showQuota is GET /admin/quotas/{project}.
 func (s *Server) showQuota(w http.ResponseWriter, r *http.Request, who Identity) error {
-	if err := allowAny(who, actAdmin); err != nil {
+	if err := allowAny(who, access.Administer); err != nil {
 		return err
 	}
 	return s.answerQuota(w, r)
@@ -129,7 +130,7 @@ func (s *Server) answerQuota(w http.ResponseWriter, r *http.Request) error {
 // setQuota is PUT /admin/quotas/{project} with {"image_count_total": 5,
 // "image_size_total": 100}; what is left out stays as it is.
 func (s *Server) setQuota(w http.ResponseWriter, r *http.Request, who Identity) error {
-	if err := allowAny(who, actAdmin); err != nil {
+	if err := allowAny(who, access.Administer); err != nil {
 		return err
 	}
 	body, err := readJSON(r)
@@ -168,7 +169,7 @@ func (s *Server) setQuota(w http.ResponseWriter, r *http.Request, who Identity) 
 
 // resetQuota is DELETE /admin/quotas/{project}: back to the default limits.
 func (s *Server) resetQuota(w http.ResponseWriter, r *http.Request, who Identity) error {
-	if err := allowAny(who, actAdmin); err != nil {
+	if err := allowAny(who, access.Administer); err != nil {
 		return err
 	}
 	if err := s.catalog.SetQuota(r.Context(), r.PathValue("project"), nil); err != nil {

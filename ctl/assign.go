@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // assign sets one attribute of img, as create and patch both do. value was
@@ -24,7 +25,7 @@ func (s *Server) assign(img *catalog.Image, who Identity, name string, value any
 	case "visibility":
 		v := value.(string)
 		if v == "public" && img.Visibility != "public" {
-			if err := allowAny(who, actPublish); err != nil {
+			if err := allowAny(who, access.Publicize); err != nil {
 				return err
 			}
 		}
@@ -66,7 +67,7 @@ func assignOwner(img *catalog.Image, who Identity, value any) error {
 	if v := optional(value); v != nil {
 		owner = *v
 	}
-	if owner != img.Owner && allowAny(who, actGiveAway) != nil {
+	if owner != img.Owner && allowAny(who, access.SetOwner) != nil {
 		return fail(http.StatusForbidden, "You are not permitted to make '%s' the owner of images.", shorten(owner))
 	}
 	img.Owner = owner

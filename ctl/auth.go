@@ -6,36 +6,24 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
-	"strings"
+
+	"glanced/catalog/access"
 )
 
 // ErrUnauthorized says that a token is missing, unknown or no longer valid.
 var ErrUnauthorized = errors.New("no valid token was given")
 
-// Identity is who asks.
-type Identity struct {
-	User, Project string // ids or names, as the authenticator has them
-	Roles         []string
-	Admin         bool // may see and change what other projects own
-}
+// tokenHeader is where clients of OpenStack put their token.
+const tokenHeader = "X-Auth-Token"
 
-// AdminRole is the role that makes an Identity Admin, as in Glance's default policy.
-const AdminRole = "admin"
-
-// NewIdentity works out Admin from the roles; role names have no case in OpenStack.
-func NewIdentity(user, project string, roles []string) Identity {
-	return Identity{
-		User: user, Project: project, Roles: slices.Clone(roles),
-		Admin: slices.ContainsFunc(roles, func(r string) bool { return strings.EqualFold(r, AdminRole) }),
-	}
-}
-
-// Authenticator turns a token into who holds it. token is "" when the client
-// sent none. It fails with ErrUnauthorized for a bad token, and with any other
-// error when it could not tell. Safe for concurrent use.
+// Authenticator tells by a request's headers who sent it: a token is in
+// X-Auth-Token, and a service that acts for a user has one of its own beside it. It
+// fails with ErrUnauthorized for a bad or missing one, and with any other error when
+// it could not tell. Safe for concurrent use.
 type Authenticator interface {
-	Authenticate(ctx context.Context, token string) (Identity, error)
+	Authenticate(ctx context.Context, header http.Header) (Identity, error)
 }
 
 // Challenger is the ability of an Authenticator to say, as the value of
@@ -61,7 +49,8 @@ type hashedToken struct {
 	who Identity
 }
 
-// NewStaticTokens fails for an empty token, and for one without a project.
+// NewStaticTokens fails for an empty token, for one without a project or a role that
+// counts, and for one that stands in two entries: which of them it is would be chance.
 func NewStaticTokens(tokens []StaticToken) (StaticTokens, error) {
 	list := make(StaticTokens, 0, len(tokens))
 	for i, t := range tokens {
@@ -71,15 +60,22 @@ func NewStaticTokens(tokens []StaticToken) (StaticTokens, error) {
 		if t.Project == "" {
 			return nil, fmt.Errorf("token %d (user %q) has no project", i+1, t.User)
 		}
-		list = append(list, hashedToken{sha256.Sum256([]byte(t.Token)), NewIdentity(t.User, t.Project, t.Roles)})
+		if !access.AnyRole(t.Roles) {
+			return nil, fmt.Errorf("token %d (user %q) has none of the roles %s, %s and %s, so that it may do nothing: give it one", i+1, t.User, access.Reader, access.Member, access.Admin)
+		}
+		sum := sha256.Sum256([]byte(t.Token))
+		if first := slices.IndexFunc(list, func(o hashedToken) bool { return o.sum == sum }); first >= 0 {
+			return nil, fmt.Errorf("tokens %d (user %q) and %d (user %q) are the same: give each a token of its own", first+1, tokens[first].User, i+1, t.User)
+		}
+		list = append(list, hashedToken{sum, Identity{User: t.User, Project: t.Project, Roles: slices.Clone(t.Roles)}})
 	}
 	return list, nil
 }
 
 // Authenticate compares with every token, so that the time taken tells nothing
 // of which one came close.
-func (s StaticTokens) Authenticate(_ context.Context, token string) (Identity, error) {
-	sum := sha256.Sum256([]byte(token))
+func (s StaticTokens) Authenticate(_ context.Context, header http.Header) (Identity, error) {
+	sum := sha256.Sum256([]byte(header.Get(tokenHeader)))
 	found := -1
 	for i, t := range s {
 		if subtle.ConstantTimeCompare(sum[:], t.sum[:]) == 1 {
@@ -97,4 +93,6 @@ func (s StaticTokens) Authenticate(_ context.Context, token string) (Identity, e
 type Everyone struct{ Identity Identity }
 
 // Authenticate never fails.
-func (e Everyone) Authenticate(context.Context, string) (Identity, error) { return e.Identity, nil }
+func (e Everyone) Authenticate(context.Context, http.Header) (Identity, error) {
+	return e.Identity, nil
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+
+	"glanced/catalog/access"
 )
 
 // Sentinels of CacheAdmin.
@@ -69,7 +71,7 @@ type CachedImage struct {
 
 // cache is who answers for the cache, to an administrator.
 func (s *Server) cache(who Identity) (CacheAdmin, error) {
-	if err := allowAny(who, actAdmin); err != nil {
+	if err := allowAny(who, access.Administer); err != nil {
 		return nil, err
 	}
 	if s.admin.Cache == nil {

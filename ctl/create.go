@@ -7,12 +7,16 @@ import (
 	"strings"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // createImage is POST /v2/images: a record in status queued, without data. Names
 // of four-byte characters are taken, which Glance refuses only for its database's
 // sake.
 func (s *Server) createImage(w http.ResponseWriter, r *http.Request, who Identity) error {
+	if err := allowAny(who, access.Create); err != nil {
+		return err
+	}
 	body, err := readJSON(r)
 	if err != nil {
 		return err
@@ -27,7 +31,7 @@ func (s *Server) createImage(w http.ResponseWriter, r *http.Request, who Identit
 			return err
 		}
 	}
-	img := catalog.Image{Visibility: "shared", Owner: who.Project}
+	img := catalog.Image{Visibility: access.Shared, Owner: who.Project}
 	for _, name := range names {
 		if err := s.schemas.check(name, attributes[name]); err != nil {
 			return err

@@ -1,6 +1,6 @@
 // Package ctl is the HTTP door: the OpenStack Images API v2, and the admin
 // routes of the control socket. It knows who asks (auth.go, peer.go), what they
-// may do (policy.go) and how Glance words its answers; what an image is, and
+// may do (catalog/access) and how Glance words its answers; what an image is, and
 // where its bytes lie, is the catalog's.
 //
 // One request is one function of its story's file, named by the table in
@@ -92,7 +92,7 @@ type identify func(*http.Request) (Identity, error)
 
 // tokenIdentity asks the configured Authenticator.
 func (s *Server) tokenIdentity(r *http.Request) (Identity, error) {
-	return s.auth.Authenticate(r.Context(), r.Header.Get("X-Auth-Token"))
+	return s.auth.Authenticate(r.Context(), r.Header)
 }
 
 // peerIdentity takes what ControlConnContext left.

@@ -6,12 +6,13 @@ import (
 	"strconv"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // download is GET /v2/images/{id}/file: the bytes as they were stored, or, where
 // disk_format asks for it, the guest disk in another format.
 func (s *Server) download(w http.ResponseWriter, r *http.Request, who Identity) error {
-	img, err := s.find(r, who, actDownload)
+	img, err := s.find(r, who, access.Download)
 	if err != nil {
 		return err
 	}
@@ -19,7 +20,7 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, who Identity) 
 	if err != nil {
 		return err
 	}
-	v := catalog.View{Stored: format == "", Snapshot: snapshot, Deactivated: allowAny(who, actDownloadBlocked) == nil}
+	v := catalog.View{Stored: format == "", Snapshot: snapshot, Deactivated: allowAny(who, access.DownloadDeactivated) == nil}
 	h, err := s.catalog.Open(r.Context(), img.ID, v)
 	if errors.Is(err, catalog.ErrNotFound) {
 		return noImage(img.ID)

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 func isText(s string) bool { return utf8.ValidString(s) }
@@ -20,13 +21,14 @@ func isText(s string) bool { return utf8.ValidString(s) }
 func listQuery(params []param, who Identity) (catalog.Query, error) {
 	hidden := false
 	q := catalog.Query{
-		Viewer: catalog.Viewer{Project: who.Project, Admin: who.Admin},
+		Scope:  access.Sees(who),
+		Among:  access.Listed(who, ""),
 		Hidden: &hidden,
 		Limit:  defaultLimit,
 	}
 	order := sorting{}
 	for _, p := range params {
-		if err := readFilter(&q, &order, p); err != nil {
+		if err := readFilter(&q, &order, p, who); err != nil {
 			return q, err
 		}
 	}
@@ -35,7 +37,7 @@ func listQuery(params []param, who Identity) (catalog.Query, error) {
 	return q, err
 }
 
-func readFilter(q *catalog.Query, order *sorting, p param) (err error) {
+func readFilter(q *catalog.Query, order *sorting, p param, who Identity) (err error) {
 	switch p.name {
 	case "limit":
 		q.Limit, err = parseLimit(p.value)
@@ -73,7 +75,7 @@ func readFilter(q *catalog.Query, order *sorting, p param) (err error) {
 		if p.value != "all" && !slices.Contains(catalog.Visibilities, p.value) {
 			return fail(http.StatusBadRequest, "Invalid visibility value: %s", shorten(p.value))
 		}
-		q.Visibility = p.value
+		q.Among = access.Listed(who, p.value)
 	case "member_status":
 		if !slices.Contains([]string{"pending", "accepted", "rejected", "all"}, p.value) {
 			return fail(http.StatusBadRequest, "Invalid status: %s", shorten(p.value))

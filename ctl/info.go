@@ -2,6 +2,8 @@ package ctl
 
 import (
 	"net/http"
+
+	"glanced/catalog/access"
 )
 
 // importInfo is GET /v2/info/import: no methods, which is what clients look at
@@ -65,7 +67,7 @@ func mebibytes(n int64) int64 { return (n + 1<<20 - 1) >> 20 }
 // listMembers is GET /v2/images/{id}/members. No image has members yet; only
 // shared ones could.
 func (s *Server) listMembers(w http.ResponseWriter, r *http.Request, who Identity) error {
-	img, err := s.find(r, who, actListMembers)
+	img, err := s.find(r, who, access.ListMembers)
 	if err != nil {
 		return err
 	}

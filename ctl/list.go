@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 const (
@@ -17,6 +18,9 @@ const (
 
 // listImages is GET /v2/images.
 func (s *Server) listImages(w http.ResponseWriter, r *http.Request, who Identity) error {
+	if err := allowAny(who, access.List); err != nil {
+		return err
+	}
 	params, err := readParams(r.URL.RawQuery)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // setLocation is PUT /admin/images/{id}/location with {"url": …, "store": …}: a queued
@@ -11,7 +12,7 @@ import (
 // left out. Only administrators may, on the control socket: the daemon asks whatever
 // server the URL names, from where it stands.
 func (s *Server) setLocation(w http.ResponseWriter, r *http.Request, who Identity) error {
-	if err := allowAny(who, actAdmin); err != nil {
+	if err := allowAny(who, access.Administer); err != nil {
 		return err
 	}
 	body, err := readJSON(r)
@@ -40,7 +41,7 @@ func (s *Server) setLocation(w http.ResponseWriter, r *http.Request, who Identit
 	if o.URL == "" {
 		return fail(http.StatusBadRequest, "The url of the data is missing.")
 	}
-	img, err := s.find(r, who, actUpload)
+	img, err := s.find(r, who, access.Upload)
 	if err == nil {
 		err = s.catalog.Register(r.Context(), img.ID, o)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // The two dialects of JSON patch that Glance takes, each under its own media
@@ -43,13 +44,13 @@ func (s *Server) patchImage(w http.ResponseWriter, r *http.Request, who Identity
 	if err != nil {
 		return err
 	}
-	img, err := s.find(r, who, actModify)
+	img, err := s.find(r, who, access.Modify)
 	if err != nil {
 		return err
 	}
 	if len(changes) > 0 {
 		img, err = s.catalog.Update(r.Context(), img.ID, func(img *catalog.Image) error {
-			if err := allow(who, actModify, *img); err != nil { // it may have changed hands since find
+			if err := allow(who, access.Modify, *img); err != nil { // it may have changed hands since find
 				return err
 			}
 			for _, c := range changes {
@@ -191,7 +192,7 @@ func (s *Server) apply(img *catalog.Image, who Identity, c change) error {
 	if (c.name == "disk_format" || c.name == "container_format") && img.Status != catalog.Queued {
 		return fail(http.StatusForbidden, "Attribute %s can be only replaced for a queued image.", c.name)
 	}
-	if c.name == "owner" && !who.Admin {
+	if c.name == "owner" && allowAny(who, access.SetOwner) != nil {
 		return fail(http.StatusForbidden, "Owner can't be updated by non admin.")
 	}
 	return s.assign(img, who, c.name, c.value)

@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"glanced/catalog/access"
 )
 
 // ControlProject is the project of admins on the control socket, and of the
@@ -74,11 +76,11 @@ func nameOfUID(uid uint32) string {
 // identityOf is the rule of ControlConnContext; self is the daemon's user id.
 func identityOf(uid, self uint32, name string) Identity {
 	if uid == 0 || uid == self {
-		return NewIdentity(name, ControlProject, []string{AdminRole})
+		return Identity{User: name, Project: ControlProject, Roles: []string{access.Admin}}
 	}
 	project := name
 	if project == ControlProject {
 		project = "uid-" + strconv.FormatUint(uint64(uid), 10)
 	}
-	return NewIdentity(name, project, []string{"member"})
+	return Identity{User: name, Project: project, Roles: []string{access.Member}}
 }

@@ -15,7 +15,7 @@ func TestPeersOnTheControlSocket(t *testing.T) {
 		{64002, ControlProject, "uid-64002", false},
 	} {
 		got := identityOf(c.uid, self, c.name)
-		if got.User != c.name || got.Project != c.project || got.Admin != c.admin {
+		if got.User != c.name || got.Project != c.project || got.IsAdmin() != c.admin {
 			t.Errorf("uid %d is %+v, want %+v", c.uid, got, c)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // timeLayout is how Glance writes times: UTC, whole seconds.
@@ -84,8 +85,8 @@ func storesOf(img catalog.Image) []string {
 	return ids
 }
 
-// find gets the image of the request for who, who wants to do a with it.
-func (s *Server) find(r *http.Request, who Identity, a action) (catalog.Image, error) {
+// find gets the image of the request for who, who wants to do v with it.
+func (s *Server) find(r *http.Request, who Identity, v access.Verb) (catalog.Image, error) {
 	id := r.PathValue("id")
 	img, err := s.catalog.Get(r.Context(), id)
 	if errors.Is(err, catalog.ErrNotFound) {
@@ -94,12 +95,12 @@ func (s *Server) find(r *http.Request, who Identity, a action) (catalog.Image, e
 	if err != nil {
 		return img, err
 	}
-	return img, allow(who, a, img)
+	return img, allow(who, v, img)
 }
 
 // showImage is GET /v2/images/{id}.
 func (s *Server) showImage(w http.ResponseWriter, r *http.Request, who Identity) error {
-	img, err := s.find(r, who, actShow)
+	img, err := s.find(r, who, access.Show)
 	if err != nil {
 		return err
 	}
@@ -108,7 +109,7 @@ func (s *Server) showImage(w http.ResponseWriter, r *http.Request, who Identity)
 
 // deleteImage is DELETE /v2/images/{id}.
 func (s *Server) deleteImage(w http.ResponseWriter, r *http.Request, who Identity) error {
-	img, err := s.find(r, who, actDelete)
+	img, err := s.find(r, who, access.Delete)
 	if err == nil {
 		err = s.catalog.Delete(r.Context(), img.ID)
 	}

@@ -1,6 +1,10 @@
 package ctl
 
-import "net/http"
+import (
+	"net/http"
+
+	"glanced/catalog/access"
+)
 
 // StoreCheck is POST /admin/stores/{id}/check: what was tried in a store, step by
 // step. OK tells that all of it works; Steps is empty where there was nothing to try.
@@ -18,7 +22,7 @@ type StoreStep struct {
 }
 
 func (s *Server) checkStore(w http.ResponseWriter, r *http.Request, who Identity) error {
-	if err := allowAny(who, actAdmin); err != nil {
+	if err := allowAny(who, access.Administer); err != nil {
 		return err
 	}
 	steps, err := s.catalog.CheckStore(r.Context(), r.PathValue("id"))

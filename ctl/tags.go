@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // addTag is PUT /v2/images/{id}/tags/{tag}; a tag that is there already is fine.
@@ -43,12 +44,12 @@ func (s *Server) removeTag(w http.ResponseWriter, r *http.Request, who Identity)
 var errUnchanged = errors.New("nothing to change")
 
 func (s *Server) changeTags(w http.ResponseWriter, r *http.Request, who Identity, change func(*catalog.Image) error) error {
-	img, err := s.find(r, who, actModify)
+	img, err := s.find(r, who, access.Modify)
 	if err != nil {
 		return err
 	}
 	_, err = s.catalog.Update(r.Context(), img.ID, func(img *catalog.Image) error {
-		if err := allow(who, actModify, *img); err != nil {
+		if err := allow(who, access.Modify, *img); err != nil {
 			return err
 		}
 		return change(img)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // upload is PUT /v2/images/{id}/file. All that can be refused without the bytes
@@ -25,7 +26,7 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, who Identity) er
 	if store != "" && !s.hasStore(store) {
 		return fail(http.StatusBadRequest, "Store for identifier %s not found", shorten(store))
 	}
-	img, err := s.find(r, who, actUpload)
+	img, err := s.find(r, who, access.Upload)
 	if err != nil {
 		return err
 	}

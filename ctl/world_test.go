@@ -88,6 +88,7 @@ func newWorld(t *testing.T, o options) *world {
 	t.Cleanup(func() { w.catalog.Close() })
 	tokens, err := ctl.NewStaticTokens([]ctl.StaticToken{
 		{Token: "demo-token", User: "demo", Project: demoProject, Roles: []string{"member"}},
+		{Token: "reader-token", User: "auditor", Project: demoProject, Roles: []string{"reader"}},
 		{Token: "alt-token", User: "alt", Project: altProject, Roles: []string{"member"}},
 		{Token: "admin-token", User: "admin", Project: adminProject, Roles: []string{"Admin"}},
 	})

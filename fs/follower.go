@@ -69,10 +69,9 @@ func (f *follower) load(ctx context.Context) error {
 
 func (f *follower) loadPages(ctx context.Context, limit int, found map[string]bool) error {
 	q := catalog.Query{
-		Viewer:     catalog.Viewer{Admin: true},
-		Visibility: "all",
-		Sort:       []catalog.SortKey{{Key: "created_at"}, {Key: "id"}}, // so that listings run from old to new
-		Limit:      limit,
+		Scope: catalog.Everything,
+		Sort:  []catalog.SortKey{{Key: "created_at"}, {Key: "id"}}, // so that listings run from old to new
+		Limit: limit,
 	}
 	mounted := f.reachedSeq() > 0 // before, there is no kernel to tell
 	for {

@@ -141,15 +141,6 @@ func (i Image) Clone() Image {
 	return i
 }
 
-// Viewer limits a List to what one project may see: its own, public, community
-// (when asked for) and shared-with-it images. Admin sees all; an Admin with a
-// Project has other projects' community images left out of a default list, as
-// everybody has.
-type Viewer struct {
-	Project string
-	Admin   bool
-}
-
 // Compare is one comparison of a filter: Op is eq, neq, gt, gte, lt or lte.
 type Compare struct {
 	Op   string
@@ -165,13 +156,13 @@ type SortKey struct {
 // Query selects images. Empty fields do not filter; slices mean "one of".
 // Deleted images are listed only where Status asks for them.
 type Query struct {
-	Viewer          Viewer
+	Scope           Scope  // what the viewer may see: nothing else is found
+	Among           *Scope // which of that is listed; nil = all
 	ID              []string
 	Name            []string
 	Status          []Status
 	DiskFormat      []string
 	ContainerFormat []string
-	Visibility      string // "" = what the viewer sees by default; "all"
 	Owner           string
 	Protected       *bool
 	Hidden          *bool // nil: both
@@ -187,7 +178,7 @@ type Query struct {
 	CreatedAt       []Compare
 	UpdatedAt       []Compare
 	Sort            []SortKey // empty: created_at desc, id desc
-	Marker          string    // id after which the page begins; ErrMarker if Viewer cannot see it there
+	Marker          string    // id after which the page begins; ErrMarker if it is not in Scope
 	Limit           int       // 0: no limit
 }
 

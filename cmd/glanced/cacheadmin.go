@@ -208,7 +208,7 @@ func (a *cacheAdmin) Status(ctx context.Context) (ctl.CacheStatus, error) {
 		places[o.Place] = where{}
 	}
 	delete(places, "")
-	all := catalog.Query{Viewer: catalog.Viewer{Admin: true}, Visibility: "all", Holding: true, Limit: 1000}
+	all := catalog.Query{Scope: catalog.Everything, Holding: true, Limit: 1000}
 	for len(places) > 0 {
 		page, err := a.catalog.List(ctx, all)
 		if err != nil {

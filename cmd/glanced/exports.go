@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 	"glanced/formats"
 	"glanced/formats/engine"
 	"glanced/nbd"
@@ -25,16 +26,22 @@ type exports struct {
 	anonymous atomic.Pointer[string] // none | public | all
 }
 
-func (e *exports) List(ctx context.Context, peer nbd.Peer) ([]nbd.ExportInfo, error) {
-	q := catalog.Query{Viewer: catalog.Viewer{Admin: true}, Status: []catalog.Status{catalog.Active}, Visibility: "all"}
-	if peer.Network != "unix" {
-		switch *e.anonymous.Load() {
-		case "none":
-			return nil, nil
-		case "public":
-			q.Visibility = "public"
-		}
+// identity is who a connection is to the catalog.
+func (e *exports) identity(peer nbd.Peer) access.Identity {
+	if peer.Network == "unix" {
+		return access.System()
 	}
+	switch *e.anonymous.Load() {
+	case "public":
+		return access.Anyone(catalog.Scope{Visibility: []string{access.Public}})
+	case "all":
+		return access.Anyone(catalog.Everything)
+	}
+	return access.Identity{}
+}
+
+func (e *exports) List(ctx context.Context, peer nbd.Peer) ([]nbd.ExportInfo, error) {
+	q := catalog.Query{Scope: access.Sees(e.identity(peer)), Status: []catalog.Status{catalog.Active}}
 	images, err := e.catalog.List(ctx, q)
 	if err != nil {
 		return nil, err
@@ -62,11 +69,8 @@ func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Exp
 	if err != nil {
 		return nil, err
 	}
-	if peer.Network != "unix" {
-		mode := *e.anonymous.Load()
-		if mode == "none" || mode == "public" && img.Visibility != "public" {
-			return nil, hidden
-		}
+	if access.Check(e.identity(peer), access.Download, img) != nil {
+		return nil, hidden
 	}
 	h, err := e.catalog.Open(ctx, id, catalog.View{Snapshot: snapshot})
 	switch {

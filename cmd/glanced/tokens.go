@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 
+	"glanced/catalog/access"
 	"glanced/ctl"
 )
 
@@ -13,13 +15,13 @@ type authenticator struct {
 	current atomic.Pointer[ctl.Authenticator]
 }
 
-func (a *authenticator) Authenticate(ctx context.Context, token string) (ctl.Identity, error) {
-	return (*a.current.Load()).Authenticate(ctx, token)
+func (a *authenticator) Authenticate(ctx context.Context, header http.Header) (ctl.Identity, error) {
+	return (*a.current.Load()).Authenticate(ctx, header)
 }
 
 // load reads the token files; nothing changes if one of them is bad.
 func (a *authenticator) load(c authConfig) error {
-	var next ctl.Authenticator = ctl.Everyone{Identity: ctl.NewIdentity("admin", "admin", []string{ctl.AdminRole})}
+	var next ctl.Authenticator = ctl.Everyone{Identity: access.Identity{User: "admin", Project: "admin", Roles: []string{access.Admin}}}
 	if c.Mode == "token" {
 		var tokens []ctl.StaticToken
 		for _, t := range c.Tokens {

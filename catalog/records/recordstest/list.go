@@ -67,7 +67,7 @@ func testFilters(t *testing.T, s records.Store) {
 		{"between", records.Query{CreatedAt: []records.Compare{{Op: "gt", Time: at(0)}, {Op: "lt", Time: at(4)}}}, "2: c b"},
 		{"limit", records.Query{Limit: 2}, "2: null c"},
 	} {
-		c.q.Viewer.Admin = true
+		c.q.Scope = records.Everything
 		got, err := s.List(t.Context(), c.q)
 		if err != nil || describe(got) != c.want {
 			t.Errorf("%s: %s, %v; want %s", c.name, describe(got), err, c.want)
@@ -75,37 +75,39 @@ func testFilters(t *testing.T, s records.Store) {
 	}
 }
 
-func testViewer(t *testing.T, s records.Store) {
-	n := 0
-	for _, owner := range []string{"me", "you"} {
-		for _, v := range []string{"public", "private", "shared", "community"} {
-			create(t, s, records.Image{Name: ptr(owner + "-" + v), Owner: owner, Visibility: v, CreatedAt: at(-n)})
-			n++
+// testScope lists by every pair of scopes of a few, and compares with Contains.
+func testScope(t *testing.T, s records.Store) {
+	owners, visibilities := []string{"me", "you", ""}, []string{"public", "private", "shared", "community"}
+	var all []records.Image
+	for _, owner := range owners {
+		for _, v := range visibilities {
+			for _, hidden := range []bool{false, true} {
+				for _, status := range []records.Status{records.Queued, records.Active, records.Deactivated} {
+					all = append(all, create(t, s, records.Image{Owner: owner, Visibility: v, Hidden: hidden, Status: status, CreatedAt: at(-len(all))}))
+				}
+			}
 		}
 	}
-	const mine = "me-public me-private me-shared me-community"
-	for _, c := range []struct {
-		v          records.Viewer
-		visibility string
-		want       string
-	}{
-		{records.Viewer{Project: "me"}, "", "5: " + mine + " you-public"},
-		{records.Viewer{Project: "me"}, "all", "6: " + mine + " you-public you-community"},
-		{records.Viewer{Project: "me"}, "public", "2: me-public you-public"},
-		{records.Viewer{Project: "me"}, "private", "1: me-private"},
-		{records.Viewer{Project: "me"}, "shared", "1: me-shared"},
-		{records.Viewer{Project: "me"}, "community", "2: me-community you-community"},
-		{records.Viewer{Project: "third"}, "", "2: me-public you-public"},
-		{records.Viewer{}, "", "2: me-public you-public"},
-		{records.Viewer{Project: "me", Admin: true}, "", "7: " + mine + " you-public you-private you-shared"},
-		{records.Viewer{Project: "me", Admin: true}, "all", "8: " + mine + " you-public you-private you-shared you-community"},
-		{records.Viewer{Admin: true}, "", "8: " + mine + " you-public you-private you-shared you-community"},
-		{records.Viewer{Admin: true}, "private", "2: me-private you-private"},
-	} {
-		got, err := s.List(t.Context(), records.Query{Viewer: c.v, Visibility: c.visibility})
-		if err != nil || describe(got) != c.want {
-			t.Errorf("%+v, visibility %q: %s, %v; want %s", c.v, c.visibility, describe(got), err, c.want)
+	scopes := []records.Scope{{}, records.Everything, {All: true, Owners: []string{"me"}},
+		{Owners: []string{"me"}}, {Owners: []string{"me", "you"}}, {Owners: []string{""}}, {Owners: []string{"nobody"}},
+		{Visibility: []string{"public"}}, {Visibility: []string{"public", "community"}}, {Visibility: visibilities},
+		{Owners: []string{"me"}, Visibility: []string{"public", "community"}}}
+	for _, scope := range scopes {
+		for _, among := range append(scopes, records.Scope{Owners: []string{"you"}, Visibility: []string{"shared"}}) {
+			var want []string
+			for _, img := range all {
+				if scope.Contains(img) && among.Contains(img) {
+					want = append(want, img.ID)
+				}
+			}
+			got, err := s.List(t.Context(), records.Query{Scope: scope, Among: &among})
+			if err != nil || !slices.EqualFunc(got, want, func(img records.Image, id string) bool { return img.ID == id }) {
+				t.Errorf("%+v, of it %+v: %d images, %v; want %d", scope, among, len(got), err, len(want))
+			}
 		}
+	}
+	if got, err := s.List(t.Context(), records.Query{}); err != nil || len(got) != 0 {
+		t.Errorf("a query without a scope: %d images, %v", len(got), err)
 	}
 }
 
@@ -138,7 +140,7 @@ func testPaging(t *testing.T, s records.Store) {
 		want := slices.Clone(all)
 		slices.SortFunc(want, func(a, b records.Image) int { return compare(a, b, sort) })
 		for _, limit := range []int{1, 7, 59, 60, 61} {
-			q := records.Query{Viewer: records.Viewer{Admin: true}, Sort: sort, Limit: limit}
+			q := records.Query{Scope: records.Everything, Sort: sort, Limit: limit}
 			var got []string
 			for {
 				page, err := s.List(t.Context(), q)
@@ -164,17 +166,24 @@ func testPaging(t *testing.T, s records.Store) {
 			}
 		}
 	}
-	// Its place among the viewer's own images would tell what its fields are.
-	for visibility, want := range map[string]error{"private": records.ErrMarker, "shared": records.ErrMarker, "community": nil, "public": nil} {
-		update(t, s, all[0].ID, func(i *records.Image) { i.Visibility, i.Owner = visibility, "other" })
-		for viewer, want := range map[records.Viewer]error{{Project: "viewer"}: want, {Project: "other"}: nil, {Admin: true}: nil} {
-			if _, err := s.List(t.Context(), records.Query{Viewer: viewer, Marker: all[0].ID}); !errors.Is(err, want) {
-				t.Errorf("a %s image as marker for %+v: %v, want %v", visibility, viewer, err, want)
-			}
+	// Its place among the viewer's own images would tell what its fields are; what is
+	// only not listed may be one.
+	update(t, s, all[0].ID, func(i *records.Image) { i.Visibility, i.Owner = "shared", "other" })
+	for _, c := range []struct {
+		scope records.Scope
+		want  error
+	}{
+		{records.Scope{Owners: []string{"viewer"}, Visibility: []string{"public"}}, records.ErrMarker},
+		{records.Scope{Owners: []string{"viewer"}, Visibility: []string{"shared"}}, nil},
+		{records.Scope{Owners: []string{"other"}}, nil},
+		{records.Everything, nil},
+	} {
+		if _, err := s.List(t.Context(), records.Query{Scope: c.scope, Among: &records.Scope{}, Marker: all[0].ID}); !errors.Is(err, c.want) {
+			t.Errorf("a marker within %+v: %v, want %v", c.scope, err, c.want)
 		}
 	}
 	update(t, s, all[0].ID, func(i *records.Image) { i.Status = records.Deleted })
-	_, err := s.List(t.Context(), records.Query{Viewer: records.Viewer{Admin: true}, Marker: all[0].ID})
+	_, err := s.List(t.Context(), records.Query{Scope: records.Everything, Marker: all[0].ID})
 	wantErr(t, err, records.ErrMarker)
 }
 

@@ -40,7 +40,7 @@ func (s Suite) Run(t *testing.T) {
 		{"parallel updates are lost to nobody", testParallelUpdates},
 		{"only one of many wins a move", testParallelMoves},
 		{"lists filter", testFilters},
-		{"lists show what the viewer may see", testViewer},
+		{"lists hold what is in a scope", testScope},
 		{"lists page in any order, nulls included", testPaging},
 		{"changes are logged in order", testChanges},
 		{"user text is data", testHostileText},
@@ -156,7 +156,7 @@ func testFields(t *testing.T, s records.Store) {
 		CreatedAt: at(1), UpdatedAt: at(1), Properties: map[string]string{}}} {
 		wantSame(t, create(t, s, img), img)
 		wantSame(t, get(t, s, img.ID), img)
-		list, err := s.List(t.Context(), records.Query{Viewer: records.Viewer{Admin: true}, ID: []string{img.ID}})
+		list, err := s.List(t.Context(), records.Query{Scope: records.Everything, ID: []string{img.ID}})
 		if err != nil || len(list) != 1 {
 			t.Fatalf("list: %v, %v", list, err)
 		}
@@ -313,12 +313,12 @@ func testHostileText(t *testing.T, s records.Store) {
 	for _, text := range []string{`'; DROP TABLE images; --`, `" OR 1=1`, `%`, `_`, `\`, `["a"]`, `{"a":1}`, "a\nb", "😀", "máy ảo", "镜像"} {
 		img := create(t, s, records.Image{Name: &text, Owner: text, Properties: map[string]string{text: text}, Tags: []string{text}})
 		wantSame(t, get(t, s, img.ID), img)
-		q := records.Query{Viewer: records.Viewer{Project: text}, Name: []string{text, "other"}, Owner: text, Tags: []string{text}, Properties: map[string]string{text: text}}
+		q := records.Query{Scope: records.Scope{Owners: []string{text}, Visibility: []string{text}}, Name: []string{text, "other"}, Owner: text, Tags: []string{text}, Properties: map[string]string{text: text}}
 		list, err := s.List(t.Context(), q)
 		if err != nil || len(list) != 1 || list[0].ID != img.ID {
 			t.Errorf("list by %q: %d images, %v", text, len(list), err)
 		}
-		_, err = s.List(t.Context(), records.Query{Viewer: records.Viewer{Admin: true}, Marker: text})
+		_, err = s.List(t.Context(), records.Query{Scope: records.Everything, Marker: text})
 		wantErr(t, err, records.ErrMarker)
 		if _, err := s.List(t.Context(), records.Query{Sort: []records.SortKey{{Key: text}}}); err == nil {
 			t.Errorf("sort key %q was taken", text)

@@ -96,7 +96,7 @@ func listSQL(ctx context.Context, tx *sql.Tx, q records.Query) (string, []any, e
 		return "", nil, err
 	}
 	if q.Marker != "" {
-		if err := after(ctx, tx, &c, keys, q.Viewer, q.Marker); err != nil {
+		if err := after(ctx, tx, &c, keys, q.Scope, q.Marker); err != nil {
 			return "", nil, err
 		}
 	}
@@ -118,8 +118,10 @@ func listSQL(ctx context.Context, tx *sql.Tx, q records.Query) (string, []any, e
 }
 
 func filter(c *conditions, q records.Query) {
-	see(c, q.Viewer)
-	ofVisibility(c, q.Viewer, q.Visibility)
+	within(c, q.Scope)
+	if q.Among != nil {
+		within(c, *q.Among)
+	}
 	oneOf(c, "id", q.ID)
 	oneOf(c, "name", q.Name)
 	oneOf(c, "disk_format", q.DiskFormat)
@@ -172,23 +174,23 @@ func filter(c *conditions, q records.Query) {
 	}
 }
 
-// see adds what the viewer may see.
-func see(c *conditions, v records.Viewer) {
-	if !v.Admin {
-		c.add("(owner = ? OR visibility IN ('public', 'community'))", v.Project)
+// within adds that the image is in a scope: records.Scope.Contains, in SQL.
+func within(c *conditions, s records.Scope) {
+	if s.All {
+		return
 	}
-}
-
-// ofVisibility adds the visibility asked for. A list that asks for none leaves
-// out the community images of others, as Glance's.
-func ofVisibility(c *conditions, v records.Viewer, visibility string) {
-	switch {
-	case visibility == "all", visibility == "" && v.Admin && v.Project == "":
-	case visibility == "":
-		c.add("(visibility <> 'community' OR owner = ?)", v.Project)
-	default:
-		c.add("visibility = ?", visibility)
+	var terms []string
+	var args []any
+	for column, values := range [...][]string{s.Owners, s.Visibility} {
+		for _, v := range values {
+			terms = append(terms, [...]string{"owner", "visibility"}[column]+" = ?")
+			args = append(args, v)
+		}
 	}
+	if len(terms) == 0 {
+		terms = []string{"0"}
+	}
+	c.add("("+strings.Join(terms, " OR ")+")", args...)
 }
 
 func times(c *conditions, column string, all []records.Compare) error {
@@ -227,9 +229,9 @@ func order(keys []records.SortKey) ([]records.SortKey, error) {
 
 // after adds "comes after the marker in the order of keys": for some key it
 // differs from the marker on the far side, and in all keys before that it is the
-// same. A marker that v may not see is none: where it stands among the images that
-// v can make would tell its name and its size.
-func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKey, v records.Viewer, marker string) error {
+// same. A marker that is not visible is none: where it stands among the images that
+// a viewer can make would tell its name and its size.
+func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKey, visible records.Scope, marker string) error {
 	values, pointers := make([]any, len(keys)), make([]any, len(keys))
 	var names []string
 	for i, k := range keys {
@@ -237,7 +239,7 @@ func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKe
 	}
 	var which conditions
 	which.add("id = ? AND status <> 'deleted'", marker)
-	see(&which, v)
+	within(&which, visible)
 	err := tx.QueryRowContext(ctx, `SELECT `+strings.Join(names, ", ")+` FROM images WHERE `+strings.Join(which.terms, " AND "), which.args...).Scan(pointers...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%w: %q", records.ErrMarker, marker)
