@@ -109,6 +109,7 @@ type Catalog struct {
 	log          *slog.Logger
 
 	disks   disks
+	handles handles
 	changes hub
 	changed changed
 	hashing hashing
@@ -163,6 +164,7 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	c.disks.init()
+	c.handles.init()
 	c.changes.init()
 	c.changed.places = map[changedPlace]struct{}{}
 	since, err := c.records.LastSeq(ctx)

@@ -14,6 +14,7 @@ import (
 
 	"glanced/backends/file"
 	"glanced/catalog"
+	"glanced/catalog/access"
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
 	"glanced/formats/all"
@@ -69,6 +70,11 @@ func openWorld(t *testing.T, dir string, change func(*catalog.Config)) *world {
 		rec.Close()
 	})
 	return w
+}
+
+// Open opens an image as the daemon itself may.
+func (w *world) Open(ctx context.Context, id string, v catalog.View) (*catalog.Handle, error) {
+	return w.Catalog.Open(ctx, access.System(), id, v)
 }
 
 // queued adds an image of the given formats.

@@ -122,17 +122,16 @@ func (c *Catalog) unspool(img Image) {
 	}
 }
 
-// openParent opens the guest disk below an image; who gets it releases it. It is
-// opened although it may be deactivated by now: the edge was frozen when it was not.
+// openParent opens the guest disk below an image; who gets it releases it. Who
+// may read a child whose parent was withdrawn is told when the child is opened (readable).
 func (c *Catalog) openParent(ctx context.Context, ref formats.Ref, find kin) (*disk, error) {
 	img, err := find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	v := View{Deactivated: true}
 	for {
-		d, shared := c.disks.acquire(diskKey{img.ID, v})
-		err = c.disks.open(ctx, d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, v) })
+		d, shared := c.disks.acquire(diskKey{img.ID, View{}})
+		err = c.disks.open(ctx, d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, View{}) })
 		if err != nil {
 			c.disks.release(d)
 			return nil, fmt.Errorf("%s, image %s: %w", ref.Kind, img.ID, err)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"glanced/backends/stored"
+	"glanced/catalog/access"
 	"glanced/formats"
 	"glanced/formats/engine"
 )
@@ -15,36 +17,67 @@ import (
 type View struct {
 	Stored      bool   // the bytes as stored, instead of the guest disk
 	Snapshot    string // the Name of one of Image.Snapshots, instead of the active guest disk
-	Deactivated bool   // open a deactivated image too (an administrator's download)
+	Deactivated bool   // open a deactivated image too, for who may read one (an administrator's download)
 }
 
-// Handle is one open image. All handles of one image and view share one open
-// disk. Safe for concurrent use.
+// Handle is one open image, for one reader. All handles of one image and view share
+// one open disk. Safe for concurrent use.
 type Handle struct {
-	c      *Catalog
-	img    Image
-	d      *disk
-	closed atomic.Bool
+	c       *Catalog
+	who     access.Identity
+	id      string
+	view    View
+	img     Image
+	d       *disk
+	revoked chan struct{}
+	revoke  func() // closes revoked, once
+	closed  atomic.Bool
 }
 
-// Open opens an image for reading; the caller closes the Handle. ErrNotFound,
-// ErrNoSnapshot, ErrNoData, ErrDeactivated, ErrStoredOnly (the guest disk of an image that has
-// none), ErrStatus, ErrStore.
-func (c *Catalog) Open(ctx context.Context, id string, v View) (*Handle, error) {
+// Open opens an image for reading by who; the caller closes the Handle. ErrNotFound
+// (to who may not see it, too), access.ErrDenied, ErrNoSnapshot, ErrNoData,
+// ErrDeactivated, ErrParentDeactivated, ErrStoredOnly (the guest disk of an image that
+// has none), ErrStatus, ErrStore.
+func (c *Catalog) Open(ctx context.Context, who access.Identity, id string, v View) (*Handle, error) {
 	for {
-		// The disk is entered into the table before the record is read: a revocation
-		// that the record does not show yet will find it there.
-		d, shared := c.disks.acquire(diskKey{id, v})
-		h, err := c.openAs(ctx, d, id, v)
+		h := &Handle{c: c, who: who, id: id, view: v, revoked: make(chan struct{})}
+		h.revoke = sync.OnceFunc(func() { close(h.revoked) })
+		// The handle is entered into the table before the record is read: a change that
+		// the record does not show yet will find it there.
+		c.handles.enter(h, id)
+		shared, err := c.open(ctx, h)
 		if err != nil {
-			c.disks.release(d)
-			return nil, err
+			c.handles.leave(h)
+			return nil, fmt.Errorf("open image %s: %w", id, err)
 		}
-		if !shared || c.verify(ctx, d) {
+		if !shared || c.verify(ctx, h.d) {
 			return h, nil
 		}
 		h.Close() // it is opened anew, or cannot be
 	}
+}
+
+// open opens what h is to read; shared: it was open already.
+func (c *Catalog) open(ctx context.Context, h *Handle) (shared bool, err error) {
+	if h.img, err = c.readable(ctx, h, c.Get); err != nil {
+		return false, err
+	}
+	v := h.view
+	v.Deactivated = false // who may read a disk is no matter of what it is
+	h.d, shared = c.disks.acquire(diskKey{h.id, v})
+	err = c.disks.open(ctx, h.d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, h.img, v) })
+	select {
+	case <-h.revoked:
+		// Whether it opened or not: the bytes may have gone under it.
+		if _, err = c.readable(ctx, h, c.Get); err == nil { // it may be read again already
+			err = ErrRevoked
+		}
+	default:
+	}
+	if err != nil {
+		c.disks.release(h.d)
+	}
+	return shared, err
 }
 
 // verify tells whether the bytes of a disk that has been open for a while still seem
@@ -62,60 +95,6 @@ func (c *Catalog) verify(ctx context.Context, d *disk) bool {
 		c.disks.retire(d)
 	}
 	return sound
-}
-
-func (c *Catalog) openAs(ctx context.Context, d *disk, id string, v View) (*Handle, error) {
-	img, err := c.Get(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if err := openable(img, v); err != nil {
-		return nil, fmt.Errorf("open image %s: %w", id, err)
-	}
-	err = c.disks.open(ctx, d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, v) })
-	select {
-	case <-d.revoked:
-		// Whether it opened or not: the bytes may have gone under it.
-		return nil, fmt.Errorf("open image %s: %w", id, c.whyRevoked(ctx, id, v))
-	default:
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open image %s: %w", id, err)
-	}
-	return &Handle{c: c, img: img, d: d}, nil
-}
-
-// whyRevoked is what an Open would now say of an image that was withdrawn during one.
-func (c *Catalog) whyRevoked(ctx context.Context, id string, v View) error {
-	img, err := c.Get(ctx, id)
-	if err == nil {
-		err = openable(img, v)
-	}
-	if err == nil { // it is back already
-		err = ErrRevoked
-	}
-	return err
-}
-
-func openable(img Image, v View) error {
-	switch img.Status {
-	case Active:
-	case Deactivated:
-		if !v.Deactivated {
-			return ErrDeactivated
-		}
-	case Queued, Saving, Uploading, Importing, Killed:
-		return fmt.Errorf("%w: it is %s", ErrNoData, img.Status)
-	default:
-		return fmt.Errorf("%w: it is %s", ErrNotFound, img.Status)
-	}
-	if !v.Stored && img.DiskError != "" {
-		return fmt.Errorf("%w: %s", ErrStoredOnly, img.DiskError)
-	}
-	if len(img.Locations) == 0 {
-		return fmt.Errorf("%w: its record names no location", ErrNoData)
-	}
-	return nil
 }
 
 // openDisk opens the bytes as stored, or the guest disk in them.
@@ -166,9 +145,10 @@ func (h *Handle) Info() formats.Info { return h.d.opened.Info() }
 // Granularity: see engine.Disk.
 func (h *Handle) Granularity() int64 { return h.d.opened.Granularity() }
 
-// Revoked is closed when the image was deactivated or deleted; from then on
-// reads fail with ErrRevoked. The handle is still to be closed.
-func (h *Handle) Revoked() <-chan struct{} { return h.d.revoked }
+// Revoked is closed when the reader may no longer read the image: it was deleted,
+// deactivated, or made invisible to them, or what it stands on was deactivated. From
+// then on reads fail with ErrRevoked. The handle is still to be closed.
+func (h *Handle) Revoked() <-chan struct{} { return h.revoked }
 
 // Plan makes p the plan of range [off, off+n); see engine.Disk. It is to be released
 // before the handle is closed. One that was made before the image was withdrawn can
@@ -224,7 +204,7 @@ func (h *Handle) enter() error {
 		return fmt.Errorf("image %s: %w", h.img.ID, formats.ErrClosed)
 	}
 	select {
-	case <-h.d.revoked:
+	case <-h.revoked:
 		h.c.disks.release(h.d)
 		return fmt.Errorf("image %s: %w", h.img.ID, ErrRevoked)
 	default:
@@ -237,5 +217,6 @@ func (h *Handle) Close() error {
 	if h.closed.Swap(true) {
 		return nil
 	}
+	h.c.handles.leave(h)
 	return h.c.disks.release(h.d)
 }

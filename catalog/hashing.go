@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"glanced/catalog/access"
 )
 
 const (
@@ -133,7 +135,7 @@ func (c *Catalog) hashOn(ctx context.Context) {
 // or is no longer there, needs none. The data is read as a client would: a deletion
 // ends it, and of other bytes than the recorded ones nothing is taken.
 func (c *Catalog) hash(ctx context.Context, id string) error {
-	h, err := c.Open(ctx, id, View{Stored: true, Deactivated: true})
+	h, err := c.Open(ctx, access.System(), id, View{Stored: true, Deactivated: true})
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoData) {
 		return nil
 	}

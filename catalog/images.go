@@ -84,9 +84,10 @@ var SortKeys = []string{"name", "status", "container_format", "disk_format", "si
 // Update lets change edit what a user may set; edits of other fields are
 // dropped. change may be called while the database is locked: it must be quick
 // and call nothing of the catalog. Its error is returned as it is. ErrFixed when
-// a format is changed after the upload began.
+// a format is changed after the upload began. Whoever may no longer read the image
+// afterwards, and has it open, is cut off when it returns.
 func (c *Catalog) Update(ctx context.Context, id string, change func(*Image) error) (Image, error) {
-	return c.update(ctx, id, func(img *Image) error {
+	img, err := c.update(ctx, id, func(img *Image) error {
 		edited := img.Clone()
 		if err := change(&edited); err != nil {
 			return err
@@ -97,6 +98,10 @@ func (c *Catalog) Update(ctx context.Context, id string, change func(*Image) err
 		copySettable(img, edited)
 		return validate(img)
 	})
+	if err == nil {
+		c.withdraw(ctx, id)
+	}
+	return img, err
 }
 
 func same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
@@ -136,8 +141,8 @@ func (c *Catalog) toggle(ctx context.Context, id string, from, to Status) error 
 		}
 		return move(img, to)
 	})
-	if err == nil && to == Deactivated {
-		c.disks.revoke(id, false, c.disks.now())
+	if err == nil {
+		c.withdraw(ctx, id)
 	}
 	return err
 }
@@ -161,7 +166,7 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	c.disks.revoke(id, true, c.disks.now())
+	c.withdraw(ctx, id)
 	c.cancelUpload(id)
 	c.changed.forgetImage(id)
 	c.unspool(img)

@@ -79,7 +79,7 @@ func (c *Catalog) Watch(ctx context.Context, since Seq) iter.Seq2[Change, error]
 }
 
 // follow polls the log of changes until ctx ends: it wakes the watchers and
-// revokes what another daemon has withdrawn. What could not be written of failed
+// revokes what another daemon has taken the right to. What could not be written of failed
 // uploads is tried again now and then.
 func (c *Catalog) follow(ctx context.Context, since Seq) {
 	tick := time.NewTicker(pollEvery)
@@ -114,7 +114,7 @@ func (c *Catalog) catchUp(ctx context.Context, since Seq) (Seq, error) {
 		if err != nil {
 			return since, err
 		}
-		for _, id := range c.disks.ids() {
+		for _, id := range c.handles.images() {
 			if err := c.recheck(ctx, id); err != nil {
 				return since, err
 			}
@@ -125,34 +125,10 @@ func (c *Catalog) catchUp(ctx context.Context, since Seq) (Seq, error) {
 		return since, err
 	}
 	for _, ch := range all {
-		if ch.Status != Active {
-			if err := c.recheck(ctx, ch.ID); err != nil {
-				return since, err
-			}
+		if err := c.recheck(ctx, ch.ID); err != nil {
+			return since, err
 		}
 		since = ch.Seq
 	}
 	return since, nil
-}
-
-// recheck revokes what is open of image id if it may not be open now. It looks
-// at the record and not at the change, which may be long past: revoking by it
-// could hit a disk opened after a reactivation.
-func (c *Catalog) recheck(ctx context.Context, id string) error {
-	if !c.disks.has(id) {
-		return nil
-	}
-	at := c.disks.now()
-	img, err := c.records.Get(ctx, id)
-	switch {
-	case errors.Is(err, records.ErrNotFound):
-		c.disks.revoke(id, true, at)
-	case err != nil:
-		return err
-	case img.Status == Deactivated:
-		c.disks.revoke(id, false, at)
-	case img.Status != Active:
-		c.disks.revoke(id, true, at)
-	}
-	return nil
 }

@@ -107,12 +107,12 @@ func TestConcurrentDownloadsDoNotShareAPosition(t *testing.T) {
 
 // A client must be able to tell a cut transfer from a whole one.
 func TestARevokedDownloadEndsAsABrokenConnection(t *testing.T) {
-	for _, how := range []string{"delete", "deactivate"} {
+	for _, how := range []string{"delete", "deactivate", "hide"} {
 		t.Run(how, func(t *testing.T) {
 			w := newWorld(t, options{})
-			id := w.create(nil)
+			id := w.create(map[string]any{"visibility": "public"}, "X-Auth-Token", "admin-token")
 			data := randomBytes(32 << 20) // more than both sockets' buffers hold
-			w.upload(id, data)
+			w.upload(id, data, "X-Auth-Token", "admin-token")
 			req, err := http.NewRequest("GET", w.server.URL+"/v2/images/"+id+"/file", nil)
 			if err != nil {
 				t.Fatal(err)
@@ -127,19 +127,23 @@ func TestARevokedDownloadEndsAsABrokenConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 			var a answer
-			if how == "delete" {
-				a = w.do("DELETE", "/v2/images/"+id, nil)
-			} else {
-				a = w.do("POST", "/v2/images/"+id+"/actions/deactivate", nil)
+			switch how {
+			case "delete":
+				a = w.do("DELETE", "/v2/images/"+id, nil, "X-Auth-Token", "admin-token")
+			case "deactivate":
+				a = w.do("POST", "/v2/images/"+id+"/actions/deactivate", nil, "X-Auth-Token", "admin-token")
+			case "hide":
+				a = w.do("PATCH", "/v2/images/"+id, strings.NewReader(`[{"op":"replace","path":"/visibility","value":"private"}]`),
+					"Content-Type", "application/openstack-images-v2.1-json-patch", "X-Auth-Token", "admin-token")
 			}
-			if a.StatusCode != 204 {
+			if a.StatusCode >= 300 {
 				t.Fatalf("%s: %d %s", how, a.StatusCode, a.body)
 			}
 			n, err := io.Copy(io.Discard, res.Body)
 			if err == nil || n+1<<20 >= int64(len(data)) {
 				t.Errorf("the transfer went on: %d more bytes, %v", n, err)
 			}
-			want := map[string]int{"delete": 404, "deactivate": 403}[how]
+			want := map[string]int{"delete": 404, "deactivate": 403, "hide": 404}[how]
 			w.refused(w.do("GET", "/v2/images/"+id+"/file", nil), want)
 		})
 	}

@@ -20,8 +20,8 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, who Identity) 
 	if err != nil {
 		return err
 	}
-	v := catalog.View{Stored: format == "", Snapshot: snapshot, Deactivated: allowAny(who, access.DownloadDeactivated) == nil}
-	h, err := s.catalog.Open(r.Context(), img.ID, v)
+	v := catalog.View{Stored: format == "", Snapshot: snapshot, Deactivated: true}
+	h, err := s.catalog.Open(r.Context(), who, img.ID, v)
 	if errors.Is(err, catalog.ErrNotFound) {
 		return noImage(img.ID)
 	}

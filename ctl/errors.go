@@ -9,6 +9,7 @@ import (
 
 	"glanced/backends/stored"
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // httpError is an error that knows its status and what to tell the client.
@@ -66,6 +67,9 @@ var sentinels = []sentinel{
 	{"ErrFormat", catalog.ErrFormat, http.StatusUnsupportedMediaType, ""},
 	{"ErrUnsafe", catalog.ErrUnsafe, http.StatusUnsupportedMediaType, ""},
 	{"ErrStoredOnly", catalog.ErrStoredOnly, http.StatusConflict, ""},
+	{"ErrParentDeactivated", catalog.ErrParentDeactivated, http.StatusForbidden, ""},
+	{"access.ErrHidden", access.ErrHidden, http.StatusNotFound, "No such image"},
+	{"access.ErrDenied", access.ErrDenied, http.StatusForbidden, ""},
 	{"ErrNoSnapshot", catalog.ErrNoSnapshot, http.StatusNotFound, ""},
 	{"ErrNoData", catalog.ErrNoData, http.StatusNoContent, "The image has no data yet"},
 	{"ErrDeactivated", catalog.ErrDeactivated, http.StatusForbidden, "The requested image has been deactivated. Image data download is forbidden."},

@@ -8,6 +8,7 @@ import (
 
 	"glanced/backends/stored"
 	"glanced/catalog"
+	"glanced/catalog/access"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -82,7 +83,7 @@ func (d *dataFile) extent(ctx context.Context, r *record) (size, allocated int64
 		defer p.release()
 		v := d.view
 		v.Deactivated = true
-		h, err := d.t.catalog.Open(p, d.id, v)
+		h, err := d.t.catalog.Open(p, access.System(), d.id, v)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -110,7 +111,7 @@ func (d *dataFile) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, u
 	}
 	p := patiently(ctx)
 	defer p.release()
-	h, err := d.t.catalog.Open(p, d.id, d.view)
+	h, err := d.t.catalog.Open(p, access.System(), d.id, d.view)
 	if err != nil {
 		return nil, 0, d.t.fail("open image", d.id, err)
 	}

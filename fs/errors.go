@@ -7,6 +7,7 @@ import (
 
 	"glanced/backends/stored"
 	"glanced/catalog"
+	"glanced/catalog/access"
 	"glanced/formats"
 )
 
@@ -33,6 +34,9 @@ var errnos = []struct {
 
 	// Not to be opened.
 	{catalog.ErrDeactivated, syscall.EACCES},
+	{catalog.ErrParentDeactivated, syscall.EACCES},
+	{access.ErrHidden, syscall.ENOENT},
+	{access.ErrDenied, syscall.EACCES},
 
 	// The bytes cannot be had.
 	{stored.ErrUnavailable, syscall.EIO},

@@ -14,6 +14,7 @@ import (
 
 	"glanced/backends/stored"
 	"glanced/catalog"
+	"glanced/catalog/access"
 	"glanced/formats"
 )
 
@@ -23,52 +24,55 @@ var sentinels = map[string]struct {
 	err  error
 	want syscall.Errno
 }{
-	"catalog.ErrNotFound":      {catalog.ErrNotFound, syscall.ENOENT},
-	"catalog.ErrNoData":        {catalog.ErrNoData, syscall.ENOENT},
-	"catalog.ErrStoredOnly":    {catalog.ErrStoredOnly, syscall.ENOENT},
-	"catalog.ErrNoSnapshot":    {catalog.ErrNoSnapshot, syscall.ENOENT},
-	"catalog.ErrParent":        {catalog.ErrParent, syscall.EIO},
-	"catalog.ErrGone":          {catalog.ErrGone, syscall.ENOENT},
-	"catalog.ErrDeactivated":   {catalog.ErrDeactivated, syscall.EACCES},
-	"catalog.ErrClosing":       {catalog.ErrClosing, syscall.EIO},
-	"catalog.ErrRevoked":       {catalog.ErrRevoked, syscall.EIO},
-	"catalog.ErrStore":         {catalog.ErrStore, syscall.EIO},
-	"catalog.ErrLocation":      {catalog.ErrLocation, syscall.EIO},
-	"catalog.ErrUnknownStore":  {catalog.ErrUnknownStore, syscall.EIO},
-	"catalog.ErrFormat":        {catalog.ErrFormat, syscall.EIO},
-	"catalog.ErrUnsafe":        {catalog.ErrUnsafe, syscall.EIO},
-	"catalog.ErrBusy":          {catalog.ErrBusy, syscall.EAGAIN},
-	"catalog.ErrFull":          {catalog.ErrFull, syscall.ENOSPC},
-	"catalog.ErrStatus":        {catalog.ErrStatus, syscall.EIO},
-	"catalog.ErrFixed":         {catalog.ErrFixed, syscall.EIO},
-	"catalog.ErrInvalid":       {catalog.ErrInvalid, syscall.EINVAL},
-	"catalog.ErrMarker":        {catalog.ErrMarker, syscall.EIO},
-	"catalog.ErrTrimmed":       {catalog.ErrTrimmed, syscall.EIO},
-	"catalog.ErrExists":        {catalog.ErrExists, syscall.EEXIST},
-	"catalog.ErrProtected":     {catalog.ErrProtected, syscall.EPERM},
-	"catalog.ErrInUse":         {catalog.ErrInUse, syscall.EBUSY},
-	"catalog.ErrQuota":         {catalog.ErrQuota, syscall.EDQUOT},
-	"catalog.ErrTooLarge":      {catalog.ErrTooLarge, syscall.EFBIG},
-	"catalog.ErrStoreFull":     {catalog.ErrStoreFull, syscall.ENOSPC},
-	"catalog.ErrStoreReadOnly": {catalog.ErrStoreReadOnly, syscall.EROFS},
-	"catalog.ErrStoreDenied":   {catalog.ErrStoreDenied, syscall.EROFS},
-	"catalog.ErrBodySize":      {catalog.ErrBodySize, syscall.EIO},
-	"catalog.ErrBody":          {catalog.ErrBody, syscall.EIO},
-	"stored.ErrUnavailable":    {stored.ErrUnavailable, syscall.EIO},
-	"stored.ErrDenied":         {stored.ErrDenied, syscall.EIO},
-	"stored.ErrChanged":        {stored.ErrChanged, syscall.EIO},
-	"stored.ErrNotFound":       {stored.ErrNotFound, syscall.EIO},
-	"stored.ErrRange":          {stored.ErrRange, syscall.EIO},
-	"formats.ErrFormat":        {formats.ErrFormat, syscall.EIO},
-	"formats.ErrCorrupt":       {formats.ErrCorrupt, syscall.EIO},
-	"formats.ErrUnsupported":   {formats.ErrUnsupported, syscall.EIO},
-	"formats.ErrReference":     {formats.ErrReference, syscall.EIO},
-	"formats.ErrEncrypted":     {formats.ErrEncrypted, syscall.EIO},
-	"formats.ErrLimit":         {formats.ErrLimit, syscall.EIO},
-	"formats.ErrSnapshot":      {formats.ErrSnapshot, syscall.ENOENT},
-	"formats.ErrClosed":        {formats.ErrClosed, syscall.EIO},
-	"formats.ErrWouldWait":     {formats.ErrWouldWait, syscall.EIO},
-	"formats.ErrRange":         {formats.ErrRange, syscall.EINVAL},
+	"catalog.ErrNotFound":          {catalog.ErrNotFound, syscall.ENOENT},
+	"catalog.ErrNoData":            {catalog.ErrNoData, syscall.ENOENT},
+	"catalog.ErrStoredOnly":        {catalog.ErrStoredOnly, syscall.ENOENT},
+	"catalog.ErrNoSnapshot":        {catalog.ErrNoSnapshot, syscall.ENOENT},
+	"catalog.ErrParent":            {catalog.ErrParent, syscall.EIO},
+	"catalog.ErrGone":              {catalog.ErrGone, syscall.ENOENT},
+	"catalog.ErrDeactivated":       {catalog.ErrDeactivated, syscall.EACCES},
+	"catalog.ErrParentDeactivated": {catalog.ErrParentDeactivated, syscall.EACCES},
+	"access.ErrHidden":             {access.ErrHidden, syscall.ENOENT},
+	"access.ErrDenied":             {access.ErrDenied, syscall.EACCES},
+	"catalog.ErrClosing":           {catalog.ErrClosing, syscall.EIO},
+	"catalog.ErrRevoked":           {catalog.ErrRevoked, syscall.EIO},
+	"catalog.ErrStore":             {catalog.ErrStore, syscall.EIO},
+	"catalog.ErrLocation":          {catalog.ErrLocation, syscall.EIO},
+	"catalog.ErrUnknownStore":      {catalog.ErrUnknownStore, syscall.EIO},
+	"catalog.ErrFormat":            {catalog.ErrFormat, syscall.EIO},
+	"catalog.ErrUnsafe":            {catalog.ErrUnsafe, syscall.EIO},
+	"catalog.ErrBusy":              {catalog.ErrBusy, syscall.EAGAIN},
+	"catalog.ErrFull":              {catalog.ErrFull, syscall.ENOSPC},
+	"catalog.ErrStatus":            {catalog.ErrStatus, syscall.EIO},
+	"catalog.ErrFixed":             {catalog.ErrFixed, syscall.EIO},
+	"catalog.ErrInvalid":           {catalog.ErrInvalid, syscall.EINVAL},
+	"catalog.ErrMarker":            {catalog.ErrMarker, syscall.EIO},
+	"catalog.ErrTrimmed":           {catalog.ErrTrimmed, syscall.EIO},
+	"catalog.ErrExists":            {catalog.ErrExists, syscall.EEXIST},
+	"catalog.ErrProtected":         {catalog.ErrProtected, syscall.EPERM},
+	"catalog.ErrInUse":             {catalog.ErrInUse, syscall.EBUSY},
+	"catalog.ErrQuota":             {catalog.ErrQuota, syscall.EDQUOT},
+	"catalog.ErrTooLarge":          {catalog.ErrTooLarge, syscall.EFBIG},
+	"catalog.ErrStoreFull":         {catalog.ErrStoreFull, syscall.ENOSPC},
+	"catalog.ErrStoreReadOnly":     {catalog.ErrStoreReadOnly, syscall.EROFS},
+	"catalog.ErrStoreDenied":       {catalog.ErrStoreDenied, syscall.EROFS},
+	"catalog.ErrBodySize":          {catalog.ErrBodySize, syscall.EIO},
+	"catalog.ErrBody":              {catalog.ErrBody, syscall.EIO},
+	"stored.ErrUnavailable":        {stored.ErrUnavailable, syscall.EIO},
+	"stored.ErrDenied":             {stored.ErrDenied, syscall.EIO},
+	"stored.ErrChanged":            {stored.ErrChanged, syscall.EIO},
+	"stored.ErrNotFound":           {stored.ErrNotFound, syscall.EIO},
+	"stored.ErrRange":              {stored.ErrRange, syscall.EIO},
+	"formats.ErrFormat":            {formats.ErrFormat, syscall.EIO},
+	"formats.ErrCorrupt":           {formats.ErrCorrupt, syscall.EIO},
+	"formats.ErrUnsupported":       {formats.ErrUnsupported, syscall.EIO},
+	"formats.ErrReference":         {formats.ErrReference, syscall.EIO},
+	"formats.ErrEncrypted":         {formats.ErrEncrypted, syscall.EIO},
+	"formats.ErrLimit":             {formats.ErrLimit, syscall.EIO},
+	"formats.ErrSnapshot":          {formats.ErrSnapshot, syscall.ENOENT},
+	"formats.ErrClosed":            {formats.ErrClosed, syscall.EIO},
+	"formats.ErrWouldWait":         {formats.ErrWouldWait, syscall.EIO},
+	"formats.ErrRange":             {formats.ErrRange, syscall.EINVAL},
 }
 
 func TestEverySentinelHasItsErrno(t *testing.T) {
@@ -77,7 +81,7 @@ func TestEverySentinelHasItsErrno(t *testing.T) {
 			t.Errorf("%s becomes %v, want %v", name, got, s.want)
 		}
 	}
-	for pkg, folder := range map[string]string{"catalog": "../catalog", "formats": "../formats", "stored": "../backends/stored"} {
+	for pkg, folder := range map[string]string{"catalog": "../catalog", "access": "../catalog/access", "formats": "../formats", "stored": "../backends/stored"} {
 		for _, name := range exportedErrors(t, folder) {
 			s, ok := sentinels[pkg+"."+name]
 			if !ok {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,7 +13,7 @@ import (
 // opened is an open file as the kernel would have it.
 func (w *world) opened(id string) *openFile {
 	w.t.Helper()
-	h, err := w.Catalog.Open(w.t.Context(), id, catalog.View{})
+	h, err := w.Catalog.Open(w.t.Context(), access.System(), id, catalog.View{})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -44,6 +44,7 @@ var outcomes = []outcome{
 	{ErrRevoked, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, protocol.TRANSMISSION_ERROR_EPERM, "the export was withdrawn"},
 	{ErrForbidden, repErrPolicy, protocol.TRANSMISSION_ERROR_EPERM, "you may not open this export"},
 	{ErrUnknownExport, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, protocol.TRANSMISSION_ERROR_EPERM, "no such export"},
+	{ErrWithheld, repErrPolicy, protocol.TRANSMISSION_ERROR_EPERM, "a disk that the export stands on was withdrawn"},
 	{ErrUnreadable, repErrPolicy, errnoIO, "the export has no readable disk"},
 	{ErrServerClosed, repErrShutdown, errnoShutdown, "the server is shutting down"},
 	{ErrHangUp, repErrShutdown, errnoShutdown, "the connection is closing"},

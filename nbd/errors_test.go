@@ -104,6 +104,7 @@ func TestOutcomes(t *testing.T) {
 		{ErrUnknownExport, unknown, 1},
 		{ErrForbidden, repErrPolicy, 1},
 		{ErrUnreadable, repErrPolicy, 5},
+		{ErrWithheld, repErrPolicy, 1},
 		{ErrRevoked, unknown, 1},
 		{ErrServerClosed, repErrShutdown, 108},
 		{fmt.Errorf("%w: %w", formats.ErrCorrupt, context.Canceled), repErrPolicy, 5},

@@ -14,6 +14,7 @@ var (
 	ErrUnknownExport = errors.New("no such export")
 	ErrForbidden     = errors.New("the export may not be opened by this client")
 	ErrRevoked       = errors.New("the export was withdrawn")
+	ErrWithheld      = errors.New("a disk that the export stands on was withdrawn")
 	ErrUnreadable    = errors.New("the export cannot be opened") // it exists, but has no readable disk
 )
 
@@ -33,7 +34,7 @@ type ExportInfo struct {
 type Exports interface {
 	// List is what peer may open now.
 	List(ctx context.Context, peer Peer) ([]ExportInfo, error)
-	// Open opens one; ErrUnknownExport, ErrForbidden or ErrUnreadable.
+	// Open opens one; ErrUnknownExport, ErrForbidden, ErrWithheld or ErrUnreadable.
 	Open(ctx context.Context, name string, peer Peer) (Export, error)
 }
 

@@ -14,6 +14,7 @@ import (
 	"glanced/backends/all"
 	"glanced/backends/backendtest"
 	"glanced/catalog"
+	"glanced/catalog/access"
 	"glanced/catalog/records/sqlite"
 	formatsall "glanced/formats/all"
 	"glanced/formats/engine"
@@ -121,7 +122,7 @@ func TestAnImageInAFarStoreIsReadThroughTheCache(t *testing.T) {
 		if n := far.Count(backendtest.OpRead).Bytes - before; n != int64(len(content)) {
 			t.Errorf("%d bytes were fetched of %d", n, len(content))
 		}
-		h, err := d.catalog.Open(ctx, id, catalog.View{})
+		h, err := d.catalog.Open(ctx, access.System(), id, catalog.View{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +151,7 @@ func TestAnImageInAFarStoreIsReadThroughTheCache(t *testing.T) {
 	if err != nil || len(s.Images) != 1 || s.Images[0].Image != id || s.Images[0].Store != "far" || !s.Images[0].Pinned || s.Chunks != 13 || s.PinnedBytes != 13<<18-(1<<18)+4096 {
 		t.Errorf("after a restart: %+v, %v", s, err)
 	}
-	h, err := d.catalog.Open(t.Context(), id, catalog.View{})
+	h, err := d.catalog.Open(t.Context(), access.System(), id, catalog.View{})
 	if err != nil {
 		t.Fatal(err)
 	}

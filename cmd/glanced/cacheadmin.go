@@ -10,6 +10,7 @@ import (
 	"glanced/backends/cache"
 	"glanced/backends/stored"
 	"glanced/catalog"
+	"glanced/catalog/access"
 	"glanced/ctl"
 )
 
@@ -60,7 +61,7 @@ func (a *cacheAdmin) identities(img catalog.Image) (ids []stored.Identity, store
 // known is what the cache knows of an image that nothing may be cached of yet: it is
 // opened for that. The handle is to be closed.
 func (a *cacheAdmin) known(ctx context.Context, id string) ([]stored.Identity, *catalog.Handle, error) {
-	h, err := a.catalog.Open(ctx, id, catalog.View{Stored: true, Deactivated: true})
+	h, err := a.catalog.Open(ctx, access.System(), id, catalog.View{Stored: true, Deactivated: true})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -62,17 +62,10 @@ func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Exp
 	id, snapshot, isSnapshot := strings.Cut(name, snapshotSep)
 	// One text for what is not there and what may not be seen: a guess learns nothing.
 	hidden := fmt.Errorf("%w: no active image %q that this connection may see (over TCP only public ones; the unix socket shows all)", nbd.ErrUnknownExport, name)
-	img, err := e.catalog.Get(ctx, id)
-	if errors.Is(err, catalog.ErrNotFound) || isSnapshot && snapshot == "" {
+	if isSnapshot && snapshot == "" {
 		return nil, hidden // a name that ends in "@" is no other way to write the image's
 	}
-	if err != nil {
-		return nil, err
-	}
-	if access.Check(e.identity(peer), access.Download, img) != nil {
-		return nil, hidden
-	}
-	h, err := e.catalog.Open(ctx, id, catalog.View{Snapshot: snapshot})
+	h, err := e.catalog.Open(ctx, e.identity(peer), id, catalog.View{Snapshot: snapshot})
 	switch {
 	case err == nil:
 		return export{h, snapshot}, nil
@@ -83,6 +76,8 @@ func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Exp
 		return nil, hidden
 	case errors.Is(err, catalog.ErrStoredOnly):
 		return nil, fmt.Errorf("%w: %w", nbd.ErrUnreadable, err)
+	case errors.Is(err, catalog.ErrParentDeactivated):
+		return nil, fmt.Errorf("%w: %w", nbd.ErrWithheld, err)
 	}
 	return nil, err
 }
