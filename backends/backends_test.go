@@ -82,3 +82,21 @@ func TestALocationKnowsItsObject(t *testing.T) {
 		}
 	}
 }
+
+// wrapped is a store that wraps another one; partly one that works in part.
+type wrapped struct{ backends.Store }
+
+func (w wrapped) Unwrap() backends.Store { return w.Store }
+
+type partly struct{ backends.Store }
+
+func (partly) Degraded() error { return backends.ErrUnavailable }
+
+func TestAnAbilityIsFoundThroughWrappers(t *testing.T) {
+	if d, ok := backends.As[backends.Degrader](wrapped{wrapped{partly{}}}); !ok || d.Degraded() != backends.ErrUnavailable {
+		t.Errorf("found: %v", ok)
+	}
+	if _, ok := backends.As[backends.Degrader](wrapped{wrapped{nil}}); ok {
+		t.Error("found in a store that has it not")
+	}
+}

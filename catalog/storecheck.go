@@ -16,7 +16,7 @@ import (
 
 // StoreStep is one thing that a check of a store tried.
 type StoreStep struct {
-	Name string // write | read | delete
+	Name string // write | read | delete | use all of it
 	Err  error  // nil = it works
 }
 
@@ -29,7 +29,8 @@ const (
 // object, reads it and deletes it; of a read-only one, it reads from an image that
 // lies there, and tries nothing where there is none. It stops at the first step that
 // fails, but for the deletion of what was written. The object's key begins with
-// glanced-check. ErrUnknownStore.
+// glanced-check. A store that can work in part is asked whether all of it does.
+// ErrUnknownStore.
 func (c *Catalog) CheckStore(ctx context.Context, id string) ([]StoreStep, error) {
 	entry, ok := c.configured(id)
 	if !ok {
@@ -38,23 +39,37 @@ func (c *Catalog) CheckStore(ctx context.Context, id string) ([]StoreStep, error
 	late := fmt.Errorf("%w: no answer within %v", backends.ErrUnavailable, checkTime)
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, late)
 	defer cancel()
+	var steps []StoreStep
+	var err error
 	if entry.ReadOnly {
-		return c.checkReading(ctx, entry)
+		steps, err = c.checkReading(ctx, entry)
+	} else {
+		steps = checkWriting(ctx, entry.Store)
 	}
+	if part, ok := backends.As[backends.Degrader](entry.Store); ok && err == nil {
+		if err := part.Degraded(); err != nil {
+			steps = append(steps, StoreStep{"use all of it", err})
+		}
+	}
+	return steps, err
+}
+
+// checkWriting writes an object, reads it and deletes it.
+func checkWriting(ctx context.Context, s backends.Store) []StoreStep {
 	content := make([]byte, checkLen)
 	rand.Read(content)
-	w, err := entry.Store.Begin(ctx, "glanced-check-"+uuid.NewString(), checkLen)
+	w, err := s.Begin(ctx, "glanced-check-"+uuid.NewString(), checkLen)
 	if err != nil {
-		return []StoreStep{{"write", err}}, nil
+		return []StoreStep{{"write", err}}
 	}
 	var steps []StoreStep
 	loc, err := writeAll(ctx, w, content)
 	if steps = append(steps, StoreStep{"write", err}); err == nil {
-		err = readBack(ctx, entry.Store, loc, content)
+		err = readBack(ctx, s, loc, content)
 		steps = append(steps, StoreStep{"read", err})
 	}
 	if err == nil {
-		err = entry.Store.Delete(ctx, loc)
+		err = s.Delete(ctx, loc)
 		steps = append(steps, StoreStep{"delete", err})
 	}
 	if err != nil {
@@ -64,7 +79,7 @@ func (c *Catalog) CheckStore(ctx context.Context, id string) ([]StoreStep, error
 			steps = append(steps, StoreStep{"delete", err})
 		}
 	}
-	return steps, nil
+	return steps
 }
 
 func writeAll(ctx context.Context, w backends.Writer, content []byte) (backends.Location, error) {

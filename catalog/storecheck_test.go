@@ -86,3 +86,23 @@ func TestACheckOfAReadOnlyStoreReadsWhatLiesThere(t *testing.T) {
 		t.Errorf("it is gone: %s", got)
 	}
 }
+
+// partly is a store of which a part cannot be used.
+type partly struct {
+	backends.Store
+	err error
+}
+
+func (p partly) Degraded() error        { return p.err }
+func (p partly) Unwrap() backends.Store { return p.Store }
+
+func TestACheckSaysThatAPartOfAStoreIsMissing(t *testing.T) {
+	unplugged := errors.New("a disk is not mounted")
+	w := newWorld(t, func(cfg *catalog.Config) {
+		in := cfg.Stores[0].Store
+		cfg.Stores[0].Store = partly{in, unplugged}
+	})
+	if got := told(t, w, "local", unplugged); got != "write read delete use all of it!" {
+		t.Errorf("local: %s", got)
+	}
+}

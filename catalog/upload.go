@@ -60,6 +60,9 @@ func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o Up
 	c.enterUpload(id, end)
 	defer c.leaveUpload(id)
 	if err := u.run(ctx, body); err != nil {
+		if errors.Is(err, ErrStoreFull) { // what the client is told names no disk
+			c.log.Warn("a store has no room for an upload", "image", id, "store", entry.ID, "error", err)
+		}
 		return u.fail(ctx, cutOff(ctx, err))
 	}
 	return nil

@@ -14,8 +14,8 @@ type StoreCheck struct {
 	Steps []StoreStep `json:"steps"`
 }
 
-// StoreStep is one thing that was tried: write, read or delete. Error is "" where it
-// works.
+// StoreStep is one thing that was tried: write, read or delete; or, where a part of the
+// store cannot be used, "use all of it". Error is "" where it works.
 type StoreStep struct {
 	Name  string `json:"name"`
 	Error string `json:"error"`

@@ -58,7 +58,7 @@ func of[C any](name string, defaults C, paths func(*C) []*string, open func(Comm
 }
 
 var kinds = []kind{
-	of("file", file.Config{}, func(c *file.Config) []*string { return []*string{&c.Path} }, func(c Common, own file.Config) (backends.Store, error) {
+	of("file", file.Defaults, (*file.Config).LocalPaths, func(c Common, own file.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
 		return file.Open(own)
 	}),
@@ -119,8 +119,11 @@ func New(typ string) (Config, error) {
 // Keys are the keys that a store of c's type may have: those of every store, then
 // its own.
 func (c Config) Keys() []string {
-	return append(keys(reflect.TypeFor[Common]()), keys(reflect.TypeOf(c.Own).Elem())...)
+	return append(CommonKeys(), keys(reflect.TypeOf(c.Own).Elem())...)
 }
+
+// CommonKeys are the keys that every store may have.
+func CommonKeys() []string { return keys(reflect.TypeFor[Common]()) }
 
 func keys(config reflect.Type) []string {
 	var names []string

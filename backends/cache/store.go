@@ -37,6 +37,9 @@ type store struct {
 	up *Upstream
 }
 
+// Unwrap is for backends.As.
+func (s *store) Unwrap() backends.Store { return s.Store }
+
 // Stat implements backends.Store.
 func (s *store) Stat(ctx context.Context, loc backends.Location) (backends.Location, error) {
 	full, err := s.Store.Stat(ctx, loc)

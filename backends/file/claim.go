@@ -75,11 +75,12 @@ func stamp(t unix.StatxTimestamp) string { return fmt.Sprintf("%d.%09d", t.Sec, 
 
 const statxMask = unix.STATX_INO | unix.STATX_TYPE | unix.STATX_BTIME | unix.STATX_MTIME
 
-// claim is what a claim of this store says: which file, under which key, and the
-// name in .incoming that it has until it is published ("" = none).
+// claim is what a claim of this store says: which file, under which key, the name in
+// .incoming that it has until it is published ("" = none), and the id of the folder
+// ("" = it has none, or the store had only one when the claim was made).
 type claim struct {
 	mark
-	key, temp string
+	key, temp, folder string
 }
 
 // claimScheme begins a claim; what follows is written as the query of a URL is.
@@ -87,7 +88,7 @@ const claimScheme = "1:"
 
 func (c claim) text() backends.Claim {
 	v := url.Values{"key": {c.key}, "inode": {strconv.FormatUint(c.ino, 10)}, "time": {c.time}}
-	for name, value := range map[string]string{"born": c.born, "handle": c.handle, "temp": c.temp} {
+	for name, value := range map[string]string{"born": c.born, "handle": c.handle, "temp": c.temp, "folder": c.folder} {
 		if value != "" {
 			v.Set(name, value)
 		}
@@ -104,7 +105,7 @@ func parseClaim(text backends.Claim) (c claim, err error) {
 	if err != nil {
 		return c, errors.New("not a claim")
 	}
-	c.key, c.temp = v.Get("key"), v.Get("temp")
+	c.key, c.temp, c.folder = v.Get("key"), v.Get("temp"), v.Get("folder")
 	c.time, c.born, c.handle = v.Get("time"), v.Get("born"), v.Get("handle")
 	if c.ino, err = strconv.ParseUint(v.Get("inode"), 10, 64); err != nil {
 		return c, errors.New("the claim names no inode")
@@ -122,7 +123,7 @@ func parseClaim(text backends.Claim) (c claim, err error) {
 // the location that the upload would have had.
 func (s *Store) Abandon(ctx context.Context, text backends.Claim) error {
 	if err := s.abandon(text); err != nil {
-		return fmt.Errorf("abandon an upload into file store %s: %w", s.root, err)
+		return fmt.Errorf("abandon an upload into file store %s: %w", s.name(), err)
 	}
 	return nil
 }
@@ -138,58 +139,86 @@ func (s *Store) abandon(text backends.Claim) error {
 	if err != nil {
 		return s.bad(err.Error())
 	}
+	// The mark tells whether a file is the upload's, in whatever folder it is.
+	up, down := s.open()
+	var errs []error
+	for _, f := range up {
+		if c.folder != "" && f.id != "" && f.id != c.folder {
+			continue
+		}
+		found, err := f.abandon(c)
+		if found && err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+		if c.folder != "" && f.id == c.folder {
+			down = nil // it is in none of these
+		}
+	}
+	return errors.Join(append(errs, down)...)
+}
+
+// abandon removes what an upload left in the folder; found tells whether that was
+// anything.
+func (f *folder) abandon(c claim) (found bool, err error) {
 	var errs []error
 	if c.temp != "" {
 		// The name is random: no other file ever has it. The time moves with every write.
-		errs = append(errs, s.unlink(c.temp, func(st *unix.Statx_t) bool { return st.Ino == c.ino }))
+		errs = append(errs, f.unlink(c.temp, func(st *unix.Statx_t) bool { return st.Ino == c.ino }))
 	}
-	errs = append(errs, s.unlink(c.key, func(*unix.Statx_t) bool {
-		now, err := s.markAt(int(s.dir.Fd()), c.key)
+	errs = append(errs, f.unlink(c.key, func(*unix.Statx_t) bool {
+		now, err := f.s.markAt(int(f.dir.Fd()), c.key)
 		return err == nil && c.is(now)
 	}))
 	for i, err := range errs {
+		found = found || err == nil
 		// Nothing there, or what is there is another upload's.
 		if errors.Is(err, backends.ErrNotFound) || errors.Is(err, backends.ErrChanged) {
 			errs[i] = nil
 		}
 	}
-	return errors.Join(errs...)
+	return found, errors.Join(errs...)
 }
 
 // abandonURL removes what an upload left whose claim is a location: whatever is
 // under the key, as such an upload is the last one of its key. Where the folder was
 // another one, nobody knows whose that is, and it stays.
 func (s *Store) abandonURL(text string) error {
-	folder, key, err := splitURL(text)
+	root, key, err := splitURL(text)
 	if err != nil {
 		return s.bad(err.Error())
 	}
-	if folder != s.root {
-		var st unix.Statx_t
-		if err := unix.Statx(int(s.dir.Fd()), key, unix.AT_SYMLINK_NOFOLLOW, statxMask, &st); errors.Is(err, unix.ENOENT) {
+	if m := s.member(root); m != nil {
+		f, err := m.folder()
+		if err == nil {
+			err = f.unlink(key, func(st *unix.Statx_t) bool { return true })
+		}
+		if errors.Is(err, backends.ErrNotFound) {
 			return nil
 		}
-		return s.bad("the upload was into another folder, and is not to be told from what is under key " + key + " here; remove that by hand if no image is stored there")
+		return err
 	}
-	err = s.unlink(key, func(st *unix.Statx_t) bool { return true })
-	if errors.Is(err, backends.ErrNotFound) {
-		return nil
+	up, down := s.open()
+	for _, f := range up {
+		if f.has(key) {
+			return s.bad("the upload was into another folder, and is not to be told from what is under key " + key + " in " + f.root + "; remove that by hand if no image is stored there")
+		}
 	}
-	return err
+	return down
 }
 
 // unlink removes a name, durably, if the file under it is the right one: ErrChanged
 // if not, ErrNotFound where there is none.
-func (s *Store) unlink(name string, right func(*unix.Statx_t) bool) error {
-	if err := s.unlinkName(name, right); err != nil {
+func (f *folder) unlink(name string, right func(*unix.Statx_t) bool) error {
+	if err := f.unlinkName(name, right); err != nil {
 		return err
 	}
-	return kind(s.dir.Sync())
+	return kind(f.dir.Sync())
 }
 
-func (s *Store) unlinkName(name string, right func(*unix.Statx_t) bool) error {
-	defer s.lock()()
-	dirfd := int(s.dir.Fd())
+func (f *folder) unlinkName(name string, right func(*unix.Statx_t) bool) error {
+	defer f.lock()()
+	dirfd := int(f.dir.Fd())
 	var st unix.Statx_t
 	if err := unix.Statx(dirfd, name, unix.AT_SYMLINK_NOFOLLOW, statxMask, &st); err != nil {
 		return kind(err)
@@ -197,8 +226,8 @@ func (s *Store) unlinkName(name string, right func(*unix.Statx_t) bool) error {
 	if !right(&st) {
 		return fmt.Errorf("%s: %w", name, backends.ErrChanged)
 	}
-	if s.looked != nil {
-		s.looked()
+	if f.s.looked != nil {
+		f.s.looked()
 	}
 	return kind(unix.Unlinkat(dirfd, name, 0))
 }
@@ -207,39 +236,39 @@ func (s *Store) unlinkName(name string, right func(*unix.Statx_t) bool) error {
 // look at a name and its removal, no other may remove it, for then a third could
 // publish a new object there. Publishing never replaces anything, and needs no lock.
 // On file systems without locks, only this process's are kept apart.
-func (s *Store) lock() (unlock func()) {
-	s.removing.Lock()
-	fd := int(s.dir.Fd())
+func (f *folder) lock() (unlock func()) {
+	f.removing.Lock()
+	fd := int(f.dir.Fd())
 	for errors.Is(unix.Flock(fd, unix.LOCK_EX), unix.EINTR) {
 	}
 	return func() {
 		unix.Flock(fd, unix.LOCK_UN)
-		s.removing.Unlock()
+		f.removing.Unlock()
 	}
 }
 
 // sweep removes files in .incoming that nobody writes any more: those of uploads
 // cut off before their claim was on record, too.
-func (s *Store) sweep() error {
-	entries, err := os.ReadDir(filepath.Join(s.root, incoming))
+func (f *folder) sweep() error {
+	entries, err := os.ReadDir(filepath.Join(f.root, incoming))
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("sweep file store %s: %w", s.root, err)
+		return fmt.Errorf("sweep file store %s: %w", f.root, err)
 	}
 	for _, e := range entries {
 		temp := incoming + "/" + e.Name()
-		fd, err := unix.Openat(int(s.dir.Fd()), temp, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		fd, err := unix.Openat(int(f.dir.Fd()), temp, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
 			continue
 		}
 		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
-			err = unix.Unlinkat(int(s.dir.Fd()), temp, 0)
+			err = unix.Unlinkat(int(f.dir.Fd()), temp, 0)
 		}
 		unix.Close(fd)
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(kind(err), backends.ErrReadOnly) {
-			return fmt.Errorf("sweep %s from file store %s: %w", temp, s.root, err)
+			return fmt.Errorf("sweep %s from file store %s: %w", temp, f.root, err)
 		}
 	}
 	return nil

@@ -68,7 +68,7 @@ func TestUploadsThatCouldBeMistakenAreApart(t *testing.T) {
 		if _, err := s.Begin(ctx, "k", -1); !errors.Is(err, context.Canceled) {
 			t.Errorf("the client hung up, and %v", err)
 		}
-		if left := list(t, s.root); len(left) > 0 {
+		if left := list(t, s.members[0].root); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
 	})
@@ -122,7 +122,7 @@ func TestAFileWhoseTimeWasChangedIsNobodysToRemove(t *testing.T) {
 		if _, err := w.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		file := filepath.Join(s.root, "k")
+		file := filepath.Join(s.members[0].root, "k")
 		if err := os.Chtimes(file, w.began, w.began.Add(1)); err != nil {
 			t.Fatal(err)
 		}
@@ -153,13 +153,13 @@ func TestACommitWhoseLinkWasMadeAlreadySucceeds(t *testing.T) {
 		if _, err := w.Commit(t.Context()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if got := list(t, s.root); len(got) != 1 {
+		if got := list(t, s.members[0].root); len(got) != 1 {
 			t.Errorf("%s: %v", name, got)
 		}
 		if err := w.Abort(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if left := list(t, s.root); len(left) > 0 {
+		if left := list(t, s.members[0].root); len(left) > 0 {
 			t.Errorf("%s: left: %v", name, left)
 		}
 	}
@@ -172,12 +172,12 @@ func TestALocationIsAClaimOfTheStoreBefore(t *testing.T) {
 	if _, err := backendtest.Put(t.Context(), s, "k with space%41", strings.NewReader("x"), 1); err != nil {
 		t.Fatal(err)
 	}
-	old := backends.Claim("file://" + s.root + "/k%20with%20space%2541")
+	old := backends.Claim("file://" + s.members[0].root + "/k%20with%20space%2541")
 	for range 2 {
 		if err := s.Abandon(t.Context(), old); err != nil {
 			t.Error(err)
 		}
-		if left := list(t, s.root); len(left) > 0 {
+		if left := list(t, s.members[0].root); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
 	}
@@ -190,12 +190,12 @@ func TestALocationIsAClaimOfTheStoreBefore(t *testing.T) {
 	if _, err := backendtest.Put(t.Context(), s, "k", strings.NewReader("x"), 1); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []backends.Claim{elsewhere, "file:///", "file:k", "file://" + backends.Claim(s.root) + "/../k", "file://" + backends.Claim(root) + "/images/.incoming"} {
+	for _, c := range []backends.Claim{elsewhere, "file:///", "file:k", "file://" + backends.Claim(s.members[0].root) + "/../k", "file://" + backends.Claim(root) + "/images/.incoming"} {
 		if err := s.Abandon(t.Context(), c); !errors.Is(err, backends.ErrBadLocation) {
 			t.Errorf("abandon %s: %v", c, err)
 		}
 	}
-	if got := list(t, s.root); len(got) != 1 {
+	if got := list(t, s.members[0].root); len(got) != 1 {
 		t.Errorf("stored: %v", got)
 	}
 }

@@ -1,5 +1,6 @@
-// Package file keeps objects as plain files in one folder: <path>/<key>, the
-// layout of Glance's filesystem store, so that either can read what the other wrote.
+// Package file keeps objects as plain files in one folder or in several:
+// <folder>/<key>, the layout of Glance's filesystem store, so that either can read
+// what the other wrote.
 //
 // An object appears under its name only when it is whole and on the disk: it is
 // written to a file without a name (open(2), O_TMPFILE) and linked into place
@@ -8,40 +9,95 @@
 //
 // The version of an object is a fingerprint of its content (version.go), the claim
 // of an upload names its very file (claim.go).
+//
+// Several folders are meant for several disks (room.go says which one an upload goes
+// to). One whose disk is not mounted, or has failed, is unavailable with what lies
+// there, and the others go on (member.go).
 package file
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"sync"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"glanced/backends"
+	"glanced/backends/setting"
 )
 
 // Config of one store. The tags are the keys of the configuration file that this
 // kind has beside those of every store.
 type Config struct {
-	ID       string `toml:"-"`    // goes into each Location
-	ReadOnly bool   `toml:"-"`    // nothing in the folder is changed, nor is it made
-	Path     string `toml:"path"` // the folder
+	ID       string `toml:"-"` // goes into each Location
+	ReadOnly bool   `toml:"-"` // nothing in the folders is changed, nor are they made
+	// Memory is a folder of the daemon's own, outside of the store's, where the store
+	// remembers its folders by; "" = it does not (member.go).
+	Memory string `toml:"-"`
+
+	Path    string       `toml:"path"`    // the folder, or
+	Paths   []Folder     `toml:"paths"`   // several
+	Reserve setting.Part `toml:"reserve"` // of each file system, that uploads leave free
 }
 
-var _ backends.Store = (*Store)(nil)
+// Folder is one of several folders.
+type Folder struct {
+	Path     string `toml:"path"`
+	Priority int    `toml:"priority"` // uploads go to the greatest that has room for them
+}
 
-// Store keeps objects in one folder. Safe for concurrent use, also by several
+// Defaults are a Config's values where the configuration file gives none.
+var Defaults = Config{Memory: "file-stores"}
+
+// LocalPaths are the fields of c that are paths, and may be relative until they are
+// made absolute.
+func (c *Config) LocalPaths() []*string {
+	all := []*string{&c.Memory, &c.Path}
+	for i := range c.Paths {
+		all = append(all, &c.Paths[i].Path)
+	}
+	return all
+}
+
+// folders are the configured ones, their paths absolute and clean.
+func (c Config) folders() ([]Folder, error) {
+	all := c.Paths
+	switch {
+	case c.Path != "" && len(all) > 0:
+		return nil, errors.New("path and paths are both set: set one")
+	case c.Path != "":
+		all = []Folder{{Path: c.Path}}
+	case len(all) == 0:
+		return nil, errors.New("no path; set the store's path to a folder, or paths to several")
+	}
+	var clean []Folder
+	for _, f := range all {
+		if f.Path == "" {
+			return nil, errors.New("a folder of paths has no path")
+		}
+		root, err := filepath.Abs(f.Path)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Path, err)
+		}
+		clean = append(clean, Folder{root, f.Priority})
+	}
+	return clean, nil
+}
+
+var (
+	_ backends.Store    = (*Store)(nil)
+	_ backends.Degrader = (*Store)(nil)
+)
+
+// Store keeps objects in its folders. Safe for concurrent use, also by several
 // processes over one folder.
 type Store struct {
 	id       string
-	root     string   // absolute, clean
-	dir      *os.File // root, open for the *at calls
 	readOnly bool
-
-	removing sync.Mutex // see lock
+	reserve  setting.Part
+	members  []*member // in the order of the configuration, one at least
+	memory   *memory
 
 	// What file systems lack, for tests to lack it too.
 	named     bool // O_TMPFILE: write under a name in .incoming
@@ -52,47 +108,92 @@ type Store struct {
 	looked func() // tests: between the look at a name and its removal; nil = nothing
 }
 
-// Open makes the folder if need be, and removes what an upload cut off by a
-// crash left in .incoming. A folder that cannot be written is no error here:
-// its objects can be read, and Begin fails with ErrReadOnly.
+// Open makes the folders if need be, and removes what an upload cut off by a crash
+// left in .incoming. A folder that cannot be written is no error here: its objects can
+// be read, and Begin fails with ErrReadOnly. Nor is one that is known from earlier and
+// not there now, or one of several that cannot be opened: see Degraded.
 func Open(cfg Config) (*Store, error) {
-	if cfg.Path == "" {
-		return nil, errors.New("open a file store: no path; set the store's path to a folder")
-	}
-	root, err := filepath.Abs(cfg.Path)
+	folders, err := cfg.folders()
 	if err != nil {
-		return nil, fmt.Errorf("open file store %s: %w", cfg.Path, err)
+		return nil, fmt.Errorf("open a file store: %w", err)
 	}
-	if !cfg.ReadOnly {
-		if err := os.MkdirAll(root, 0o750); err != nil {
-			return nil, fmt.Errorf("make the folder of a file store; set the store's path to one that can be made: %w", err)
-		}
+	s := &Store{id: cfg.ID, readOnly: cfg.ReadOnly, reserve: cfg.Reserve}
+	if s.memory, err = openMemory(cfg.Memory, cfg.ID); err != nil {
+		return nil, fmt.Errorf("open a file store: %w", err)
 	}
-	dir, err := os.OpenFile(root, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	start := false
+	var errs []error
+	for _, f := range folders {
+		m := &member{s: s, root: f.Path, priority: f.Priority}
+		s.members = append(s.members, m)
+		_, err := m.folder()
+		start = start || err == nil || s.memory.id(m.root) != ""
+		errs = append(errs, err)
+	}
+	err = s.twice()
+	if err == nil && !start {
+		err = errors.Join(errs...)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open the folder of a file store; set the store's path to one that can be read: %w", err)
-	}
-	s := &Store{id: cfg.ID, root: root, dir: dir, readOnly: cfg.ReadOnly}
-	if !cfg.ReadOnly {
-		if err := s.sweep(); err != nil {
-			dir.Close()
-			return nil, err
-		}
+		s.Close()
+		return nil, err
 	}
 	return s, nil
 }
 
-// Close releases the folder; what is open of it stays usable.
-func (s *Store) Close() error { return s.dir.Close() }
-
-// Usage is that of the file system that holds the folder, Free being what an
-// ordinary user may still write.
-func (s *Store) Usage(ctx context.Context) (backends.Usage, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(s.dir.Fd()), &st); err != nil {
-		return backends.Usage{Total: -1, Free: -1}, fmt.Errorf("ask for the free space of %s: %w", s.root, err)
+// Close releases the folders; what is open of them stays usable.
+func (s *Store) Close() error {
+	var errs []error
+	for _, m := range s.members {
+		errs = append(errs, m.close())
 	}
-	return backends.Usage{Total: int64(st.Blocks) * st.Bsize, Free: int64(st.Bavail) * st.Bsize}, nil
+	return errors.Join(errs...)
+}
+
+// Degraded implements backends.Degrader: it says which folders cannot be used, and why.
+func (s *Store) Degraded() error {
+	errs := []error{s.memory.trouble()}
+	for _, m := range s.members {
+		_, err := m.folder()
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// open are the folders that can be used now, and why the others cannot.
+func (s *Store) open() (up []*folder, down error) {
+	var errs []error
+	for _, m := range s.members {
+		f, err := m.folder()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		up = append(up, f)
+	}
+	return up, errors.Join(errs...)
+}
+
+// twice is an error where two folders are the same one.
+func (s *Store) twice() error {
+	up, _ := s.open()
+	for i, f := range up {
+		for _, g := range up[:i] {
+			if f.inode == g.inode {
+				return fmt.Errorf("open a file store: %s and %s are the same folder: name it once", g.root, f.root)
+			}
+		}
+	}
+	return nil
+}
+
+// name is the store in messages: its folders.
+func (s *Store) name() string {
+	var roots []string
+	for _, m := range s.members {
+		roots = append(roots, m.root)
+	}
+	return strings.Join(roots, ", ")
 }
 
 // writable is ErrReadOnly for a store that is configured so.

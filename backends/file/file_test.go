@@ -69,13 +69,13 @@ func TestContract(t *testing.T) {
 				New: func(t testing.TB) backends.Store {
 					return store(t, filepath.Join(t.TempDir(), "odd name %41 ảnh"))
 				},
-				Again: func(t testing.TB, s backends.Store) backends.Store { return store(t, s.(*Store).root) },
-				List:  func(t testing.TB, s backends.Store) []string { return list(t, s.(*Store).root) },
+				Again: func(t testing.TB, s backends.Store) backends.Store { return store(t, s.(*Store).members[0].root) },
+				List:  func(t testing.TB, s backends.Store) []string { return list(t, s.(*Store).members[0].root) },
 				Copy: func(t testing.TB, s backends.Store, loc backends.Location) (backends.Store, backends.Location) {
 					root := t.TempDir()
-					copyFolder(t, s.(*Store).root, root)
+					copyFolder(t, s.(*Store).members[0].root, root)
 					c := store(t, root)
-					return c, c.locate(filepath.Base(path(t, loc)), -1, "")
+					return c, c.members[0].up.locate(filepath.Base(path(t, loc)), -1, "")
 				},
 				Replace: func(t testing.TB, s backends.Store, loc backends.Location, content []byte) {
 					if err := os.WriteFile(path(t, loc), content, 0o640); err != nil {
@@ -123,7 +123,7 @@ func TestZeroBlocksBecomeHoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(filepath.Join(s.root, "k"), &st); err != nil {
+	if err := unix.Stat(filepath.Join(s.members[0].root, "k"), &st); err != nil {
 		t.Fatal(err)
 	}
 	if used := st.Blocks * 512; used > 2<<20 || st.Size != int64(len(content)) {
@@ -348,7 +348,7 @@ func TestAFileCutOffUnderneathIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if err := os.Truncate(filepath.Join(s.root, "k"), 100); err != nil {
+	if err := os.Truncate(filepath.Join(s.members[0].root, "k"), 100); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.ReadAt(t.Context(), make([]byte, 200), 0); !errors.Is(err, backends.ErrChanged) {

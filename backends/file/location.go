@@ -29,31 +29,39 @@ func checkKey(key string) error {
 }
 
 // locate is where key lies.
-func (s *Store) locate(key string, size int64, version string) backends.Location {
-	u := url.URL{Scheme: "file", Path: filepath.Join(s.root, key)}
-	return backends.Location{Store: s.id, URL: u.String(), Size: size, Version: version}
+func (f *folder) locate(key string, size int64, version string) backends.Location {
+	u := url.URL{Scheme: "file", Path: filepath.Join(f.root, key)}
+	return backends.Location{Store: f.s.id, URL: u.String(), Size: size, Version: version}
 }
 
-// key is the inverse of locate. moved tells that the location's folder is another
-// one than this store's: that of the store before its folder was moved, perhaps.
-// What lies here under the same key is then to be believed only for its size or its
-// version; a location that records neither is ErrBadLocation, as is anything but a
+// key is the inverse of locate. home is the folder that the location says, nil if the
+// store has it not: it may be that of the store before its folder was moved. What lies
+// elsewhere under the same key is to be believed only for its size or its version; a
+// location without home that records neither is ErrBadLocation, as is anything but a
 // plain name in a folder.
-func (s *Store) key(loc backends.Location) (key string, moved bool, err error) {
+func (s *Store) key(loc backends.Location) (key string, home *member, err error) {
 	if loc.Store != s.id {
-		return "", false, s.bad(fmt.Sprintf("the location is of store %q, this is %q", loc.Store, s.id))
+		return "", nil, s.bad(fmt.Sprintf("the location is of store %q, this is %q", loc.Store, s.id))
 	}
-	folder, key, err := splitURL(loc.URL)
+	root, key, err := splitURL(loc.URL)
 	if err != nil {
-		return "", false, s.bad(err.Error())
+		return "", nil, s.bad(err.Error())
 	}
-	if folder == s.root {
-		return key, false, nil
+	home = s.member(root)
+	if home == nil && loc.Size < 0 && loc.Version == "" {
+		return "", nil, s.bad("it lies in another folder, and neither size nor version is recorded to know it by")
 	}
-	if loc.Size < 0 && loc.Version == "" {
-		return "", false, s.bad("it lies in another folder, and neither size nor version is recorded to know it by")
+	return key, home, nil
+}
+
+// member finds a folder by its path; nil = there is none.
+func (s *Store) member(root string) *member {
+	for _, m := range s.members {
+		if m.root == root {
+			return m
+		}
 	}
-	return key, true, nil
+	return nil
 }
 
 // splitURL parts file:///folder/key.
@@ -71,5 +79,5 @@ func splitURL(text string) (folder, key string, err error) {
 }
 
 func (s *Store) bad(why string) error {
-	return fmt.Errorf("%w: file store %s: %s", backends.ErrBadLocation, s.root, why)
+	return fmt.Errorf("%w: file store %s: %s", backends.ErrBadLocation, s.name(), why)
 }

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 // object is an open file of the store, and what it was when it was opened.
 type object struct {
 	*os.File
+	in      *folder
 	key     string
 	info    os.FileInfo
 	version string
@@ -34,9 +36,9 @@ const freshTime = 3 * time.Second
 // Stat implements backends.Store. The version of a file is a fingerprint of its
 // content; see version.
 func (s *Store) Stat(ctx context.Context, loc backends.Location) (backends.Location, error) {
-	o, err := s.open(loc)
+	o, err := s.find(loc)
 	if err != nil {
-		return backends.Location{}, fmt.Errorf("look at an object of file store %s: %w", s.root, err)
+		return backends.Location{}, fmt.Errorf("look at an object of file store %s: %w", s.name(), err)
 	}
 	defer o.Close()
 	loc.Size, loc.Version = o.info.Size(), o.version
@@ -46,9 +48,9 @@ func (s *Store) Stat(ctx context.Context, loc backends.Location) (backends.Locat
 // Open implements backends.Store; it never follows a symbolic link. The bytes'
 // identity is made of the store's id, the key and the version.
 func (s *Store) Open(ctx context.Context, loc backends.Location) (stored.Bytes, error) {
-	o, err := s.open(loc)
+	o, err := s.find(loc)
 	if err != nil {
-		return nil, fmt.Errorf("open an object of file store %s: %w", s.root, err)
+		return nil, fmt.Errorf("open an object of file store %s: %w", s.name(), err)
 	}
 	f, err := localfile.New(o.File, stored.NewIdentity(s.id, o.key, o.version))
 	if err != nil {
@@ -61,7 +63,7 @@ func (s *Store) Open(ctx context.Context, loc backends.Location) (stored.Bytes, 
 // reads on.
 func (s *Store) Delete(ctx context.Context, loc backends.Location) error {
 	if err := s.delete(loc); err != nil {
-		return fmt.Errorf("delete an object of file store %s: %w", s.root, err)
+		return fmt.Errorf("delete an object of file store %s: %w", s.name(), err)
 	}
 	return nil
 }
@@ -70,46 +72,92 @@ func (s *Store) delete(loc backends.Location) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
-	o, err := s.open(loc)
+	o, err := s.find(loc)
 	if err != nil {
 		return err
 	}
 	defer o.Close() // after it is unlinked: an open file's inode is nobody else's
-	return s.unlink(o.key, func(st *unix.Statx_t) bool { return sameFile(st, o.info) })
+	return o.in.unlink(o.key, func(st *unix.Statx_t) bool { return sameFile(st, o.info) })
 }
 
-// open opens and looks at the file of a location, and checks that it is what the
-// location records.
-func (s *Store) open(loc backends.Location) (*object, error) {
-	key, moved, err := s.key(loc)
+// find opens and looks at the file of a location, and checks that it is what the
+// location records. It looks in the folder that the location says, then in the others:
+// a folder may have been moved, or an object from one disk to another.
+func (s *Store) find(loc backends.Location) (*object, error) {
+	key, home, err := s.key(loc)
 	if err != nil {
 		return nil, err
 	}
-	o, err := s.openKey(key)
-	if err == nil {
-		if err = loc.Check(o.info.Size(), o.version); err != nil {
-			o.Close()
+	var down, other error // a folder that may have it; what else is under its key
+	if home != nil {
+		o, err := home.find(key, loc)
+		switch {
+		case err == nil:
+			return o, nil
+		case errors.Is(err, backends.ErrUnavailable):
+			down = err
+		case !errors.Is(err, backends.ErrNotFound):
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	for _, m := range s.members {
+		if m == home || loc.Size < 0 && loc.Version == "" {
+			continue
+		}
+		o, err := m.find(key, loc)
+		switch {
+		case err == nil:
+			return o, nil
+		case errors.Is(err, backends.ErrUnavailable):
+			down = cmp.Or(down, err)
+		case !errors.Is(err, backends.ErrNotFound):
+			other = fmt.Errorf("%s in %s: %w", key, m.root, err)
 		}
 	}
 	switch {
-	case err == nil:
-		return o, nil
-	case moved && errors.Is(err, backends.ErrNotFound):
+	case down != nil:
+		return nil, fmt.Errorf("%s: %w", key, down)
+	case home == nil && other != nil:
+		return nil, fmt.Errorf("%w: it lies in another folder; %w", backends.ErrBadLocation, other)
+	case home == nil:
 		// Not ErrNotFound: the bytes may be there, where the location says.
 		return nil, s.bad("it lies in another folder, and there is no " + key + " here")
-	case moved:
-		return nil, fmt.Errorf("%w: it lies in another folder; %s here: %w", backends.ErrBadLocation, key, err)
+	case other != nil:
+		return nil, other
 	}
-	return nil, fmt.Errorf("%s: %w", key, err)
+	return nil, fmt.Errorf("%s: %w", key, backends.ErrNotFound)
 }
 
-func (s *Store) openKey(key string) (*object, error) {
+// find is ErrUnavailable where the folder cannot be used now.
+func (m *member) find(key string, loc backends.Location) (*object, error) {
+	f, err := m.folder()
+	if err != nil {
+		return nil, err
+	}
+	o, err := f.openKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := loc.Check(o.info.Size(), o.version); err != nil {
+		o.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// has tells whether anything is under a key.
+func (f *folder) has(key string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(int(f.dir.Fd()), key, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+}
+
+func (f *folder) openKey(key string) (*object, error) {
 	// O_NONBLOCK so that a FIFO put there by hand does not hang us.
-	fd, err := unix.Openat(int(s.dir.Fd()), key, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := unix.Openat(int(f.dir.Fd()), key, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, kind(err)
 	}
-	o := &object{File: os.NewFile(uintptr(fd), filepath.Join(s.root, key)), key: key}
+	o := &object{File: os.NewFile(uintptr(fd), filepath.Join(f.root, key)), in: f, key: key}
 	if o.info, err = o.Stat(); err == nil {
 		changed := changeTime(o.info)
 		o.fresh = time.Since(time.Unix(changed.Unix())) < freshTime

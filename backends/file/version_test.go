@@ -85,7 +85,7 @@ func TestWhatIsTouchedWhileItIsOpenIsLookedAtAgain(t *testing.T) {
 		if !ok {
 			t.Fatal("not a Verifier")
 		}
-		if err := c.do(filepath.Join(s.root, "k")); err != nil {
+		if err := c.do(filepath.Join(s.members[0].root, "k")); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {

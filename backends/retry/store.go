@@ -23,6 +23,9 @@ type store struct {
 	reads, opens, changes Policy
 }
 
+// Unwrap is for backends.As.
+func (s store) Unwrap() backends.Store { return s.Store }
+
 func (s store) Begin(ctx context.Context, key string, size int64) (backends.Writer, error) {
 	w, err := s.Store.Begin(ctx, key, size)
 	if err != nil {

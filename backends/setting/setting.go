@@ -64,3 +64,38 @@ func ReadSecret(file string) (Secret, error) {
 	}
 	return Secret(line), nil
 }
+
+// Part is a number of bytes, or a part of a whole, written "10GiB" or "5%".
+type Part struct {
+	Bytes   Bytes
+	Percent float64 // used where it is not 0
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Part) UnmarshalText(text []byte) error {
+	number, ok := strings.CutSuffix(strings.TrimSpace(string(text)), "%")
+	if !ok {
+		*p = Part{}
+		if err := p.Bytes.UnmarshalText(text); err != nil {
+			return fmt.Errorf("%q is neither a size nor a part: write it like 10GiB or 5%%", text)
+		}
+		return nil
+	}
+	percent, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || !(percent >= 0 && percent <= 100) {
+		return fmt.Errorf("%q is not a part: write it like 5%%, at most 100%%", text)
+	}
+	*p = Part{Percent: percent}
+	return nil
+}
+
+// Of is how many bytes of a whole the part is.
+func (p Part) Of(whole int64) int64 {
+	if p.Percent != 0 {
+		return int64(float64(whole) / 100 * p.Percent)
+	}
+	return int64(p.Bytes)
+}
+
+// Any tells whether the part can be anything but 0.
+func (p Part) Any() bool { return p != Part{} }

@@ -34,6 +34,20 @@ func TestQuantitiesAreWrittenWithTheirUnit(t *testing.T) {
 	}
 }
 
+func TestAPartIsASizeOrPercent(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, "10GiB": 10 << 30, "5%": 50, " 2.5 %": 25, "0%": 0, "100%": 1000} {
+		var p Part
+		if err := p.UnmarshalText([]byte(text)); err != nil || p.Of(1000) != want || p.Any() != (want != 0) {
+			t.Errorf("%q is %d of 1000, %v", text, p.Of(1000), err)
+		}
+	}
+	for _, text := range []string{"", "%", "-1%", "101%", "NaN%", "5 percent", "five"} {
+		if new(Part).UnmarshalText([]byte(text)) == nil {
+			t.Errorf("%q is a part", text)
+		}
+	}
+}
+
 func TestASecretIsTheFirstLineOfItsFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(file, []byte(" top/secret \nmore"), 0o600); err != nil {

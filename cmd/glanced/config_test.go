@@ -15,6 +15,7 @@ import (
 	"glanced/backends/all"
 	"glanced/backends/file"
 	httpstore "glanced/backends/http"
+	"glanced/backends/setting"
 )
 
 const goodConfig = `
@@ -96,11 +97,24 @@ default = true`, 1))
 		t.Fatal(err)
 	}
 	want := []all.Config{
-		{Common: all.Common{ID: "local", Type: "file", Description: "slow disks", Weight: -5, ReadOnly: true}, Own: &file.Config{Path: dir + "/images"}},
-		{Common: all.Common{ID: "fast", Type: "file", Default: true}, Own: &file.Config{Path: "/srv/images"}},
+		{Common: all.Common{ID: "local", Type: "file", Description: "slow disks", Weight: -5, ReadOnly: true}, Own: &file.Config{Path: dir + "/images", Memory: dir + "/file-stores"}},
+		{Common: all.Common{ID: "fast", Type: "file", Default: true}, Own: &file.Config{Path: "/srv/images", Memory: dir + "/file-stores"}},
 	}
 	if !reflect.DeepEqual(c.Stores, want) {
 		t.Errorf("stores %+v, want %+v", c.Stores, want)
+	}
+}
+
+func TestAFileStoreMayHaveSeveralFolders(t *testing.T) {
+	dir, path := writeConfig(t, strings.Replace(goodConfig, `path = "images"`, `paths = [{path = "fast", priority = 10}, {path = "/srv/slow"}]
+reserve = "5%"`, 1))
+	c, err := loadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &file.Config{Memory: dir + "/file-stores", Paths: []file.Folder{{Path: dir + "/fast", Priority: 10}, {Path: "/srv/slow"}}, Reserve: setting.Part{Percent: 5}}
+	if got := c.Stores[0].Own; !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 
@@ -122,7 +136,9 @@ func TestBadConfigSaysWhereAndWhatToDo(t *testing.T) {
 		"no data_dir":                  {`data_dir = "%DIR%"`, ``, "data_dir is not set"},
 		"two stores of one id":         {"[[stores]]", "[[stores]]\nid = \"local\"\ntype = \"file\"\npath = \"b\"\ndefault = true\n[[stores]]", `called "local" is there already`},
 		"no default store":             {"[[stores]]", "[[stores]]\nid = \"b\"\ntype = \"file\"\npath = \"b\"\n[[stores]]", "exactly one must have default"},
-		"unknown key of a store":       {`path = "images"`, "path = \"images\"\nbucket = \"b\"", `store "local": unknown key "bucket"; a store of type file has id, type, description, default, weight, read_only, path`},
+		"unknown key of a store":       {`path = "images"`, "path = \"images\"\nbucket = \"b\"", `store "local": unknown key "bucket"; a store of type file has id, type, description, default, weight, read_only, path, paths, reserve`},
+		"unknown key of a folder":      {`path = "images"`, "paths = [{path = \"a\", prio = 1}]", `store "local": paths: unknown key "paths.prio"`},
+		"a reserve that is none":       {`path = "images"`, "path = \"images\"\nreserve = \"a lot\"", `store "local": reserve: `},
 		"a time that is none":          {"type = \"file\"\npath = \"images\"", "type = \"http\"\ntimeout = \"soon\"", `store "local": timeout: `},
 		"a store's table of its own":   {`path = "images"`, "path = \"images\"\n[stores.auth]\nuser = \"u\"", `store "local": unknown key "auth"`},
 		"no type of store":             {"id = \"local\"\ntype = \"file\"", `id = "local"`, `store "local": type is not set; known are file`},
@@ -338,7 +354,7 @@ func TestTheSamplesOtherStoresAreRight(t *testing.T) {
 		shown[s.Type] = true
 		for _, key := range s.Keys() {
 			common := slices.Contains([]string{"description", "default", "weight", "read_only"}, key)
-			if _, ok := cfg.StoreTables[i][key]; !ok && !common && key != "secret_key" {
+			if _, ok := cfg.StoreTables[i][key]; !ok && !common && key != "secret_key" && key != "paths" {
 				t.Errorf("store %s: the sample does not show %s", s.ID, key)
 			}
 		}

@@ -249,10 +249,11 @@ func freePort(t *testing.T) string {
 	return ln.Addr().String()
 }
 
+// storedFiles are the objects of the store in dir, and what is on its way to be one.
 func storedFiles(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	err := filepath.WalkDir(filepath.Join(dir, "images"), func(path string, e os.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
+		if err == nil && !e.IsDir() && e.Name() != ".glanced-folder" {
 			names = append(names, path)
 		}
 		return err

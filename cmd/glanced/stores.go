@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"glanced/backends"
 	"glanced/backends/all"
 	"glanced/catalog"
 )
@@ -52,17 +54,34 @@ func readStore(table map[string]any) (all.Config, error) {
 			return s, fmt.Errorf("unknown key %q; a store of type %s has %s", key, typ, strings.Join(known, ", "))
 		}
 		// One by one, for an error does not say which it is about.
-		text, err := toml.Marshal(map[string]any{key: table[key]})
-		for _, part := range []any{&s.Common, s.Own} {
-			if err == nil {
-				err = toml.Unmarshal(text, part)
-			}
-		}
-		if err != nil {
-			return s, fmt.Errorf("%s: %s", key, goWords.ReplaceAllString(err.Error(), ": $1 is wanted here"))
+		if err := setKey(&s, key, table[key]); err != nil {
+			return s, fmt.Errorf("%s: %w", key, err)
 		}
 	}
 	return s, nil
+}
+
+// setKey decodes one key into the part of s that has it.
+func setKey(s *all.Config, key string, value any) error {
+	text, err := toml.Marshal(map[string]any{key: value})
+	if err != nil {
+		return err
+	}
+	part := s.Own
+	if slices.Contains(all.CommonKeys(), key) {
+		part = &s.Common
+	}
+	dec := toml.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	err = dec.Decode(part)
+	var strict *toml.StrictMissingError
+	switch {
+	case errors.As(err, &strict):
+		return fmt.Errorf("unknown key %q", strings.Join(strict.Errors[0].Key(), "."))
+	case err != nil:
+		return errors.New(goWords.ReplaceAllString(err.Error(), ": $1 is wanted here"))
+	}
+	return nil
 }
 
 func (c *config) checkStores() (errs []error) {
@@ -97,10 +116,20 @@ func (d *daemon) openStores() (stores []catalog.StoreEntry, err error) {
 			return nil, err
 		}
 		d.below = append(d.below, store)
+		d.tellDegraded(s.ID, store)
 		stores = append(stores, catalog.StoreEntry{ID: s.ID, Type: s.Type, Description: s.Description, Store: d.throughCache(s, store),
 			Default: s.Default, ReadOnly: s.ReadOnly, Foreign: s.Foreign(), Weight: s.Weight})
 	}
 	return stores, nil
+}
+
+// tellDegraded logs what of a store cannot be used.
+func (d *daemon) tellDegraded(id string, s backends.Store) {
+	if part, ok := backends.As[backends.Degrader](s); ok {
+		if err := part.Degraded(); err != nil {
+			d.log.Error("a part of a store cannot be used; the rest of it goes on", "store", id, "error", err)
+		}
+	}
 }
 
 // uploadMemory is what uploads to the stores may hold, bytes: beside the budget, as
