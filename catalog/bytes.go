@@ -100,16 +100,6 @@ func (c *Catalog) stamp(ctx context.Context, id string, l Location, full backend
 	}
 }
 
-// configured finds a store by its id.
-func (c *Catalog) configured(id string) (StoreEntry, bool) {
-	for _, s := range c.stores {
-		if s.ID == id {
-			return s, true
-		}
-	}
-	return StoreEntry{}, false
-}
-
 // notConfigured is why bytes in an unknown store cannot be had: with another
 // configuration they can.
 func notConfigured(id string) error {

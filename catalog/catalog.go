@@ -12,8 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"glanced/backends"
@@ -96,7 +96,7 @@ type Config struct {
 // Catalog is the door to all images. Safe for concurrent use.
 type Catalog struct {
 	records      records.Store
-	stores       []StoreEntry
+	stores       atomic.Pointer[[]StoreEntry] // see SetStores
 	drivers      []formats.Driver
 	containers   []container.Container
 	spool        Spool
@@ -130,7 +130,6 @@ type Catalog struct {
 func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	c := &Catalog{
 		records:      cfg.Records,
-		stores:       slices.Clone(cfg.Stores),
 		drivers:      cfg.Drivers,
 		containers:   cfg.Containers,
 		spool:        cfg.Spool,
@@ -160,8 +159,11 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	if c.raw, ok = formats.Find(cfg.Drivers, "raw"); !ok {
 		return nil, errors.New("catalog: the drivers lack raw, which reads images as they are stored")
 	}
-	if err := c.check(); err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
+	if c.failedUpload != Queued && c.failedUpload != Killed {
+		return nil, fmt.Errorf("catalog: a failed upload can leave an image queued or killed, not %q", c.failedUpload)
+	}
+	if err := c.SetStores(cfg.Stores); err != nil {
+		return nil, err
 	}
 	c.disks.init()
 	c.handles.init()
@@ -195,28 +197,6 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	return c, nil
 }
 
-func (c *Catalog) check() error {
-	defaults := 0
-	for i, s := range c.stores {
-		if s.Store == nil || s.ID == "" {
-			return fmt.Errorf("store %d has no id, or was not opened", i)
-		}
-		if slices.ContainsFunc(c.stores[:i], func(o StoreEntry) bool { return o.ID == s.ID }) {
-			return fmt.Errorf("two stores are called %q", s.ID)
-		}
-		if s.Default {
-			defaults++
-		}
-	}
-	if defaults != 1 {
-		return fmt.Errorf("%d of %d stores are the default one; exactly one must be", defaults, len(c.stores))
-	}
-	if c.failedUpload != Queued && c.failedUpload != Killed {
-		return fmt.Errorf("a failed upload can leave an image queued or killed, not %q", c.failedUpload)
-	}
-	return nil
-}
-
 // closeTime is how long Close waits for uploads to clean up after themselves.
 const closeTime = 3 * time.Second
 
@@ -233,19 +213,6 @@ func (c *Catalog) Close() error {
 
 // Counts is how many images there are in each status, deleted ones left out.
 func (c *Catalog) Counts(ctx context.Context) (map[Status]int64, error) { return c.records.Counts(ctx) }
-
-// Stores lists the configured stores, in their order.
-func (c *Catalog) Stores() []StoreEntry { return slices.Clone(c.stores) }
-
-// store finds a configured store; "" is the default one.
-func (c *Catalog) store(id string) (StoreEntry, error) {
-	for _, s := range c.stores {
-		if s.ID == id || id == "" && s.Default {
-			return s, nil
-		}
-	}
-	return StoreEntry{}, fmt.Errorf("%w: %q", ErrUnknownStore, id)
-}
 
 // Quota is what project may have and what it has; own tells whether the limits
 // are its own or the default ones.
