@@ -39,13 +39,19 @@ type kind struct {
 	open  func(Common, any) (backends.Store, error)
 	// foreign: others keep its objects. It takes no uploads and deletes nothing.
 	foreign bool
+	// moved tells whether a store's configuration says another place than before, or what
+	// else cannot be had while the old one is open; nil = it always does.
+	moved func(was, is any) bool
+	files func(own any) []string // whose content is a part of the configuration, as keys
 }
 
-// of makes a kind of a configuration struct, whose toml tags are its keys: defaults
-// are the values of those that are left out, paths the fields that are paths, and may
-// be relative.
-func of[C any](name string, defaults C, paths func(*C) []*string, open func(Common, C) (backends.Store, error)) kind {
-	return kind{
+// kindOf is a kind by its configuration struct, whose toml tags are its keys.
+type kindOf[C any] struct{ kind }
+
+// of makes a kind: defaults are the values of keys that are left out, paths the fields
+// that are paths, and may be relative.
+func of[C any](name string, defaults C, paths func(*C) []*string, open func(Common, C) (backends.Store, error)) kindOf[C] {
+	return kindOf[C]{kind{
 		name:  name,
 		empty: func() any { own := defaults; return &own },
 		below: func(own any, below func(string) string) {
@@ -54,14 +60,24 @@ func of[C any](name string, defaults C, paths func(*C) []*string, open func(Comm
 			}
 		},
 		open: func(c Common, own any) (backends.Store, error) { return open(c, *own.(*C)) },
+	}}
+}
+
+// reopened is k, whose stores can be opened anew beside what is open of them, unless
+// moved: the place is another one. files are paths whose content matters; nil = none.
+func (k kindOf[C]) reopened(moved func(is, was C) bool, files func(C) []string) kind {
+	k.moved = func(was, is any) bool { return moved(*is.(*C), *was.(*C)) }
+	if files != nil {
+		k.files = func(own any) []string { return files(*own.(*C)) }
 	}
+	return k.kind
 }
 
 var kinds = []kind{
 	of("file", file.Defaults, (*file.Config).LocalPaths, func(c Common, own file.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
 		return file.Open(own)
-	}),
+	}).reopened(file.Config.Moved, nil),
 	of("http", http.Defaults, func(c *http.Config) []*string { return []*string{&c.CAFile, &c.Spool} }, func(c Common, own http.Config) (backends.Store, error) {
 		own.ID = c.ID
 		return repeated(http.Open(own))
@@ -69,11 +85,11 @@ var kinds = []kind{
 	of("s3", s3.Config{}, func(c *s3.Config) []*string { return []*string{&c.SecretKeyFile, &c.CAFile, &c.UploadSpool} }, func(c Common, own s3.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
 		return repeated(s3.Open(own))
-	}),
+	}).reopened(s3.Config.Moved, func(c s3.Config) []string { return []string{c.SecretKeyFile, c.CAFile} }),
 	of("swift", swift.Config{}, func(c *swift.Config) []*string { return []*string{&c.KeyFile, &c.ConfigFile, &c.CAFile} }, func(c Common, own swift.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
 		return repeated(swift.Open(own))
-	}),
+	}).reopened(swift.Config.Moved, func(c swift.Config) []string { return []string{c.KeyFile, c.ConfigFile, c.CAFile} }),
 }
 
 // repeated has what a store that is far could not do just now tried again.
@@ -84,9 +100,9 @@ func repeated[S backends.Store](s S, err error) (backends.Store, error) {
 	return retry.Store(s, retry.Reads, retry.Changes), nil
 }
 
-func (k kind) ofOthers() kind {
+func (k kindOf[C]) ofOthers() kind {
 	k.foreign = true
-	return k
+	return k.kind
 }
 
 // Types are the kinds of store, as Common.Type names them.

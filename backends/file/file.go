@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,21 @@ func (c *Config) LocalPaths() []*string {
 		all = append(all, &c.Paths[i].Path)
 	}
 	return all
+}
+
+// Moved tells whether c lacks a folder that was has. More of them are no matter.
+func (c Config) Moved(was Config) bool {
+	is, err := c.folders()
+	old, errOld := was.folders()
+	if err != nil || errOld != nil {
+		return true
+	}
+	for _, f := range old {
+		if !slices.ContainsFunc(is, func(g Folder) bool { return g.Path == f.Path }) {
+			return true
+		}
+	}
+	return c.Memory != was.Memory
 }
 
 // folders are the configured ones, their paths absolute and clean.

@@ -98,6 +98,11 @@ func (c Config) complete() (Config, error) {
 	return c, errors.Join(errs...)
 }
 
+// Moved tells whether c is of another bucket, or of another part of it, than was.
+func (c Config) Moved(was Config) bool {
+	return c.Endpoint != was.Endpoint || c.Bucket != was.Bucket || c.Prefix != was.Prefix
+}
+
 // Memory is what the store's uploads hold together at most, bytes.
 func (c Config) Memory() int64 {
 	if c.UploadMemory == 0 {

@@ -110,6 +110,14 @@ func (c Config) complete() (Config, error) {
 	return c, errors.Join(errs...)
 }
 
+// Moved tells whether c is of another container, or calls its account otherwise, than was.
+func (c Config) Moved(was Config) bool {
+	place := func(c Config) [8]string {
+		return [8]string{c.AuthURL, c.Project, c.ProjectDomain, c.Region, c.Container, c.TenantPrefix, c.ConfigFile, c.Reference}
+	}
+	return place(c) != place(was)
+}
+
 // login is who asks for tokens, and where.
 type login struct {
 	url              string

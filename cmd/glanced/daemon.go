@@ -40,7 +40,8 @@ const (
 
 // daemon is all that runs, in the order in which it was started.
 type daemon struct {
-	cfg       *config
+	cfg       *config // as it was at the start
+	inForce   *config // with what reloads have changed; of the goroutine that reloads
 	limits    limits
 	transfers *budget.Budget // for the buffers of uploads and downloads
 	log       *logs
@@ -49,6 +50,7 @@ type daemon struct {
 	node      string
 	engine    *engine.Engine
 	below     []io.Closer  // what the catalog stands on: stores, records
+	stores    []openStore  // in the catalog's order; of the goroutine that reloads
 	cache     *cache.Cache // nil: no store needs one
 	catalog   *catalog.Catalog
 	cached    *cacheAdmin // of cache
@@ -65,7 +67,7 @@ type daemon struct {
 
 // start brings everything up; on failure what was up goes down again.
 func start(ctx context.Context, cfg *config) (d *daemon, err error) {
-	d = &daemon{cfg: cfg, started: time.Now(), failed: make(chan error, 8)}
+	d = &daemon{cfg: cfg, inForce: cfg, started: time.Now(), failed: make(chan error, 8)}
 	if d.lock, err = lockDataDir(cfg.DataDir); err != nil {
 		return nil, err
 	}
@@ -110,8 +112,7 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 	if err := d.openCache(); err != nil {
 		return err
 	}
-	stores, err := d.openStores()
-	if err != nil {
+	if err := d.openStores(); err != nil {
 		return err
 	}
 	path := strings.TrimPrefix(d.cfg.Catalog.URL, "sqlite:")
@@ -128,7 +129,7 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 		return fmt.Errorf("spool.path: %w", err)
 	}
 	d.catalog, err = catalog.New(ctx, catalog.Config{
-		Records: rec, Stores: stores, Drivers: formatsall.Drivers(), Engine: d.engine, Node: d.node,
+		Records: rec, Stores: d.entries(d.stores), Drivers: formatsall.Drivers(), Engine: d.engine, Node: d.node,
 		Containers: formatsall.Containers(), Spool: decompressed,
 		FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Memory: d.transfers, Log: d.log.With("subsystem", "catalog"),
 	})
@@ -268,27 +269,6 @@ func (d *daemon) stop() error {
 	}
 	d.log.Info("stopped")
 	return d.lock.Close()
-}
-
-// reload re-reads what can change while running: the log's level and file, the
-// tokens, and what anonymous NBD clients see.
-func (d *daemon) reload(load func() (*config, error)) {
-	d.notify(sd.SdNotifyReloading)
-	defer d.notify(sd.SdNotifyReady)
-	cfg, err := load()
-	if err == nil {
-		err = d.auth.load(cfg.Auth)
-	}
-	if err == nil {
-		err = d.log.out.reopen()
-	}
-	if err != nil {
-		d.log.Error("reload failed; the old configuration stays in force", "error", err)
-		return
-	}
-	d.log.setLevel(cfg.Log.Level)
-	d.exports.anonymous.Store(&cfg.NBD.Anonymous)
-	d.log.Info("reloaded: log level and file, tokens, nbd.anonymous; other keys need a restart")
 }
 
 // notify tells systemd, where it is there.

@@ -463,6 +463,23 @@ func TestHangupReopensTheLogAndReadsTokensAnew(t *testing.T) {
 	}
 }
 
+// startLogged starts a program whose standard error goes to the end of a file.
+func startLogged(t *testing.T, log, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	stderr, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	cmd := exec.Command(program, args...)
+	cmd.Stderr = stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() })
+	return cmd
+}
+
 func waitForText(t *testing.T, path, want string) {
 	t.Helper()
 	for range 300 {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -19,10 +18,12 @@ type logs struct {
 
 // openLogs starts the log as configured.
 func openLogs(c logConfig) (*logs, error) {
-	l := &logs{out: reopenable{path: c.File, w: os.Stderr}}
-	if err := l.out.reopen(); err != nil {
+	l := &logs{}
+	out, err := openLogFile(c.File)
+	if err != nil {
 		return nil, err
 	}
+	l.out.use(out)
 	l.setLevel(c.Level)
 	opts := &slog.HandlerOptions{Level: &l.level}
 	var h slog.Handler
@@ -42,35 +43,41 @@ func (l *logs) setLevel(word string) {
 	}
 }
 
-// reopenable writes to a file that can be moved away: reopen makes a new one
-// under the old name (logrotate, then SIGHUP).
+// reopenable writes to a file that another may take the place of. The file can be moved
+// away and a new one made under the old name (logrotate, then SIGHUP).
 type reopenable struct {
-	path string // "" = w stays what it is
-
 	mu sync.Mutex
-	w  io.Writer
 	f  *os.File
+}
+
+// openLogFile opens the file of a log; "" is standard error.
+func openLogFile(path string) (*os.File, error) {
+	if path == "" {
+		return os.Stderr, nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("open the log file: %w", err)
+	}
+	return f, nil
 }
 
 func (r *reopenable) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.w.Write(p)
+	return r.f.Write(p)
 }
 
-func (r *reopenable) reopen() error {
-	if r.path == "" {
-		return nil
-	}
-	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-	if err != nil {
-		return fmt.Errorf("open the log file: %w", err)
-	}
+// use writes to f from now on, and closes what was written to before.
+func (r *reopenable) use(f *os.File) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.f != nil {
-		r.f.Close()
+	closeLogFile(r.f)
+	r.f = f
+}
+
+func closeLogFile(f *os.File) {
+	if f != nil && f != os.Stderr {
+		f.Close()
 	}
-	r.w, r.f = f, f
-	return nil
 }

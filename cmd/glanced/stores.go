@@ -107,29 +107,54 @@ func (c *config) checkStores() (errs []error) {
 	return errs
 }
 
-// openStores opens the configured stores; they are closed with what else the catalog
-// stands on.
-func (d *daemon) openStores() (stores []catalog.StoreEntry, err error) {
-	for _, s := range d.cfg.Stores {
-		store, err := s.Open()
-		if err != nil {
-			return nil, err
-		}
-		d.below = append(d.below, store)
-		d.tellDegraded(s.ID, store)
-		stores = append(stores, catalog.StoreEntry{ID: s.ID, Type: s.Type, Description: s.Description, Store: d.throughCache(s, store),
-			Default: s.Default, ReadOnly: s.ReadOnly, Foreign: s.Foreign(), Weight: s.Weight})
-	}
-	return stores, nil
+// openStore is a store that the catalog has, and what it was opened by.
+type openStore struct {
+	cfg   all.Config
+	files string         // see all.Config.Files
+	store backends.Store // as it is to be read, through the cache if it is far
+	below backends.Store // as it was opened, and is closed
 }
 
-// tellDegraded logs what of a store cannot be used.
-func (d *daemon) tellDegraded(id string, s backends.Store) {
+// openStore opens one store, and says what of it cannot be used.
+func (d *daemon) openStore(c all.Config) (openStore, error) {
+	files := c.Files() // before it is opened: what changes meanwhile is seen later
+	s, err := c.Open()
+	if err != nil {
+		return openStore{}, err
+	}
 	if part, ok := backends.As[backends.Degrader](s); ok {
 		if err := part.Degraded(); err != nil {
-			d.log.Error("a part of a store cannot be used; the rest of it goes on", "store", id, "error", err)
+			d.log.Error("a part of a store cannot be used; the rest of it goes on", "store", c.ID, "error", err)
 		}
 	}
+	return openStore{c, files, d.throughCache(c, s), s}, nil
+}
+
+// entry is the store as the catalog has it.
+func (d *daemon) entry(s openStore) catalog.StoreEntry {
+	return catalog.StoreEntry{ID: s.cfg.ID, Type: s.cfg.Type, Description: s.cfg.Description, Store: s.store,
+		Default: s.cfg.Default, ReadOnly: s.cfg.ReadOnly, Foreign: s.cfg.Foreign(), Weight: s.cfg.Weight}
+}
+
+func (d *daemon) entries(stores []openStore) (entries []catalog.StoreEntry) {
+	for _, s := range stores {
+		entries = append(entries, d.entry(s))
+	}
+	return entries
+}
+
+// openStores opens the configured stores; they are closed with what else the catalog
+// stands on.
+func (d *daemon) openStores() error {
+	for _, c := range d.cfg.Stores {
+		s, err := d.openStore(c)
+		if err != nil {
+			return err
+		}
+		d.below = append(d.below, s.below)
+		d.stores = append(d.stores, s)
+	}
+	return nil
 }
 
 // uploadMemory is what uploads to the stores may hold, bytes: beside the budget, as

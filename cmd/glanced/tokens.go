@@ -21,21 +21,29 @@ func (a *authenticator) Authenticate(ctx context.Context, header http.Header) (c
 
 // load reads the token files; nothing changes if one of them is bad.
 func (a *authenticator) load(c authConfig) error {
-	var next ctl.Authenticator = ctl.Everyone{Identity: access.Identity{User: "admin", Project: "admin", Roles: []string{access.Admin}}}
-	if c.Mode == "token" {
-		var tokens []ctl.StaticToken
-		for _, t := range c.Tokens {
-			secret, err := readToken(t.File)
-			if err != nil {
-				return err
-			}
-			tokens = append(tokens, ctl.StaticToken{Token: secret, User: t.User, Project: t.Project, Roles: t.Roles})
-		}
-		var err error
-		if next, err = ctl.NewStaticTokens(tokens); err != nil {
-			return fmt.Errorf("auth.tokens: %w", err)
-		}
+	next, err := readAuth(c)
+	if err == nil {
+		a.current.Store(&next)
 	}
-	a.current.Store(&next)
-	return nil
+	return err
+}
+
+// readAuth reads the token files, and makes those that are missing.
+func readAuth(c authConfig) (ctl.Authenticator, error) {
+	if c.Mode != "token" {
+		return ctl.Everyone{Identity: access.Identity{User: "admin", Project: "admin", Roles: []string{access.Admin}}}, nil
+	}
+	var tokens []ctl.StaticToken
+	for _, t := range c.Tokens {
+		secret, err := readToken(t.File)
+		if err != nil {
+			return nil, err
+		}
+		tokens = append(tokens, ctl.StaticToken{Token: secret, User: t.User, Project: t.Project, Roles: t.Roles})
+	}
+	auth, err := ctl.NewStaticTokens(tokens)
+	if err != nil {
+		return nil, fmt.Errorf("auth.tokens: %w", err)
+	}
+	return auth, nil
 }
