@@ -32,12 +32,13 @@ import (
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"glanced/backends"
+	"glanced/backends/locks"
 	"glanced/backends/overhttp"
 	"glanced/backends/retry"
 )
 
 // changing is held by place, over all stores of this process that may have it.
-var changing overhttp.Locks
+var changing locks.Named
 
 var _ backends.Store = (*Store)(nil)
 

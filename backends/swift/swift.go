@@ -51,11 +51,12 @@ import (
 	"sync"
 
 	"glanced/backends"
+	"glanced/backends/locks"
 	"glanced/backends/overhttp"
 )
 
 // changing is held by place, over all stores of this process that may have it.
-var changing overhttp.Locks
+var changing locks.Named
 
 var _ backends.Store = (*Store)(nil)
 

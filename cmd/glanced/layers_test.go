@@ -35,6 +35,7 @@ var layers = []layer{
 	{"backends/stored", nil, []string{"net"}, "the contract for bytes at rest, which stores and formats share, stands on nothing"},
 	{"backends/localfile", []string{bytesAtRest}, []string{"net"}, "a local file as bytes at rest; it opens no names"},
 	{"backends/flight", nil, []string{"net", "os"}, "work that is shared knows nothing of what it is for"},
+	{"backends/locks", nil, []string{"net", "os"}, "locks by name know nothing of what they guard"},
 	{"backends/budget", nil, []string{"net", "os"}, "bytes that are shared know nothing of who takes them"},
 	{"backends/replicas", []string{bytesAtRest, sharedWork}, []string{"net"}, "one object at several places is read as one; where they are is not its matter"},
 	{"backends/retry", []string{"backends", bytesAtRest}, []string{"net"}, "what is repeated is no matter of the kind of store"},
@@ -45,7 +46,7 @@ var layers = []layer{
 	{"backends/upload", []string{"backends"}, []string{"net", "glanced/formats/...", "glanced/catalog/..."}, "the frame of an upload fits every store behind a network; what is sent to whom is the driver's"},
 	{"backends/overhttp", []string{bytesAtRest}, []string{"glanced/formats/...", "glanced/catalog/..."}, "what stores that are reached over HTTP share; it makes no request"},
 	{"backends/setting", nil, []string{"net"}, "how quantities are written is no matter of what they are of"},
-	{"backends", []string{"backends", "backends/overhttp", "backends/retry", "backends/setting", "backends/upload", bytesAtRest, localFiles, spooled, sharedWork}, []string{"glanced/formats/...", "glanced/catalog/..."}, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
+	{"backends", []string{"backends", "backends/locks", "backends/overhttp", "backends/retry", "backends/setting", "backends/upload", bytesAtRest, localFiles, spooled, sharedWork}, []string{"glanced/formats/...", "glanced/catalog/..."}, "a store keeps bytes: it knows no formats, images or protocols, and no other store"},
 
 	{"formats/all", []string{"formats/..."}, []string{"glanced/formats/engine", "net"}, "the visible list of formats, nothing else"},
 	{"formats/codec", nil, []string{"net", "os/exec"}, "decoders of coded bytes"},

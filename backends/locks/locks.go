@@ -1,15 +1,16 @@
-package overhttp
+// Package locks has locks by name, for drivers whose stores know no conditions.
+package locks
 
 import (
 	"context"
 	"sync"
 )
 
-// Locks are locks by name: a driver has what its process does to one object happen one
+// Named are locks by name: a driver has what its process does to one object happen one
 // after the other, so that a look and the change that follows from it are one step. Other
 // processes are kept out by conditions, as far as a server knows them. The zero value is
 // ready. Safe for concurrent use.
-type Locks struct {
+type Named struct {
 	mu   sync.Mutex
 	held map[string]*turn
 }
@@ -20,7 +21,7 @@ type turn struct {
 }
 
 // Lock waits for the lock called name, or for the end of ctx.
-func (l *Locks) Lock(ctx context.Context, name string) (unlock func(), err error) {
+func (l *Named) Lock(ctx context.Context, name string) (unlock func(), err error) {
 	l.mu.Lock()
 	t := l.held[name]
 	if t == nil {
