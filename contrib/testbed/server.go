@@ -48,6 +48,14 @@ func listens(addr string) func() bool {
 	}
 }
 
+// exists tells whether a file is there.
+func exists(file string) func() bool {
+	return func() bool {
+		_, err := os.Stat(file)
+		return err == nil
+	}
+}
+
 // serve runs a server in the foreground until the test ends, and returns when it is
 // up.
 func serve(t testing.TB, cmd *exec.Cmd, up func() bool) {

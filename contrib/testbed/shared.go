@@ -17,6 +17,7 @@ var shared struct {
 }
 
 type sharedServer struct {
+	dir   string
 	ports []string
 	stop  func()
 	err   error
@@ -39,11 +40,11 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// share is the ports of the server called name, which is started if none is yet: start
-// makes the command of it, which serves a folder on so many ports of 127.0.0.1, and
-// listens on the first one when it is up. Only a port that somebody else took meanwhile
-// makes a start worth repeating.
-func share(t testing.TB, name string, ports int, start func(dir string, ports []string) *exec.Cmd) []string {
+// share is the server called name, which is started if none is yet: start makes the
+// command of it, which serves a folder on so many ports of 127.0.0.1. It is up when it
+// listens on the first one, or makes the file called ready in the folder, where that is
+// not "". Only a port that somebody else took meanwhile makes a start worth repeating.
+func share(t testing.TB, name string, ports int, ready string, start func(dir string, ports []string) *exec.Cmd) *sharedServer {
 	t.Helper()
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -54,7 +55,7 @@ func share(t testing.TB, name string, ports int, start func(dir string, ports []
 	if s == nil {
 		s = &sharedServer{}
 		for range 3 {
-			if s.err = s.start(t, ports, start); s.err == nil {
+			if s.err = s.start(t, ports, ready, start); s.err == nil {
 				break
 			}
 		}
@@ -66,10 +67,10 @@ func share(t testing.TB, name string, ports int, start func(dir string, ports []
 	if s.err != nil {
 		t.Fatal(s.err)
 	}
-	return s.ports
+	return s
 }
 
-func (s *sharedServer) start(t testing.TB, ports int, start func(string, []string) *exec.Cmd) error {
+func (s *sharedServer) start(t testing.TB, ports int, ready string, start func(string, []string) *exec.Cmd) error {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "testbed-")
 	if err != nil {
@@ -79,7 +80,12 @@ func (s *sharedServer) start(t testing.TB, ports int, start func(string, []strin
 	for range ports {
 		s.ports = append(s.ports, FreePort(t))
 	}
-	stop, err := launch(start(dir, s.ports), filepath.Join(dir, "log"), listens("127.0.0.1:"+s.ports[0]))
+	s.dir = dir
+	up := listens("127.0.0.1:" + s.ports[0])
+	if ready != "" {
+		up = exists(filepath.Join(dir, ready))
+	}
+	stop, err := launch(start(dir, s.ports), filepath.Join(dir, "out"), up)
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}

@@ -37,9 +37,9 @@ const (
 func Swift(t testing.TB) SwiftServer {
 	t.Helper()
 	needSwift(t)
-	ports := share(t, "swift", 5, func(dir string, ports []string) *exec.Cmd {
+	ports := share(t, "swift", 5, "", func(dir string, ports []string) *exec.Cmd {
 		return exec.Command("bash", append([]string{script("swift.sh"), "run", dir}, ports...)...)
-	})
+	}).ports
 	srv := SwiftServer{AuthURL: "http://127.0.0.1:" + ports[0] + "/auth/v1.0", User: "test:tester", Key: "testing"}
 	return srv.NewContainer(t)
 }
@@ -57,9 +57,9 @@ func SwiftKeystone(t testing.TB) SwiftServer {
 			UnableFor(t, "swift", program+" is missing: install "+pkg)
 		}
 	}
-	ports := share(t, "swift with keystone", 6, func(dir string, ports []string) *exec.Cmd {
+	ports := share(t, "swift with keystone", 6, "", func(dir string, ports []string) *exec.Cmd {
 		return exec.Command("bash", append([]string{script("swift.sh"), "run", dir}, ports...)...)
-	})
+	}).ports
 	srv := SwiftServer{AuthURL: "http://127.0.0.1:" + ports[5] + "/v3", User: "glance", Key: "glance-secret", Project: "service"}
 	return srv.NewContainer(t)
 }
