@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 GO ?= go
 DIR ?= ./var
+TAGS ?=
+CEPH_TAGS ?= ceph,pacific
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .PHONY: help deps test-deps build run test race test-full fuzz lint demo bench-deps bench bench-small bench-formats bench-stores install clean
@@ -10,25 +12,27 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-deps: ## install what building and running need (Debian packages)
-	@contrib/packages.sh build
+deps: ## install what building and running need (Debian packages); TAGS as for build
+	@contrib/packages.sh build $(if $(findstring ceph,$(TAGS)),ceph)
 
 test-deps: ## install what the tests need besides
-	@contrib/packages.sh build test
+	@contrib/packages.sh build ceph test
 	@GO=$(GO) contrib/testbed/versitygw.sh install
 
-build: ## bin/glanced and bin/glancectl
-	$(GO) build -trimpath -ldflags '-X main.stamped=$(VERSION)' -o bin/ ./cmd/...
+build: ## bin/glanced and bin/glancectl; with stores of type rbd: make deps build TAGS=ceph,pacific (Debian 12; TAGS=ceph from Ceph 18 on)
+	$(GO) build -trimpath $(if $(TAGS),-tags $(TAGS)) -ldflags '-X main.stamped=$(VERSION)' -o bin/ ./cmd/...
 
 run: deps build ## start the daemon in the foreground, everything below ./var
 	@exec bin/glanced --dir $(DIR) $(RUN_FLAGS)
 
 test: test-deps build ## every test, with the race detector
 	GLANCED_MUST_RUN=1 $(GO) test -race -timeout 20m ./...
+	GLANCED_MUST_RUN=1 $(GO) test -race -tags $(CEPH_TAGS) -timeout 20m ./backends/rbd ./backends/all
+	GLANCED_MUST_RUN=1 $(GO) test -tags $(CEPH_TAGS) -timeout 20m -run Ceph ./cmd/glanced
 	GLANCED_MUST_RUN=1 $(GO) test -tags purego ./formats ./formats/codec ./formats/encode
 	GLANCED_MUST_RUN=1 $(GO) test -tags purego -run Liblzma ./formats/container/compressed
 
-test-full: test lint fuzz demo ## all that takes long too: hundreds of kills, long fuzzing, a whole Debian disk, a Ceph cluster, Keystone
+test-full: test lint fuzz demo ## all that takes long too: hundreds of kills, long fuzzing, a whole Debian disk, Ceph's gateway, Keystone
 	@contrib/packages.sh full
 	GLANCED_MUST_RUN=1 GLANCED_CEPH=1 $(GO) test -count=1 -timeout 30m -run Ceph ./backends/...
 	GLANCED_MUST_RUN=1 GLANCED_KEYSTONE=1 $(GO) test -count=1 -timeout 30m -run Keystone ./backends/swift
@@ -42,6 +46,8 @@ lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'gofmt would change these'; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	$(GO) vet -tags $(CEPH_TAGS) ./backends/rbd ./cmd/glanced
+	$(GO) tool staticcheck -tags $(CEPH_TAGS) ./backends/rbd ./cmd/glanced
 
 demo: test-deps build ## a real disk in, and out over NBD, FUSE and HTTP (DEMO_FLAGS=--small for a quick one)
 	contrib/demo/demo.sh $(DEMO_FLAGS)

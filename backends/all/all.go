@@ -9,6 +9,7 @@ import (
 	"glanced/backends"
 	"glanced/backends/file"
 	"glanced/backends/http"
+	"glanced/backends/rbd"
 	"glanced/backends/retry"
 	"glanced/backends/s3"
 	"glanced/backends/swift"
@@ -82,6 +83,10 @@ var kinds = []kind{
 		own.ID = c.ID
 		return repeated(http.Open(own))
 	}).ofOthers(),
+	of("rbd", rbd.Config{}, func(c *rbd.Config) []*string { return []*string{&c.Conf, &c.Keyring, &c.KeyFile} }, func(c Common, own rbd.Config) (backends.Store, error) {
+		own.ID, own.ReadOnly = c.ID, c.ReadOnly
+		return repeated(rbd.Open(own))
+	}),
 	of("s3", s3.Config{}, func(c *s3.Config) []*string { return []*string{&c.SecretKeyFile, &c.CAFile, &c.UploadSpool} }, func(c Common, own s3.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
 		return repeated(s3.Open(own))

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"glanced/backends/file"
+	"glanced/backends/rbd"
 )
 
 func TestEveryKindCanBeConfigured(t *testing.T) {
@@ -80,6 +81,16 @@ func TestOnlyKnownKindsAreNear(t *testing.T) {
 	for typ, far := range map[string]bool{"file": false, "s3": true, "anything": true} {
 		if got := (Config{Common: Common{Type: typ}}).Far(); got != far {
 			t.Errorf("a store of type %s is far: %v", typ, got)
+		}
+	}
+	for _, cached := range []bool{false, true} {
+		c, err := New("rbd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Own.(*rbd.Config).Cache = cached
+		if c.Far() != cached {
+			t.Errorf("an rbd store with cache = %v is far: %v", cached, c.Far())
 		}
 	}
 	for _, typ := range near {
