@@ -43,6 +43,7 @@ fuzz: ## each fuzz target for FUZZTIME (default 60s); those that match FUZZ, if 
 	@contrib/fuzz.sh $(or $(FUZZTIME),60s) $(FUZZ)
 
 lint: ## gofmt, go vet, staticcheck
+	@contrib/packages.sh build ceph
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'gofmt would change these'; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...

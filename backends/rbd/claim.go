@@ -147,8 +147,8 @@ func removeUpload(ses *session, c claim, id string) error {
 	if err := removeSnapshots(ses, id); err != nil {
 		return err
 	}
-	if err := librbd.RemoveImage(ses.ioctx, name); err != nil && !is(err, syscall.ENOENT) {
-		return explain("remove the image", err)
+	if err := removeImage(ses, name, id); err != nil && !is(err, syscall.ENOENT) {
+		return err
 	}
 	for _, name := range []string{c.temporary(), c.key} {
 		if err := tidy(ses, name, id); err != nil {

@@ -5,6 +5,7 @@ package rbd
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -40,10 +41,24 @@ func (s *Store) delete(ctx context.Context, loc backends.Location) error {
 			err = removeSnapshots(ses, id)
 		}
 		if err == nil {
-			err = ses.missing(s.cfg.Pool, explain("remove the image", librbd.RemoveImage(ses.ioctx, l.image)))
+			err = ses.missing(s.cfg.Pool, removeImage(ses, l.image, id))
 		}
 		return struct{}{}, err
 	})
+	return err
+}
+
+// removeImage removes the image called name. The library may say that it was not there
+// where it could not remove it: so the header of the image with this id decides, and its
+// names stay as long as it is there.
+func removeImage(ses *session, name, id string) error {
+	err := explain("remove the image", librbd.RemoveImage(ses.ioctx, name))
+	if !is(err, syscall.ENOENT) {
+		return err
+	}
+	if there := (source{id: id}).there(ses); !is(there, syscall.ENOENT) {
+		return errors.Join(fmt.Errorf("%w: the image is still there after it was removed", backends.ErrUnavailable), there)
+	}
 	return err
 }
 

@@ -5,7 +5,6 @@ package rbd
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -133,8 +132,6 @@ func (l location) in(ses *session) error {
 	}
 	return nil
 }
-
-var errEnded = errors.New("the upload has ended")
 
 func (s *Store) isClosed() bool {
 	s.mu.Lock()

@@ -15,6 +15,7 @@ import (
 
 	"glanced/backends"
 	"glanced/backends/localfile"
+	"glanced/backends/upload"
 )
 
 const (
@@ -31,23 +32,18 @@ var uploading struct {
 	writers map[string]*writer
 }
 
-// writer is an upload under way.
+// writer is an upload under way. Its writes are made in the background.
 type writer struct {
+	upload.Frame
 	s      *Store
-	ctx    context.Context // Begin's
-	cancel context.CancelCauseFunc
+	cancel context.CancelCauseFunc // of Frame.Ctx, by whoever abandons the upload
 	claim  claim
-	size   int64 // -1 = unknown
-	n      int64
 
 	places chan struct{} // one for each write under way
 	all    sync.WaitGroup
 
-	ended bool // by Commit, nothing more can be written
-	done  *backends.Location
-
 	mu   sync.Mutex
-	err  error   // of a write: there is only Abort
+	err  error   // of a write, or it was abandoned: there is only Abort
 	h    *handle // nil until the first Write
 	room int64   // the image's size, bytes
 }
@@ -81,8 +77,9 @@ func (s *Store) begin(ctx context.Context, key string, size int64) (*writer, err
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{s: s, size: size, places: make(chan struct{}, inFlight), claim: claim{s.cfg.Pool, key, rand.Text()}}
-	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	w := &writer{s: s, places: make(chan struct{}, inFlight), claim: claim{s.cfg.Pool, key, rand.Text()}}
+	ctx, w.cancel = context.WithCancelCause(ctx)
+	w.Frame = upload.New(ctx, size, w.explain)
 	uploading.Lock()
 	defer uploading.Unlock()
 	if uploading.writers == nil {
@@ -110,50 +107,37 @@ func free(ses *session, pool, name string) error {
 // Claim implements backends.Writer.
 func (w *writer) Claim() backends.Claim { return w.claim.text() }
 
-// Write implements io.Writer. What it is given is written in the background; it waits
-// where inFlight writes are under way.
-func (w *writer) Write(p []byte) (int, error) {
-	if err := w.write(p); err != nil {
-		return 0, w.explain(w.fail(err))
-	}
-	return len(p), nil
-}
+// Write implements io.Writer. It waits where inFlight writes are under way.
+func (w *writer) Write(p []byte) (int, error) { return w.Frame.Write(p, w.write) }
 
 func (w *writer) write(p []byte) error {
-	switch {
-	case w.failed() != nil:
-		return w.failed()
-	case w.ctx.Err() != nil:
-		return context.Cause(w.ctx)
-	case w.ended:
-		return errors.New("it is committed")
-	case w.size >= 0 && int64(len(p)) > w.size-w.n:
-		return fmt.Errorf("%w: %d bytes were announced", backends.ErrLong, w.size)
-	case int64(len(p)) > maxImage-w.n:
+	if err := w.failed(); err != nil {
+		return err
+	}
+	if int64(len(p)) > maxImage-w.N {
 		return errTooLarge
 	}
 	for len(p) > 0 {
-		n := min(int64(len(p)), pieceLen-w.n%pieceLen)
-		h, err := w.reach(w.ctx, w.n+n)
+		n := min(int64(len(p)), pieceLen-w.N%pieceLen)
+		h, err := w.reach(w.Ctx, w.N+n)
 		if err != nil {
 			return err
 		}
-		if err := w.send(h, p[:n], w.n); err != nil {
+		if err := w.send(h, p[:n], w.N); err != nil {
 			return err
 		}
-		p, w.n = p[n:], w.n+n
+		p, w.N = p[n:], w.N+n
 	}
 	return nil
 }
 
-// fail keeps the first error of the upload's writes, and is it.
-func (w *writer) fail(err error) error {
+// fail keeps the first error of the upload's writes.
+func (w *writer) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
 		w.err = err
 	}
-	return w.err
 }
 
 func (w *writer) failed() error {
@@ -167,14 +151,14 @@ func (w *writer) failed() error {
 func (w *writer) send(h *handle, p []byte, off int64) error {
 	select {
 	case w.places <- struct{}{}:
-	case <-w.ctx.Done():
-		return context.Cause(w.ctx)
+	case <-w.Ctx.Done():
+		return context.Cause(w.Ctx)
 	}
 	buf := pieces.Get().(*[pieceLen]byte)
 	n := copy(buf[:], p)
 	h.again()
 	w.all.Go(func() {
-		_, err := do(w.ctx, w.s.writes, h, func() (struct{}, error) {
+		_, err := do(w.Ctx, w.s.writes, h, func() (struct{}, error) {
 			defer pieces.Put(buf)
 			defer func() { <-w.places }()
 			err := localfile.WriteSparse(h.img, buf[:n], off, sparse)
@@ -196,7 +180,7 @@ func (w *writer) reach(ctx context.Context, end int64) (*handle, error) {
 	if h != nil && end <= room {
 		return h, nil
 	}
-	want := w.size
+	want := w.Size
 	if want < 0 {
 		want = max(end, min(max(2*room, firstSize), maxImage))
 	}
@@ -204,7 +188,7 @@ func (w *writer) reach(ctx context.Context, end int64) (*handle, error) {
 		return w.create(ctx, want)
 	}
 	if !h.use() {
-		return nil, errEnded
+		return nil, upload.ErrAborted
 	}
 	_, err := do(ctx, w.s.writes, h, func() (struct{}, error) {
 		err := h.img.Resize(uint64(want))
@@ -273,50 +257,33 @@ func (w *writer) take(h *handle, size int64) error {
 
 // Commit implements backends.Writer.
 func (w *writer) Commit(ctx context.Context) (backends.Location, error) {
-	if err := w.failed(); err != nil {
-		return backends.Location{}, w.explain(err)
-	}
-	if w.done == nil {
-		if err := w.commit(ctx); err != nil {
-			return backends.Location{}, w.explain(err)
-		}
-	}
-	return *w.done, nil
+	return w.Frame.Commit(ctx, w.commit)
 }
 
-func (w *writer) commit(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if w.n < w.size {
-		return fmt.Errorf("%w: got %d of %d bytes", backends.ErrShort, w.n, w.size)
-	}
-	w.ended = true
+func (w *writer) commit(ctx context.Context) (none backends.Location, err error) {
 	if err := w.written(ctx); err != nil {
-		return err
+		return none, err
 	}
-	h, err := w.reach(ctx, w.n)
+	h, err := w.reach(ctx, w.N)
 	if err != nil {
-		return err
+		return none, err
 	}
 	loc, err := change(ctx, w.s, w.claim.key, func(ses *session) (backends.Location, error) {
 		if ses != h.ses {
-			return backends.Location{}, fmt.Errorf("%w: the connection by which it was written has ended", backends.ErrUnavailable)
+			return none, fmt.Errorf("%w: the connection by which it was written has ended", backends.ErrUnavailable)
 		}
 		if !h.use() {
-			return backends.Location{}, errEnded
+			return none, upload.ErrAborted
 		}
 		defer h.leave()
 		return w.publish(h)
 	})
 	if err != nil {
-		return err
+		return none, err
 	}
-	w.done = &loc
-	w.cancel(nil)
 	w.forget()
 	h.close()
-	return nil
+	return loc, nil
 }
 
 // written waits until everything is written.
@@ -339,8 +306,8 @@ func (w *writer) written(ctx context.Context) error {
 func (w *writer) publish(h *handle) (backends.Location, error) {
 	img, none := h.img, backends.Location{}
 	size, err := img.GetSize()
-	if err == nil && int64(size) != w.n {
-		err = img.Resize(uint64(w.n))
+	if err == nil && int64(size) != w.N {
+		err = img.Resize(uint64(w.N))
 	}
 	if err == nil {
 		err = img.Flush()
@@ -363,7 +330,7 @@ func (w *writer) publish(h *handle) (backends.Location, error) {
 		return none, err
 	}
 	l := location{h.ses.fsid, w.s.cfg.Pool, w.claim.key, snapName}
-	return backends.Location{Store: w.s.cfg.ID, URL: l.text(), Size: w.n, Version: source{id: id, snap: snapName, snapID: snap}.version()}, nil
+	return backends.Location{Store: w.s.cfg.ID, URL: l.text(), Size: w.N, Version: source{id: id, snap: snapName, snapID: snap}.version()}, nil
 }
 
 // protect makes the snapshot, protected, unless there is one.
@@ -382,8 +349,8 @@ func protect(img *librbd.Image) error {
 // end has nothing more written, and waits until nothing is. Safe to be called by others
 // than the upload's goroutine.
 func (w *writer) end(ctx context.Context) error {
-	w.fail(errEnded)
-	w.cancel(errEnded)
+	w.fail(upload.ErrAborted)
+	w.cancel(upload.ErrAborted)
 	w.forget()
 	w.mu.Lock()
 	h := w.h
@@ -408,7 +375,7 @@ func (w *writer) forget() {
 
 // Abort implements backends.Writer.
 func (w *writer) Abort(ctx context.Context) error {
-	w.done = nil
+	w.Frame.Abort()
 	if err := w.end(ctx); err != nil {
 		return w.explain(err)
 	}
