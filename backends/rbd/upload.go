@@ -10,11 +10,13 @@ import (
 	"math/bits"
 	"sync"
 	"syscall"
+	"time"
 
 	librbd "github.com/ceph/go-ceph/rbd"
 
 	"glanced/backends"
 	"glanced/backends/localfile"
+	"glanced/backends/retry"
 	"glanced/backends/upload"
 )
 
@@ -23,6 +25,8 @@ const (
 	firstSize = 64 << 20 // of an image whose size is not known; it is doubled as needed
 	inFlight  = 8        // writes of one upload at once
 	sparse    = 64 << 10 // aligned runs of zeros of this length are not written
+
+	never = 365 * 24 * time.Hour // a pause that nobody waits
 )
 
 // uploading has the uploads of this process, by token: who abandons one closes its image,
@@ -270,7 +274,8 @@ func (w *writer) commit(ctx context.Context) (none backends.Location, err error)
 	}
 	loc, err := change(ctx, w.s, w.claim.key, func(ses *session) (backends.Location, error) {
 		if ses != h.ses {
-			return none, fmt.Errorf("%w: the connection by which it was written has ended", backends.ErrUnavailable)
+			// Sending it again is of no use, but from the beginning.
+			return none, retry.After(fmt.Errorf("%w: the connection by which it was written has ended", backends.ErrUnavailable), never)
 		}
 		if !h.use() {
 			return none, upload.ErrAborted
