@@ -86,7 +86,7 @@ var kinds = []kind{
 	of("rbd", rbd.Config{}, func(c *rbd.Config) []*string { return []*string{&c.Conf, &c.Keyring, &c.KeyFile} }, func(c Common, own rbd.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
 		return repeated(rbd.Open(own))
-	}),
+	}).reopened(rbd.Config.Moved, func(c rbd.Config) []string { return []string{c.Conf, c.Keyring, c.KeyFile} }),
 	of("s3", s3.Config{}, func(c *s3.Config) []*string { return []*string{&c.SecretKeyFile, &c.CAFile, &c.UploadSpool} }, func(c Common, own s3.Config) (backends.Store, error) {
 		own.ID, own.ReadOnly = c.ID, c.ReadOnly
 		return repeated(s3.Open(own))

@@ -104,6 +104,12 @@ func readable(file string) error {
 	return f.Close()
 }
 
+// Moved tells whether c says another place than was, or another way to be read: keys and
+// what calls may take can change while the store is open.
+func (c Config) Moved(was Config) bool {
+	return c.Pool != was.Pool || c.Conf != was.Conf || c.MonHost != was.MonHost || c.Cache != was.Cache
+}
+
 // Memory is what the store's calls hold together at most, bytes.
 func (c Config) Memory() int64 {
 	n := c.Connections
