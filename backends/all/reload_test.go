@@ -34,15 +34,15 @@ func TestWhatOfAStoreIsReloaded(t *testing.T) {
 		fixed   []string
 		reopens bool
 	}{
-		"nothing":             {"s3", &bucket, &bucket, nil, false},
-		"another bucket":      {"s3", &bucket, &elsewhere, []string{"bucket", "connections"}, false},
-		"other keys":          {"s3", &bucket, &rotated, nil, true},
-		"another user":        {"swift", &container, &otherUser, nil, true},
-		"another account":     {"swift", &container, &otherAccount, []string{"project"}, false},
-		"one folder more":     {"file", &file.Config{Path: "/a"}, folders(0, "/b", "/a"), nil, true},
-		"another folder":      {"file", folders(0, "/a", "/b"), folders(5, "/a", "/c"), []string{"paths", "reserve"}, false},
-		"another reserve":     {"file", folders(0, "/a"), folders(5, "/a"), nil, true},
-		"no folder at all":    {"file", folders(0, "/a"), folders(0), []string{"paths"}, false},
+		"nothing":          {"s3", &bucket, &bucket, nil, false},
+		"another bucket":   {"s3", &bucket, &elsewhere, []string{"bucket", "connections"}, false},
+		"other keys":       {"s3", &bucket, &rotated, nil, true},
+		"another user":     {"swift", &container, &otherUser, nil, true},
+		"another account":  {"swift", &container, &otherAccount, []string{"project"}, false},
+		"one folder more":  {"file", &file.Config{Path: "/a"}, folders(0, "/b", "/a"), nil, true},
+		"another folder":   {"file", folders(0, "/a", "/b"), folders(5, "/a", "/c"), []string{"paths", "reserve"}, false},
+		"another reserve":  {"file", folders(0, "/a"), folders(5, "/a"), nil, true},
+		"no folder at all": {"file", folders(0, "/a"), folders(0), []string{"paths"}, false},
 	} {
 		common := Common{ID: "x", Type: c.typ, Weight: 1}
 		was, is := Config{common, c.was}, Config{common, c.is}
