@@ -14,26 +14,53 @@ import (
 )
 
 // openBytes opens an image's stored bytes. Where they lie at several locations, a
-// read that fails at one goes on at the next.
+// read that fails at one goes on at the next. A location without a version may hold
+// any bytes of the image's size, so it is none to go on at: it is opened only where no
+// other location can be, and all is read from there.
 func (c *Catalog) openBytes(ctx context.Context, img Image) (stored.Bytes, error) {
-	all := c.preferred(img.Locations)
-	var b stored.Bytes
-	var err error
-	if len(all) == 1 {
-		b, err = c.openLocation(ctx, img, all[0])
-	} else {
-		var openers []replicas.Opener
-		for _, l := range all {
-			openers = append(openers, func(ctx context.Context) (stored.Bytes, error) { return c.openLocation(ctx, img, l) })
+	var sure, unsure []Location
+	for _, l := range c.preferred(img.Locations) {
+		if l.Version != "" {
+			sure = append(sure, l)
+		} else {
+			unsure = append(unsure, l)
 		}
-		b, err = replicas.Open(ctx, openers, func(i int, err error) {
-			c.log.Warn("an image's data cannot be read from one of its stores; trying its others", "image", img.ID, "store", all[i].Store, "error", err)
-		})
 	}
-	if err != nil {
+	b, err := c.openReplicas(ctx, img, sure)
+	if err != nil && len(unsure) > 0 {
+		c.log.Warn("an image's data cannot be read from its stores; trying those of which the version of the data is not on record", "image", img.ID, "error", err)
+	}
+	for _, l := range unsure {
+		if b != nil {
+			break
+		}
+		var failed error
+		if b, failed = c.openLocation(ctx, img, l); failed != nil {
+			err = errors.Join(err, failed)
+		}
+	}
+	if b == nil {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	return b, nil
+}
+
+// openReplicas opens the bytes that lie at several locations, as one; of none, it opens
+// nothing.
+func (c *Catalog) openReplicas(ctx context.Context, img Image, all []Location) (stored.Bytes, error) {
+	switch len(all) {
+	case 0:
+		return nil, nil
+	case 1:
+		return c.openLocation(ctx, img, all[0])
+	}
+	var openers []replicas.Opener
+	for _, l := range all {
+		openers = append(openers, func(ctx context.Context) (stored.Bytes, error) { return c.openLocation(ctx, img, l) })
+	}
+	return replicas.Open(ctx, openers, func(i int, err error) {
+		c.log.Warn("an image's data cannot be read from one of its stores; trying its others", "image", img.ID, "store", all[i].Store, "error", err)
+	})
 }
 
 // preferred is an image's locations in the order in which they are tried: by the

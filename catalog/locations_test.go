@@ -353,6 +353,43 @@ func TestAReadMovesOnToTheImagesNextLocation(t *testing.T) {
 	}
 }
 
+// A location of which only the size is known may hold other bytes: a read does not go on
+// there in the middle, and all of it is read there where nothing else can be.
+func TestAReadDoesNotMoveToALocationWithoutAVersion(t *testing.T) {
+	var log logged
+	var down atomic.Bool
+	far := []*backendtest.Far{backendtest.NewFar("far0"), backendtest.NewFar("far1")}
+	far[0].Fail = func(backendtest.Op) error {
+		if down.Load() {
+			return backends.ErrUnavailable
+		}
+		return nil
+	}
+	w := newWorld(t, withFar(&log, far...))
+	content, others := noise(1, 100_000), noise(2, 100_000)
+	img := w.queued(t, "raw", "bare")
+	if err := w.Upload(t.Context(), img.ID, bytes.NewReader(content), catalog.UploadOptions{Size: -1, Store: "far0"}); err != nil {
+		t.Fatal(err)
+	}
+	w.alsoAt(t, img.ID, far[1], others)
+	w.record(t, img.ID, func(img *records.Image) { img.Locations[1].Size, img.Locations[1].Version = -1, "" })
+	h, err := w.Open(t.Context(), img.ID, catalog.View{Stored: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 1000)
+	if err := h.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, content[:1000]) {
+		t.Fatalf("%v, or other bytes", err)
+	}
+	down.Store(true)
+	wantErr(t, h.ReadAt(t.Context(), got, 50_000), backends.ErrUnavailable)
+	h.Close()
+	w.wantStored(t, img.ID, others) // as of an image that has this location alone
+	if len(log.lines("level=WARN", "not on record", "image="+img.ID)) == 0 {
+		t.Errorf("the log does not tell: %s", log.text.String())
+	}
+}
+
 func TestAnImageWhoseStoresAreAllAwayIsUnavailable(t *testing.T) {
 	var log logged
 	var down atomic.Bool
