@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"glanced/backends"
 	"glanced/backends/backendtest"
 	"glanced/contrib/testbed"
 )
@@ -228,4 +230,41 @@ func TestTheFloorOfFreeSpaceIsKept(t *testing.T) {
 	if s := c.Stats(); s.Chunks != 60 || s.Off != "" {
 		t.Errorf("with room again: %+v", s)
 	}
+}
+
+// A disk that fails is left alone for half a minute, though it would work again at once.
+func TestADiskThatFailedIsTriedAgainLater(t *testing.T) {
+	dir := tmpfs(t, "size=2m")
+	var log logged
+	inBubble(t, Limits{}, 64<<20, nil, func(t *testing.T, _ *Cache, far *backendtest.Far, _ backends.Store) {
+		c := mustOpen(t, dir, 200, func(cfg *Config) { cfg.Log = log.logger() })
+		loc, content := put(t, far, "k", 60*chunkSize)
+		b := open(t, c.Store(far, Limits{}), loc)
+		read := func() (kept int64) {
+			before := c.Stats().Chunks
+			wantRead(t, b, content, 0, len(content))
+			synctest.Wait()
+			return c.Stats().Chunks - before
+		}
+		read()
+		failed := time.Now()
+		if c.Stats().Off == "" {
+			t.Fatal("a full disk is no fault")
+		}
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
+			t.Fatal(err)
+		}
+		for time.Since(failed) < retryAfter {
+			if n := read(); n != 0 || c.Stats().Off == "" {
+				t.Errorf("%v after it failed, %d chunks are written to it", time.Since(failed), n)
+			}
+			time.Sleep(retryAfter / 3)
+		}
+		if n := read(); n == 0 || c.Stats().Off != "" || c.Stats().Chunks != 60 {
+			t.Errorf("%v after it failed: %+v", time.Since(failed), c.Stats())
+		}
+		if n := log.count("cannot be written to"); n != 1 {
+			t.Errorf("it warned %d times", n)
+		}
+	})
 }
