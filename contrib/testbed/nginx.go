@@ -3,18 +3,16 @@ package testbed
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 )
 
-// Nginx is a web server of its own process, behind a TCP proxy of the test's, so that
+// Nginx is a web server of its own process, behind a Wire, so that
 // its address stays while it is stopped and started again.
 type Nginx struct {
 	URL string // http://127.0.0.1:port
@@ -23,7 +21,6 @@ type Nginx struct {
 	dir    string // its configuration, log and socket
 	cmd    *exec.Cmd
 	exited chan struct{}
-	front  net.Listener
 }
 
 // NewNginx serves the files below root, with directives of the server block added to
@@ -52,12 +49,7 @@ http {
 	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if n.front, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	n.URL = "http://" + n.front.Addr().String()
-	t.Cleanup(func() { n.front.Close() })
-	go relay(n.front, filepath.Join(dir, "socket"))
+	n.URL = "http://" + NewWire(t, "unix", filepath.Join(dir, "socket")).Addr
 	n.Start()
 	t.Cleanup(n.Stop)
 	return n
@@ -96,31 +88,4 @@ func (n *Nginx) Start() {
 func (n *Nginx) Stop() {
 	n.cmd.Process.Kill()
 	<-n.exited
-}
-
-// relay takes connections to what listens on a unix socket, until l is closed.
-func relay(l net.Listener, socket string) {
-	for {
-		client, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer client.Close()
-			server, err := net.Dial("unix", socket)
-			if err != nil {
-				return
-			}
-			defer server.Close()
-			var both sync.WaitGroup
-			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
-				both.Go(func() {
-					io.Copy(way[1], way[0])
-					client.Close()
-					server.Close()
-				})
-			}
-			both.Wait()
-		}()
-	}
 }
