@@ -25,9 +25,14 @@ func (r *results) add(k key, s sample) {
 	}
 }
 
-// table prints one workload: a line for each format and peer, with its ratios to the
-// peer base.
+// table prints one workload, if it was measured: a line for each format and peer, with
+// its ratios to the peer base.
 func (r *results) table(w io.Writer, formats []string, wl workload, base string) {
+	if !slices.ContainsFunc(formats, func(f string) bool {
+		return slices.ContainsFunc(r.peers, func(p string) bool { return len(r.samples[key{f, wl.name, p}]) > 0 })
+	}) {
+		return
+	}
 	fmt.Fprintf(w, "\n## %s\n\n%s\n\n", wl.name, wl.what)
 	fmt.Fprintf(w, "| format | who | %s | ± %% | CPU %s | rate / %s | CPU / %s |\n|---|---|---|---|---|---|---|\n", wl.rateUnit, wl.cpuUnit, base, base)
 	for _, f := range formats {

@@ -20,6 +20,7 @@ type run struct {
 	small   bool
 	disk    string // raw
 	only    string // formats
+	goals   string // of bench stores
 	against string
 	out     string
 
@@ -35,6 +36,7 @@ func newRun(made string) (*run, error) {
 	flag.BoolVar(&r.small, "small", false, "a small disk, one round, short runs: to see that it runs")
 	flag.IntVar(&r.rounds, "rounds", 5, "alternating rounds")
 	flag.StringVar(&r.only, "formats", "", "comma-separated `NAMES`; none: all")
+	flag.StringVar(&r.goals, "only", "", "bench stores: comma-separated `GOALS`; none: all, in turn")
 	flag.StringVar(&r.against, "against", "", "`DIR` with the programs of another build of ours")
 	flag.StringVar(&r.out, "out", "", "Markdown `FILE` to write; none: contrib/bench/results (with --small: none)")
 	flag.Parse()
@@ -82,6 +84,38 @@ func (r *run) each(ctx context.Context, all []format, measure func(context.Conte
 	return nil
 }
 
+// goal is something to be measured by itself.
+type goal struct {
+	name    string
+	measure func(context.Context) error
+}
+
+// reach measures the goals of all that are wanted.
+func (r *run) reach(ctx context.Context, all []goal) error {
+	var known []string
+	for _, g := range all {
+		known = append(known, g.name)
+	}
+	wanted := known
+	if r.goals != "" {
+		wanted = strings.Split(r.goals, ",")
+	}
+	for _, name := range wanted {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("there is no goal %q; known are %s", name, strings.Join(known, ", "))
+		}
+	}
+	for _, g := range all {
+		if !slices.Contains(wanted, g.name) {
+			continue
+		}
+		if err := g.measure(ctx); err != nil {
+			return fmt.Errorf("%s: %w", g.name, err)
+		}
+	}
+	return nil
+}
+
 // inTurns has those of who measure one after the other, round after round. The first
 // round, -1, warms up and is not counted.
 func (r *run) inTurns(format, workload string, who []string, measure func(who, round int) (sample, error)) error {
@@ -108,10 +142,10 @@ func (r *run) heading(w io.Writer, title, target, what string) {
 }
 
 // write has a report written to standard output and to its file, which is
-// contrib/bench/results/NAME-DATE.md where none was given. A small run's figures are
-// not kept.
+// contrib/bench/results/NAME-DATE.md where none was given. The figures of a small run,
+// or of some goals only, are not kept.
 func (r *run) write(name string, report func(io.Writer)) (err error) {
-	if r.small && r.out == "" {
+	if (r.small || r.goals != "") && r.out == "" {
 		report(os.Stdout)
 		return nil
 	}
