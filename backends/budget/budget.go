@@ -2,9 +2,9 @@
 // back: connections, sources, kernels' requests. Nobody's share can starve
 // another's.
 //
-// What one may hold depends on what is left: at most a quarter as much (dynamic
-// thresholds, Choudhury and Hahne, "Dynamic Queue Length Thresholds for
-// Shared-Memory Packet Switches", IEEE/ACM ToN 1998). So one alone gets a fifth of
+// What one may hold depends on what is left: at most a part of it, a quarter where
+// nothing else is said (dynamic thresholds, Choudhury and Hahne, "Dynamic Queue Length Thresholds for
+// Shared-Memory Packet Switches", IEEE/ACM ToN 1998). With a quarter, one alone gets a fifth of
 // the budget, the next a fifth of the rest, and something is left for who comes
 // after them. Those who wait are served in their order, but no further than they
 // fit: a small request does not wait behind a large one.
@@ -16,12 +16,13 @@ import (
 	"sync"
 )
 
-// part is what a share may hold at most: what is left free, divided by part.
-const part = 4
+// defaultPart is what a share may hold at most: what is left free, divided by it.
+const defaultPart = 4
 
 // Budget is bytes to be shared. Safe for concurrent use.
 type Budget struct {
 	size int64
+	part int64 // a share holds at most what is left free, divided by it
 
 	mu      sync.Mutex
 	free    int64
@@ -29,8 +30,13 @@ type Budget struct {
 }
 
 // New makes a budget of size bytes, at least 1.
-func New(size int64) *Budget {
-	return &Budget{size: max(size, 1), free: max(size, 1)}
+func New(size int64) *Budget { return NewOf(size, defaultPart) }
+
+// NewOf makes a budget of size bytes, at least 1, of which a share may hold at most
+// what is left free, divided by part, at least 1. 1 is for few who need much: one alone
+// gets half of the budget, two a third each.
+func NewOf(size, part int64) *Budget {
+	return &Budget{size: max(size, 1), free: max(size, 1), part: max(part, 1)}
 }
 
 // Size is all there is, bytes.
@@ -73,7 +79,7 @@ type waiter struct {
 // room is how many more bytes s may take now. A share that holds nothing may take
 // the least that it needs, if that is free: it would wait for ever otherwise.
 func (s *Share) room(least int64) int64 {
-	room := (s.b.free - part*s.held) / (part + 1)
+	room := (s.b.free - s.b.part*s.held) / (s.b.part + 1)
 	if s.held == 0 && least <= s.b.free {
 		room = max(room, least)
 	}

@@ -17,7 +17,7 @@ const (
 	aheadFetch = 1 << 20
 	// aheadMemory is the part of the memory that one store's read-ahead may take: half
 	// of what a store alone may (package budget).
-	aheadMemory = 10
+	aheadMemory = 4
 	// aheadLater is when to look again where memory or bandwidth was short.
 	aheadLater = 20 * time.Millisecond
 )

@@ -39,6 +39,9 @@ const (
 	MinChunks = 16
 	// BytesPerChunk is about what the index of a chunk takes in memory.
 	BytesPerChunk = 128
+	// MemoryPart is what a budget for Config.Memory is divided by (budget.NewOf): there
+	// are few stores, and one alone needs much to be fast at a distance.
+	MemoryPart = 1
 	// DefaultDeadline is the most that a fetch may take.
 	DefaultDeadline = time.Minute
 
@@ -54,8 +57,8 @@ type Config struct {
 	Size      int64  // the most that its files take, allocated, bytes
 	ChunkSize int64  // bytes, a power of two, MinChunkSize to MaxChunkSize; 0 = DefaultChunkSize
 	MinFree   int64  // bytes that the file system keeps free for others; below it nothing is written, and chunks are evicted
-	// Memory is what bytes on their way are charged to, a share for each upstream;
-	// nil = 64 MiB.
+	// Memory is what bytes on their way are charged to, a share for each upstream, of
+	// MemoryPart; nil = 64 MiB.
 	Memory   *budget.Budget
 	Deadline time.Duration // of a fetch, waiting included; 0 = DefaultDeadline
 	Log      *slog.Logger  // nil: slog.Default()
@@ -81,6 +84,8 @@ type Cache struct {
 	files  sync.Mutex
 	writes writing // its
 
+	buffers buffers
+
 	// mu guards all of the index, and is never held during I/O.
 	mu      sync.Mutex
 	closed  bool
@@ -102,7 +107,7 @@ func Open(cfg Config) (*Cache, error) {
 		cfg.Deadline = DefaultDeadline
 	}
 	if cfg.Memory == nil {
-		cfg.Memory = budget.New(defaultMemory)
+		cfg.Memory = budget.NewOf(defaultMemory, MemoryPart)
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
@@ -118,7 +123,8 @@ func Open(cfg Config) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{cfg: cfg, log: cfg.Log, lock: lock, dir: filepath.Join(cfg.Dir, "v1"), began: time.Now(),
-		kick: make(chan struct{}, 1), objects: map[stored.Identity]*object{}, places: map[string]*object{}}
+		kick: make(chan struct{}, 1), objects: map[stored.Identity]*object{}, places: map[string]*object{},
+		buffers: buffers{chunk: cfg.ChunkSize}}
 	c.queues.init(cfg.Size, cfg.ChunkSize)
 	c.life, c.end = context.WithCancelCause(context.Background())
 	if err := c.load(); err != nil {

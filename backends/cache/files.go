@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -135,7 +136,7 @@ func (o *object) left() {
 // write puts chunks from first on, in p, on the disk, then their records. Cache.files
 // is held, and the caller is a user.
 func (o *object) write(first uint32, p []byte, sums []uint32) error {
-	if _, err := o.data.WriteAt(p, o.start(first)); err != nil {
+	if err := o.writeData(first, p); err != nil {
 		return err
 	}
 	records := make([]byte, 0, recordSize*len(sums))
@@ -144,6 +145,35 @@ func (o *object) write(first uint32, p []byte, sums []uint32) error {
 		records = append(records, r[:]...)
 	}
 	return o.writeRecords(first, records)
+}
+
+// writeData puts chunks from first on, in p, on the disk. Those of zeros become a hole,
+// whatever was there.
+func (o *object) writeData(first uint32, p []byte) error {
+	for i, n := first, uint32(0); len(p) > 0; i, n = i+n, 0 {
+		end := int64(0)
+		zeros := isZero(p[:min(o.span(i, 1), int64(len(p)))])
+		for end < int64(len(p)) && isZero(p[end:end+o.span(i+n, 1)]) == zeros {
+			end += o.span(i+n, 1)
+			n++
+		}
+		var err error
+		if zeros {
+			err = punch(o.data, o.start(i), end)
+		} else {
+			_, err = o.data.WriteAt(p[:end], o.start(i))
+		}
+		if err != nil {
+			return err
+		}
+		p = p[end:]
+	}
+	return nil
+}
+
+// isZero reports whether b is all zeros; on data it looks at a few bytes.
+func isZero(b []byte) bool {
+	return len(b) > 0 && b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
 func (o *object) writeRecords(first uint32, records []byte) error {

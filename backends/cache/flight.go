@@ -4,12 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"glanced/backends/stored"
 )
 
-// maxFetch is the most that one request asks a store for, bytes.
-const maxFetch = 4 << 20
+const (
+	// maxFetch is the most that one request asks a store for, bytes.
+	maxFetch = 4 << 20
+	// extendedFetch is the most that small reads of neighbours become one request for,
+	// bytes: more would leave connections idle, and have the first wait for the last.
+	extendedFetch = 2 << 20
+	// extendedMemory is the part of the memory that such a request takes at most.
+	extendedMemory = 8
+	// lingerTime is how long a flight that follows another waits to be extended.
+	lingerTime = time.Millisecond
+)
 
 // flight is neighbouring chunks that are being fetched, or looked at for the first
 // time since the start; no chunk is in two. It runs on a goroutine of its own, with a
@@ -20,24 +30,28 @@ const maxFetch = 4 << 20
 type flight struct {
 	o        *object
 	r        *reader // whose bytes are read
-	first, n uint32  // chunks
+	first, n uint32  // chunks; Cache.mu's until fixed
 	ahead    bool    // read-ahead: it gives way to others
 	online   bool    // it has a connection from the beginning
+	onDisk   bool    // its chunks are on disk, and to be looked at
 	drops    int     // of the object, when it began
 	ctx      context.Context
 	cancel   context.CancelFunc
 
 	done   chan struct{} // closed when the next two are set
 	buf    []byte
+	block  *[]byte // what buf is of, pooled; nil: it is not
 	err    error
 	kept   []bool        // of its chunks: nothing is to be written, for it is on disk
 	landed chan struct{} // closed when it holds nothing any more but buf
 
 	// Cache.mu's
-	wanted  int  // who wants it
-	hinted  bool // one of them is the hint that began it
-	funded  bool // its memory is taken
-	over    bool // done
+	wanted  int           // who wants it
+	hinted  bool          // one of them is the hint that began it
+	funded  bool          // its memory is taken
+	fixed   bool          // no more chunks are added
+	filled  chan struct{} // closed when it is full; nil: nobody waits for that
+	over    bool          // done
 	running bool
 }
 
@@ -79,14 +93,16 @@ func (o *object) run(first, n uint32) uint32 {
 func (r *reader) begin(first, n uint32, ahead bool) *flight {
 	o, u := r.o, r.up
 	n = o.run(first, min(n, uint32(maxFetch/o.c.cfg.ChunkSize)))
-	got := u.memory.TryTake(o.span(first, 1), o.span(first, n))
+	got := u.tryMemory(o.span(first, 1), o.span(first, n))
 	if got == 0 && ahead {
 		return nil
 	}
-	f := &flight{o: o, r: r, first: first, n: n, ahead: ahead, drops: o.drops, done: make(chan struct{}), landed: make(chan struct{}),
-		wanted: 1, funded: got > 0, running: true}
+	onDisk := o.state(first) == unverified
+	f := &flight{o: o, r: r, first: first, n: n, ahead: ahead, onDisk: onDisk, drops: o.drops, done: make(chan struct{}), landed: make(chan struct{}),
+		wanted: 1, funded: got > 0, fixed: ahead || onDisk, running: true}
 	if got == 0 {
 		f.n = 1
+		u.unfunded++
 	} else {
 		for o.span(first, f.n) > got {
 			f.n--
@@ -98,7 +114,6 @@ func (r *reader) begin(first, n uint32, ahead bool) *flight {
 	}
 	f.ctx, f.cancel = context.WithTimeoutCause(o.c.life, o.c.cfg.Deadline,
 		fmt.Errorf("%w: it did not answer within %v", stored.ErrUnavailable, o.c.cfg.Deadline))
-	f.kept = make([]bool, f.n)
 	for i := range f.n {
 		o.flights[first+i] = f
 	}
@@ -106,6 +121,56 @@ func (r *reader) begin(first, n uint32, ahead bool) *flight {
 	o.users++
 	o.c.running.Add(1)
 	return f
+}
+
+// tryMemory takes between least and most bytes for a flight, if nobody waits for any.
+// Cache.mu.
+func (u *Upstream) tryMemory(least, most int64) int64 {
+	if u.unfunded > 0 {
+		return 0
+	}
+	return u.memory.TryTake(least, most)
+}
+
+// extend adds chunk i, and those after it before end, to a flight beside it that waits
+// for memory or for a connection, as far as they are missing: so the many small reads
+// of a copy become few requests. nil: there is none. Cache.mu.
+func (r *reader) extend(i, end uint32) *flight {
+	o := r.o
+	if o.state(i) != missing {
+		return nil
+	}
+	f := (*flight)(nil)
+	if i > 0 && o.flights[i-1].take(r, i) {
+		f = o.flights[i-1]
+	} else if o.flights[i+1].take(r, i) {
+		f = o.flights[i+1]
+	} else {
+		return nil
+	}
+	for i++; i < end && o.flights[i] == nil && o.state(i) == missing && f.first+f.n == i && f.take(r, i); i++ {
+	}
+	return f
+}
+
+// take adds chunk i, which is beside the flight, if it may. Cache.mu.
+func (f *flight) take(r *reader, i uint32) bool {
+	if f == nil || f.fixed {
+		return false
+	}
+	o, u := f.o, f.r.up
+	more := o.span(i, 1)
+	if f.drops != o.drops || u != r.up || f.bytes()+more > u.maxExtended || f.funded && u.tryMemory(more, more) == 0 {
+		return false
+	}
+	f.first = min(f.first, i)
+	f.n++
+	o.flights[i] = f
+	if f.filled != nil && f.full() {
+		close(f.filled)
+		f.filled = nil
+	}
+	return true
 }
 
 func (f *flight) bytes() int64 { return f.o.span(f.first, f.n) }
@@ -173,7 +238,8 @@ func (f *flight) leave() {
 // freeUnwanted gives back the memory that nobody looks at any more. Cache.mu.
 func (f *flight) freeUnwanted() {
 	if f.wanted == 0 && !f.running {
-		f.buf = nil
+		f.o.c.buffers.put(f.block)
+		f.buf, f.block = nil, nil
 		if f.funded {
 			f.r.up.memory.Give(f.bytes())
 			f.funded = false
@@ -191,40 +257,121 @@ func (f *flight) wait(ctx context.Context) error {
 	}
 }
 
+// fund waits for the flight's memory. Those of one upstream do so one after the other:
+// the first to wait is the first to have it, and those behind it can be added to.
+func (f *flight) fund() error {
+	c, u := f.o.c, f.r.up
+	paid := func(err error) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		u.unfunded--
+		f.funded, f.fixed = err == nil, err != nil || f.ahead || f.onDisk
+		return err
+	}
+	select {
+	case u.purse <- struct{}{}:
+	case <-f.ctx.Done():
+		return paid(context.Cause(f.ctx))
+	}
+	defer func() { <-u.purse }()
+	c.mu.Lock()
+	f.fixed = true
+	c.mu.Unlock()
+	_, err := u.memory.Take(f.ctx, f.bytes(), f.bytes())
+	return paid(err)
+}
+
+// linger gives those who read on a moment to have their chunks added, where the flight
+// follows others closely: at a distance, a request is worth more than that.
+func (f *flight) linger() {
+	c := f.o.c
+	c.mu.Lock()
+	if f.fixed || f.full() || !f.follows() {
+		c.mu.Unlock()
+		return
+	}
+	filled := make(chan struct{})
+	f.filled = filled
+	c.mu.Unlock()
+	t := time.NewTimer(lingerTime)
+	defer t.Stop()
+	select {
+	case <-filled:
+	case <-t.C:
+	case <-f.ctx.Done():
+	}
+}
+
+// follows reports whether there are flights of chunks shortly before its own: the reads
+// of a copy come nearly in order. Cache.mu.
+func (f *flight) follows() bool {
+	o := f.o
+	reach := uint32(f.r.up.maxExtended / o.c.cfg.ChunkSize)
+	for i := f.first; i > 0 && i+reach > f.first; i-- {
+		if o.flights[i-1] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// full reports whether no further chunk would fit. Cache.mu.
+func (f *flight) full() bool { return f.bytes()+f.o.c.cfg.ChunkSize > f.r.up.maxExtended }
+
+// fix has no more chunks added, and makes room for those that there are.
+func (f *flight) fix() {
+	c := f.o.c
+	c.mu.Lock()
+	f.fixed = true
+	c.mu.Unlock()
+	f.kept = make([]bool, f.n)
+	f.buf, f.block = c.buffers.get(f.bytes())
+}
+
 // load fills buf, from the disk as far as what is there is right, else from the store.
 func (f *flight) load() error {
-	c, o, u := f.o.c, f.o, f.r.up
+	u := f.r.up
 	if f.online {
 		defer u.line.give(f.ahead)
 	}
 	if !f.funded {
-		if _, err := u.memory.Take(f.ctx, f.bytes(), f.bytes()); err != nil {
+		if err := f.fund(); err != nil {
 			return err
 		}
-		c.mu.Lock()
-		f.funded = true
-		c.mu.Unlock()
 	}
-	f.buf = make([]byte, f.bytes())
-	first, n := f.verify()
-	if n == 0 {
-		return nil
+	var first, n uint32 // what is to be fetched
+	if f.onDisk {
+		f.fix()
+		if first, n = f.verify(); n == 0 {
+			return nil
+		}
 	}
 	if !f.online {
+		f.linger()
 		if err := u.line.take(f.ctx, f.ahead); err != nil {
 			return err
 		}
 		defer u.line.give(f.ahead)
-		if u.rate != nil {
-			if err := u.rate.WaitN(f.ctx, int(o.span(first, n))); err != nil {
-				if f.ctx.Err() != nil {
-					return context.Cause(f.ctx)
-				}
-				return fmt.Errorf("%w: its bandwidth is used up for longer than a read may wait: %v", stored.ErrUnavailable, err)
+	}
+	if !f.onDisk {
+		f.fix()
+		first, n = f.first, f.n
+	}
+	return f.fetch(first, n)
+}
+
+// fetch fills the part of buf that n chunks from first on are, from the store.
+func (f *flight) fetch(first, n uint32) error {
+	c, o, u := f.o.c, f.o, f.r.up
+	p := f.buf[o.start(first)-o.start(f.first):][:o.span(first, n)]
+	if u.rate != nil && !f.online {
+		if err := u.rate.WaitN(f.ctx, len(p)); err != nil {
+			if f.ctx.Err() != nil {
+				return context.Cause(f.ctx)
 			}
+			return fmt.Errorf("%w: its bandwidth is used up for longer than a read may wait: %v", stored.ErrUnavailable, err)
 		}
 	}
-	p := f.buf[o.start(first)-o.start(f.first):][:o.span(first, n)]
 	err := f.r.inner.ReadAt(f.ctx, p, o.start(first))
 	if err != nil {
 		if f.ctx.Err() != nil {
@@ -263,13 +410,14 @@ func (f *flight) verify() (first, n uint32) {
 	}
 	data := o.data
 	c.mu.Unlock()
-	good := make([]bool, len(held))
+	good, zeros := make([]bool, len(held)), make([]bool, len(held))
 	if p := f.buf[:o.span(f.first, uint32(len(held)))]; len(p) > 0 {
 		if _, err := data.ReadAt(p, o.start(f.first)); err != nil {
 			c.log.Warn("a part of the cache cannot be read; it is fetched anew", "error", err)
 		} else {
 			for i := range held {
-				good[i] = sumOf(p[o.span(f.first, uint32(i)):o.span(f.first, uint32(i)+1)]) == sums[i]
+				b := p[o.span(f.first, uint32(i)):o.span(f.first, uint32(i)+1)]
+				good[i], zeros[i] = sumOf(b) == sums[i], isZero(b)
 			}
 		}
 	}
@@ -283,7 +431,7 @@ func (f *flight) verify() (first, n uint32) {
 		ch.holds--
 		switch {
 		case good[i] && !ch.dropped:
-			ch.verified = true
+			ch.verified, ch.zeros = true, zeros[i]
 			o.good++
 			f.kept[i] = true
 			continue

@@ -78,11 +78,12 @@ func (c *Cache) keepRun(f *flight, i, n uint32, sums []uint32) bool {
 	if fits == 0 {
 		return true
 	}
+	var p []byte
 	err := o.record()
 	if err == nil {
 		_, err = o.enter()
 		if err == nil {
-			p := f.buf[o.start(first)-o.start(f.first):][:o.span(first, fits)]
+			p = f.buf[o.start(first)-o.start(f.first):][:o.span(first, fits)]
 			if err = o.write(first, p, sums[:fits]); err != nil {
 				err = errors.Join(err, punch(o.data, o.start(first), int64(len(p))))
 			}
@@ -98,10 +99,14 @@ func (c *Cache) keepRun(f *flight, i, n uint32, sums []uint32) bool {
 		c.writes.off = nil
 		c.log.Info("the cache is written to again")
 	}
+	zeros := make([]bool, fits)
+	for j := range fits {
+		zeros[j] = isZero(p[o.span(first, j):o.span(first, j+1)])
+	}
 	c.mu.Lock()
 	for j := range fits {
 		c.used += o.allocated(first + j)
-		o.add(first+j, sums[j], true)
+		o.add(first+j, sums[j], true, zeros[j])
 	}
 	c.mu.Unlock()
 	return true

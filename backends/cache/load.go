@@ -56,7 +56,7 @@ func (c *Cache) load() error {
 		}
 		c.used += x.o.sums
 		for _, r := range x.records {
-			x.o.add(r.i, r.sum, false)
+			x.o.add(r.i, r.sum, false, false)
 			c.used += x.o.allocated(r.i)
 		}
 	}

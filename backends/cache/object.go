@@ -65,6 +65,12 @@ func (o *object) allocated(i uint32) int64 {
 	return (o.span(i, 1) + block - 1) &^ (block - 1)
 }
 
+// zeros reports whether chunk i is known to be zeros. Cache.mu.
+func (o *object) zeros(i uint32) bool {
+	ch := o.chunks[i]
+	return ch != nil && ch.zeros && !ch.dropped
+}
+
 // hold holds the chunks from first on that can be read now, at most n, and says how
 // many these are. Cache.mu.
 func (o *object) hold(first, n uint32, now uint32) (held uint32) {
@@ -145,8 +151,8 @@ func (o *object) forget() {
 }
 
 // add enters a chunk that is on disk. Cache.mu.
-func (o *object) add(i, sum uint32, verified bool) {
-	ch := &chunk{o: o, i: i, sum: sum, verified: verified, used: o.c.second()}
+func (o *object) add(i, sum uint32, verified, zeros bool) {
+	ch := &chunk{o: o, i: i, sum: sum, verified: verified, zeros: zeros, used: o.c.second()}
 	o.chunks[i] = ch
 	if verified {
 		o.good++

@@ -32,6 +32,7 @@ type chunk struct {
 	uses       uint8  // since it joined its queue
 	long       bool   // in the long queue
 	verified   bool   // its bytes fit sum, or came from the store in this life
+	zeros      bool   // verified, and nothing but zeros
 	dropped    bool   // not to be read any more, and gone once nobody holds it
 	prev, next *chunk
 }

@@ -12,6 +12,7 @@ var (
 	_ stored.Bytes      = (*reader)(nil)
 	_ stored.FileRanger = (*reader)(nil)
 	_ stored.WholeFiler = (*reader)(nil)
+	_ stored.Extenter   = (*reader)(nil)
 	_ stored.Prefetcher = (*reader)(nil)
 	_ stored.Verifier   = (*reader)(nil)
 )
@@ -19,6 +20,8 @@ var (
 const (
 	// maxRange bounds the chunks that one FileRange holds, and one read from disk.
 	maxRange = 256
+	// maxRun bounds the chunks that are looked at in one go for their zeros.
+	maxRun = 1024
 	// maxAtOnce is how many flights one read begins or joins before it waits.
 	maxAtOnce = 16
 )
@@ -154,8 +157,8 @@ func (r *reader) readHere(p []byte, off int64) (int, error) {
 }
 
 // readThere fills the beginning of p with what has to be fetched: it begins flights
-// for all of p, as far as there is memory for them, and joins those that are under
-// way. 0: the first chunk has just come.
+// for all of p, as far as there is memory for them, joins those that are under way, and
+// adds to those that wait. 0: the first chunk has just come.
 func (r *reader) readThere(ctx context.Context, p []byte, off int64) (int, error) {
 	var room [maxAtOnce]*flight
 	flights, err := r.join(room[:0], off, int64(len(p)))
@@ -194,16 +197,21 @@ func (r *reader) join(flights []*flight, off, n int64) ([]*flight, error) {
 	}
 	for i := first; i < end && len(flights) < cap(flights); {
 		f := o.flights[i]
-		switch {
-		case f != nil:
-			f.wanted++
-		case o.state(i) == readable:
+		if f == nil && o.state(i) == readable {
 			return flights, nil
-		default:
-			f = r.begin(i, end-i, false)
-			go f.fly()
 		}
-		flights = append(flights, f)
+		if f == nil {
+			f = r.extend(i, end)
+		}
+		switch {
+		case f == nil:
+			f = r.begin(i, end-i, false)
+			flights = append(flights, f)
+			go f.fly()
+		case len(flights) == 0 || flights[len(flights)-1] != f:
+			f.wanted++
+			flights = append(flights, f)
+		}
 		next := min(f.first+f.n, end)
 		o.counts.Misses += int64(next - i)
 		c.counts.Misses += int64(next - i)
@@ -246,6 +254,44 @@ func (r *reader) WholeFile() (stored.FileRange, bool) {
 		r.hint(0, o.size)
 	}
 	return stored.FileRange{}, false
+}
+
+// Extents implements stored.Extenter: cached chunks of zeros are holes. What is not
+// cached is told as data, as are shorter runs of zeros.
+func (r *reader) Extents(ctx context.Context, off, n int64, yield func(off, n int64, hole bool) bool) error {
+	if err := stored.Inside(r, off, n); err != nil {
+		return err
+	}
+	for end := off + n; off < end; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		until, hole, err := r.zeroRun(off, end)
+		if err != nil {
+			return err
+		}
+		if !yield(off, until-off, hole) {
+			return nil
+		}
+		off = until
+	}
+	return nil
+}
+
+// zeroRun is how far the chunks from that of byte off on, to end at most, are zeros, or
+// are not known to be.
+func (r *reader) zeroRun(off, end int64) (until int64, hole bool, err error) {
+	o := r.o
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	if r.closed || r.c.closed {
+		return 0, false, errClosed
+	}
+	first, last := o.at(off), o.at(end-1)
+	i := first
+	for hole = o.zeros(i); i < last && i-first < maxRun && o.zeros(i+1) == hole; i++ {
+	}
+	return min(o.start(i+1), end), hole, nil
 }
 
 // heldRange is a hold on chunks. A plan makes one for each piece, so they are used

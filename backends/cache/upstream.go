@@ -27,10 +27,14 @@ type Limits struct {
 type Upstream struct {
 	c      *Cache
 	memory *budget.Share
-	rate   *rate.Limiter // nil: no limit
-	line   line
+	// maxExtended is the most that a flight is extended to, bytes.
+	maxExtended int64
+	rate        *rate.Limiter // nil: no limit
+	line        line
+	purse       chan struct{} // who waits for memory holds it: one at a time, in order
 
 	// Cache.mu's
+	unfunded   int    // flights that wait for memory
 	hints      []hint // to be fetched ahead, in order
 	aheadBytes int64  // of flights ahead
 	later      bool   // a timer is set to look at the hints again
@@ -41,7 +45,8 @@ func (c *Cache) Upstream(l Limits) *Upstream {
 	if l.Connections <= 0 {
 		l.Connections = DefaultConnections
 	}
-	u := &Upstream{c: c, memory: c.cfg.Memory.Share(), line: line{limit: l.Connections}}
+	u := &Upstream{c: c, memory: c.cfg.Memory.Share(), line: line{limit: l.Connections}, purse: make(chan struct{}, 1),
+		maxExtended: max(c.cfg.ChunkSize, min(extendedFetch, c.cfg.Memory.Size()/extendedMemory))}
 	if l.BytesPerSecond > 0 {
 		// A tenth of a second may go out at once, and the longest fetch has to.
 		u.rate = rate.NewLimiter(rate.Limit(l.BytesPerSecond), max(int(l.BytesPerSecond/10), maxFetch))

@@ -57,7 +57,7 @@ func (d *daemon) openCache() error {
 		d.log.Warn("the cache is used up to a part of its size, for memory.budget has no room for its index: raise that, or cache.chunk_size", "size", int64(c.Size), "used", size)
 	}
 	opened, err := cache.Open(cache.Config{Dir: c.Dir, Size: size, ChunkSize: int64(c.ChunkSize), MinFree: int64(c.MinFree),
-		Memory: budget.New(max(d.limits.fetches, 4*int64(c.ChunkSize))), Log: d.log.With("subsystem", "cache")})
+		Memory: budget.NewOf(max(d.limits.fetches, 4*int64(c.ChunkSize)), cache.MemoryPart), Log: d.log.With("subsystem", "cache")})
 	if err != nil {
 		return fmt.Errorf("cache.dir: %w", err)
 	}
