@@ -81,17 +81,20 @@ func quietly(cmd *exec.Cmd) error {
 	return nil
 }
 
-// residentMiB is what a process holds in memory; see proc(5), status.
-func residentMiB(pid int) (int, error) {
+// residentMiB is what a process holds in memory.
+func residentMiB(pid int) (int, error) { return statusMiB(pid, "VmRSS:") }
+
+// statusMiB is one of the sizes of a process; see proc(5), status.
+func statusMiB(pid int, name string) (int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, name); ok {
 			kib, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
 			return kib >> 10, err
 		}
 	}
-	return 0, fmt.Errorf("process %d does not say what it holds", pid)
+	return 0, fmt.Errorf("process %d does not say what it holds (%s)", pid, name)
 }

@@ -45,6 +45,8 @@ func (b *storesBench) goals() []goal {
 		{"cold-zlib", b.coldZlib},
 		{"readers", b.manyReaders},
 		{"images", b.manyImages},
+		{"upload", func(ctx context.Context) error { return b.upload(ctx, farTrip) }},
+		{"upload-near", func(ctx context.Context) error { return b.upload(ctx, 0) }},
 	}
 }
 
@@ -289,6 +291,7 @@ func (b *storesBench) report(w io.Writer) {
 		{coldRaw, []string{"raw, 20 ms", "raw, 0 ms"}, "curl"},
 		{coldZlib, []string{"qcow2-zlib, 20 ms"}, "qemu-img, curl driver"},
 		{warmRaw, []string{"raw"}, "glanced, local folder"},
+		{uploads, []string{"raw, 20 ms", "raw, 0 ms"}, minioName},
 	} {
 		b.results.table(w, t.rows, t.workload, t.base)
 	}
