@@ -163,7 +163,7 @@ func (r *reader) fillRun(ctx context.Context, first, end uint32) error {
 		} else {
 			if f = r.begin(first, end-first, true); f == nil { // it waits for memory
 				f = r.begin(first, 1, false)
-				f.ahead = true
+				f.ahead, f.fixed = true, true
 				r.up.aheadBytes += f.bytes()
 			}
 			go f.fly()

@@ -168,7 +168,10 @@ func (r *reader) readThere(ctx context.Context, p []byte, off int64) (int, error
 	n := 0
 	for i, f := range flights {
 		if err = f.wait(ctx); err == nil {
-			n += copy(p[n:], f.buf[off+int64(n)-r.o.start(f.first):])
+			// A flight that was added to meanwhile may have brought all of this one, too.
+			if at := off + int64(n) - r.o.start(f.first); at < int64(len(f.buf)) {
+				n += copy(p[n:], f.buf[at:])
+			}
 			flights[i] = nil
 			r.c.mu.Lock()
 			f.leave()
