@@ -65,8 +65,10 @@ func TestKilledAtAnyMomentNothingWrongIsServed(t *testing.T) {
 		}
 
 		c := mustOpen(t, dir, 20)
-		if s := c.Stats(); s.UsedBytes != onDisk(t, c) || s.UsedBytes > s.SizeBytes {
-			t.Fatalf("%d bytes are used on disk: %+v", onDisk(t, c), s)
+		// ext4 may have a block for the extents of each file that is in more than four
+		// pieces, once it has written it out.
+		if s, disk := c.Stats(), onDisk(t, c); disk < s.UsedBytes || disk > s.UsedBytes+2*block || s.UsedBytes > s.SizeBytes {
+			t.Fatalf("%d bytes are used on disk: %+v", disk, s)
 		}
 		far := backendtest.NewFar("far")
 		s := c.Store(far, Limits{})
