@@ -65,7 +65,7 @@ bench-small: bench-deps build ## small reads of a whole disk, holes too, at dept
 bench-formats: bench-deps build ## glancectl and qemu-img read a disk in every format; what small reads cost (BENCH_FLAGS=--small for a quick one)
 	$(GO) run ./contrib/bench formats $(BENCH_FLAGS)
 
-bench-stores: bench-deps build ## images in an S3 server that is far away, read through the cache, beside curl, qemu and nbdkit (BENCH_FLAGS=--small for a quick one)
+bench-stores: bench-deps build ## images in an S3 server that is far away, read through the cache and uploaded, beside curl, qemu, nbdkit and minio-go (BENCH_FLAGS=--small for a quick one)
 	$(GO) run ./contrib/bench stores $(BENCH_FLAGS)
 
 install: build ## into PREFIX (default /usr/local), with the systemd unit and a sample configuration

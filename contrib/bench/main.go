@@ -5,7 +5,7 @@
 //	bench [FLAGS]           glanced and qemu-nbd serve a disk to the same NBD clients
 //	bench formats [FLAGS]   glancectl and qemu-img read a disk, and what small reads cost
 //	bench small [FLAGS]     small reads of a whole disk, holes too, one by one and many at once
-//	bench stores [FLAGS]    images in an S3 server that is far away, and read through the cache
+//	bench stores [FLAGS]    images in an S3 server that is far away, read through the cache and uploaded
 //
 // With -against DIR, another build of ours takes part, whose programs are in DIR.
 package main

@@ -14,6 +14,8 @@ import (
 	"hash"
 	"io"
 	"os"
+	"sync"
+	"sync/atomic"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -49,8 +51,7 @@ func put(host, bucket, key, file string) error {
 		return err
 	}
 	hashes := []*beside{newBeside(md5.New()), newBeside(sha512.New())}
-	// Without io.ReaderAt, as a stream of a client is.
-	stream := io.TeeReader(struct{ io.Reader }{f}, io.MultiWriter(hashes[0], hashes[1]))
+	stream := &hashed{f, hashes} // without io.ReaderAt, as a stream of a client is
 	if _, err := client.PutObject(context.Background(), bucket, key, stream, st.Size(), minio.PutObjectOptions{
 		PartSize: 16 << 20, NumThreads: 4, ConcurrentStreamParts: true,
 	}); err != nil {
@@ -62,27 +63,55 @@ func put(host, bucket, key, file string) error {
 	return nil
 }
 
-// beside hashes what is written to it on a goroutine of its own.
+// pieceSize is how much is hashed at a time, bytes.
+const pieceSize = 256 << 10
+
+// piece is a part of the stream, which each of the hashes looks at.
+type piece struct {
+	b    []byte
+	left atomic.Int32 // who has not looked at it yet
+}
+
+var pieces = sync.Pool{New: func() any { return &piece{b: make([]byte, pieceSize)} }}
+
+// hashed hands what is read to the hashes, too.
+type hashed struct {
+	r      io.Reader
+	hashes []*beside
+}
+
+func (h *hashed) Read(b []byte) (int, error) {
+	n, err := h.r.Read(b[:min(len(b), pieceSize)])
+	if n > 0 { // a copy, as the reader may use b again
+		p := pieces.Get().(*piece)
+		p.b = append(p.b[:0], b[:n]...)
+		p.left.Store(int32(len(h.hashes)))
+		for _, x := range h.hashes {
+			x.pieces <- p
+		}
+	}
+	return n, err
+}
+
+// beside hashes pieces on a goroutine of its own.
 type beside struct {
 	h      hash.Hash
-	pieces chan []byte
+	pieces chan *piece
 	done   chan struct{}
 }
 
 func newBeside(h hash.Hash) *beside {
-	b := &beside{h, make(chan []byte, 16), make(chan struct{})}
+	b := &beside{h, make(chan *piece, 16), make(chan struct{})}
 	go func() {
 		defer close(b.done)
 		for p := range b.pieces {
-			b.h.Write(p)
+			b.h.Write(p.b)
+			if p.left.Add(-1) == 0 {
+				pieces.Put(p)
+			}
 		}
 	}()
 	return b
-}
-
-func (b *beside) Write(p []byte) (int, error) {
-	b.pieces <- append([]byte(nil), p...) // the writer uses p again
-	return len(p), nil
 }
 
 func (b *beside) sum() []byte {
