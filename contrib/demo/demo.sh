@@ -1,19 +1,43 @@
 #!/usr/bin/env bash
 # A real disk goes in, in every format and container and through three clients, and
 # comes out decoded over NBD, FUSE and HTTP; qemu-img, nbdinfo and cmp are the judges.
+# Then a Debian goes into an S3 server, and boots from there.
 #
-#   demo.sh [--small]     --small: a disk of a few host folders instead of a Debian root
+#   demo.sh [--small] [--debian FILE]
+#
+#     --small         the disk that is checked is a few folders of this machine, not the Debian
+#     --debian FILE   a Debian that make-disk.sh has made, instead of making one
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+small='' debian=''
+while [ $# -gt 0 ]; do
+	case $1 in
+	--small) small=yes ;;
+	--debian)
+		debian=$(realpath -e "${2:?--debian needs a FILE}")
+		shift
+		;;
+	*)
+		sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2
+		exit 2
+		;;
+	esac
+	shift
+done
+
 work=$(mktemp -d /tmp/glanced-demo.XXXXXX)
+home=$HOME
 export HOME=$work # glance keeps a copy of the server's schema there
-daemon=
+daemon='' gateway=''
+stop() { # pid
+	[ -n "$1" ] || return 0
+	kill -TERM "$1" 2>/dev/null || true
+	wait "$1" 2>/dev/null || true
+}
 cleanup() {
-	if [ -n "$daemon" ]; then
-		kill -TERM "$daemon" 2>/dev/null || true
-		wait "$daemon" 2>/dev/null || true
-	fi
+	stop "$daemon"
+	stop "$gateway"
 	if mountpoint -q "$work/var/mnt"; then umount -l "$work/var/mnt"; fi
 	rm -rf "$work"
 }
@@ -24,7 +48,15 @@ die() { echo "demo: $*" >&2; exit 1; }
 free_port() { python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'; }
 
 step 'a disk'
-contrib/demo/make-disk.sh "$@" "$work/base.raw"
+if [ -z "$debian" ]; then
+	debian=$work/debian.raw
+	contrib/demo/make-disk.sh "$debian"
+fi
+if [ -n "$small" ]; then
+	contrib/demo/make-disk.sh --small "$work/base.raw"
+else
+	cp --sparse=always "$debian" "$work/base.raw"
+fi
 qemu-img info "$work/base.raw"
 
 step 'the same disk in the formats that clouds use'
@@ -45,9 +77,39 @@ qemu-img create -q -f qcow2 -b "$work/plain.qcow2" -F qcow2 "$work/overlay.qcow2
 qemu-io -f qcow2 -c 'write -q -P 7 1M 1M' "$work/overlay.qcow2"
 qemu-img convert -O raw "$work/overlay.qcow2" "$work/overlay.raw"
 
+step 'an S3 server'
+s3=$(free_port)
+mkdir "$work/objects"
+HOME=$home GW_ACCESS_KEY=demo GW_SECRET_KEY=demosecret contrib/testbed/versitygw.sh run "$work/objects" "$s3" >"$work/s3.log" 2>&1 &
+gateway=$!
+for _ in $(seq 100); do
+	curl -s -o "$work/answer" "http://127.0.0.1:$s3/" && break
+	kill -0 "$gateway" 2>/dev/null || { cat "$work/s3.log" >&2; die 'the S3 server did not start'; }
+	sleep 0.1
+done
+
 step 'the daemon'
 http=$(free_port) nbd=$(free_port)
-bin/glanced --dir "$work/var" --http "127.0.0.1:$http" --nbd "127.0.0.1:$nbd" 2>"$work/log" &
+cat >"$work/glanced.toml" <<-EOF
+	data_dir = "$work/var"
+
+	[[stores]]
+	id = "local"
+	type = "file"
+	path = "images"
+	default = true
+
+	[[stores]]
+	id = "far"
+	type = "s3"
+	endpoint = "http://127.0.0.1:$s3"
+	bucket = "images"
+	create_bucket = true
+	access_key = "demo"
+	secret_key = "demosecret"
+EOF
+mkdir "$work/var"
+bin/glanced --config "$work/glanced.toml" --http "127.0.0.1:$http" --nbd "127.0.0.1:$nbd" 2>"$work/log" &
 daemon=$!
 for _ in $(seq 100); do
 	bin/glancectl --socket "$work/var/control.sock" status >/dev/null 2>&1 && break
@@ -125,6 +187,17 @@ if "${ctl[@]}" image delete "${id[glance]}"; then die 'an image that another one
 "${ctl[@]}" image delete "${id[zstd]}"
 [ ! -e "$work/var/mnt/images/${id[zstd]}" ] || die 'a deleted image is still in the tree'
 if nbdinfo --size "nbd+unix:///${id[zstd]}?socket=$work/var/nbd.sock" 2>/dev/null; then die 'a deleted image is still exported'; fi
+
+step 'a Debian in S3 boots from there, with nothing cached'
+far=$("${ctl[@]}" image create --name debian --disk-format raw --container-format bare --store far --file "$debian" -f value -c id)
+"${ctl[@]}" cache evict "$far" >/dev/null
+cached() { "${ctl[@]}" cache stat "$far" -f value -c "$1"; }
+[ "$(cached chunks)" = 0 ] || die 'the cache is not empty'
+before=$(cached fetched_bytes)
+contrib/demo/boot.sh "nbd+unix:///$far?socket=$work/var/nbd.sock"
+fetched=$(($(cached fetched_bytes) - before))
+echo "read from S3: $((fetched >> 20)) MiB of $(($(stat -c %s "$debian") >> 20)) MiB, of which $(du -m "$debian" | cut -f1) MiB hold files"
+[ "$fetched" -gt 0 ] || die 'it booted, but nothing was read from S3'
 
 step 'a clean end'
 kill -TERM "$daemon"
