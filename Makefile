@@ -7,7 +7,7 @@ TAGS ?=
 CEPH_TAGS ?= ceph,pacific
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 
-.PHONY: help deps test-deps build run test race test-full fuzz lint demo bench-deps bench bench-small bench-formats bench-stores install clean
+.PHONY: help deps test-deps build run test race test-full fuzz lint demo bench-deps bench bench-small bench-formats bench-stores bench-boot install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -50,7 +50,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet -tags $(CEPH_TAGS) ./backends/rbd ./cmd/glanced
 	$(GO) tool staticcheck -tags $(CEPH_TAGS) ./backends/rbd ./cmd/glanced
 
-demo: test-deps build ## a real disk in, and out over NBD, FUSE and HTTP (DEMO_FLAGS=--small for a quick one)
+demo: test-deps build ## a real disk in, and out over NBD, FUSE and HTTP; a Debian boots from S3 (DEMO_FLAGS=--small for a quicker one)
 	contrib/demo/demo.sh $(DEMO_FLAGS)
 
 bench-deps: test-deps ## install what the benchmarks need besides
@@ -67,6 +67,10 @@ bench-formats: bench-deps build ## glancectl and qemu-img read a disk in every f
 
 bench-stores: bench-deps build ## images in an S3 server that is far away, read through the cache and uploaded, beside curl, qemu, nbdkit and minio-go (BENCH_FLAGS=--small for a quick one)
 	$(GO) run ./contrib/bench stores $(BENCH_FLAGS)
+	$(GO) run ./contrib/bench boot $(filter --small,$(BENCH_FLAGS))
+
+bench-boot: bench-deps build ## the last part of it: a Debian boots from there, or is fetched by curl first (BENCH_FLAGS=--small for a quick one)
+	$(GO) run ./contrib/bench boot $(BENCH_FLAGS)
 
 install: build ## into PREFIX (default /usr/local), with the systemd unit and a sample configuration
 	install -D -m 0755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin bin/glanced bin/glancectl

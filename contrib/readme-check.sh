@@ -32,10 +32,13 @@ sed -n 's/^  //p' "$work/ready" >"$work/pasted"
 [ "$(wc -l <"$work/pasted")" -ge 3 ]
 bash -euxo pipefail "$work/pasted"
 
-echo '== the worked example of the README'
+echo '== the worked examples of the README'
 sed -n '/^<!-- example -->$/,/^<!-- end -->$/p' README.md | sed -n 's/^    //p' >"$work/example"
 [ -s "$work/example" ] || { echo 'the README has no worked example' >&2; exit 1; }
-HOME=$work bash -euxo pipefail "$work/example" # glance keeps a copy of the schema at home
+rm -f /tmp/debian.raw
+# glance keeps a copy of the schema at home. A guest that does not come up stands still.
+HOME=$work timeout 1800 bash -euxo pipefail "$work/example" </dev/null | tee "$work/said"
+grep -aq 'demo: .* is up' "$work/said" || { echo 'the guest of the README did not come up' >&2; exit 1; }
 
 make | grep -q 'make test'
 echo 'readme: every command works'

@@ -6,6 +6,7 @@
 //	bench formats [FLAGS]   glancectl and qemu-img read a disk, and what small reads cost
 //	bench small [FLAGS]     small reads of a whole disk, holes too, one by one and many at once
 //	bench stores [FLAGS]    images in an S3 server that is far away, read through the cache and uploaded
+//	bench boot [FLAGS]      a Debian boots from an S3 server that is far away
 //
 // With -against DIR, another build of ours takes part, whose programs are in DIR.
 package main
@@ -26,7 +27,7 @@ func main() {
 	defer stop()
 	measure := benchServing
 	if len(os.Args) > 1 {
-		if other, ok := map[string]func(context.Context) error{"formats": benchFormats, "small": benchSmall, "stores": benchStores}[os.Args[1]]; ok {
+		if other, ok := map[string]func(context.Context) error{"formats": benchFormats, "small": benchSmall, "stores": benchStores, "boot": benchBoot}[os.Args[1]]; ok {
 			measure = other
 			os.Args = slices.Delete(os.Args, 1, 2)
 		}

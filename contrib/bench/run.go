@@ -23,6 +23,7 @@ type run struct {
 	goals   string // of bench stores
 	against string
 	out     string
+	cold    bool // nothing may be warm: there is no round to warm up
 
 	dir     string
 	results *results
@@ -116,10 +117,14 @@ func (r *run) reach(ctx context.Context, all []goal) error {
 	return nil
 }
 
-// inTurns has those of who measure one after the other, round after round. The first
-// round, -1, warms up and is not counted.
+// inTurns has those of who measure one after the other, round after round. Unless the
+// run is cold, the first round, -1, warms up and is not counted.
 func (r *run) inTurns(format, workload string, who []string, measure func(who, round int) (sample, error)) error {
-	for round := -1; round < r.rounds; round++ {
+	first := -1
+	if r.cold {
+		first = 0
+	}
+	for round := first; round < r.rounds; round++ {
 		for i, name := range who {
 			s, err := measure(i, round)
 			if err != nil {
@@ -137,8 +142,12 @@ func (r *run) inTurns(format, workload string, who []string, measure func(who, r
 // heading is the first lines of a report; what says what was measured.
 func (r *run) heading(w io.Writer, title, target, what string) {
 	fmt.Fprintf(w, "# %s, %s\n\n", title, time.Now().UTC().Format("2006-01-02"))
-	fmt.Fprintf(w, "%s %d CPUs. Medians of %d alternating rounds after a warm-up; ± is half of the rounds' range. Written by `make %s`.\n",
-		what, runtime.NumCPU(), r.rounds, target)
+	warmUp := " after a warm-up"
+	if r.cold {
+		warmUp = ""
+	}
+	fmt.Fprintf(w, "%s %d CPUs. Medians of %d alternating rounds%s; ± is half of the rounds' range. Written by `make %s`.\n",
+		what, runtime.NumCPU(), r.rounds, warmUp, target)
 }
 
 // write has a report written to standard output and to its file, which is
