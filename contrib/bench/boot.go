@@ -185,7 +185,9 @@ func (b *bootBench) boot(ctx context.Context, disk, format string) (up time.Time
 	if up.IsZero() {
 		return up, 0, fmt.Errorf("the guest did not come up: %s", strings.Join(last, "\n"))
 	}
-	touched, err = touchedBytes(requests)
+	if touched, err = touchedBytes(requests); err == nil && touched == 0 && strings.HasPrefix(disk, "nbd") {
+		err = errors.New("qemu's trace shows no read of the export")
+	}
 	return up, touched, err
 }
 
