@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"maps"
+
+	"glanced/catalog/rules"
 )
 
 // abort writes that an upload has ended without an image, and what it has left
@@ -18,7 +20,7 @@ func (c *Catalog) abort(ctx context.Context, id string, left []Claim) (gone bool
 		if len(left) == 0 {
 			img.Node = ""
 		}
-		return move(img, c.failedUpload)
+		return rules.Move(img, c.failedUpload)
 	})
 	c.changes.wake()
 	return gone, err

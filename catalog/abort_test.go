@@ -12,17 +12,17 @@ import (
 	"glanced/catalog/records"
 )
 
-// fullDatabase fails every Update while it is full.
+// fullDatabase fails every Change while it is full.
 type fullDatabase struct {
-	records.Store
+	records.DB
 	full atomic.Bool
 }
 
-func (d *fullDatabase) Update(ctx context.Context, id string, change func(*records.Image) error) (records.Image, error) {
+func (d *fullDatabase) Change(ctx context.Context, what string, do func(records.Tx) error) error {
 	if d.full.Load() {
-		return records.Image{}, records.ErrFull
+		return records.ErrFull
 	}
-	return d.Store.Update(ctx, id, change)
+	return d.DB.Change(ctx, what, do)
 }
 
 // fills is the end of a body, by when the database is full.
@@ -36,7 +36,7 @@ func (f fills) Read([]byte) (int, error) {
 func TestAnUploadThatFailsInAFullDatabaseIsQueuedWhenThereIsRoom(t *testing.T) {
 	var db *fullDatabase
 	w := newWorld(t, func(c *catalog.Config) {
-		db = &fullDatabase{Store: c.Records}
+		db = &fullDatabase{DB: c.Records}
 		c.Records = db
 	})
 	img := w.queued(t, "raw", "bare")

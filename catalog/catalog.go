@@ -19,6 +19,7 @@ import (
 	"glanced/backends"
 	"glanced/backends/budget"
 	"glanced/catalog/records"
+	"glanced/catalog/rules"
 	"glanced/formats"
 	"glanced/formats/container"
 	"glanced/formats/engine"
@@ -79,7 +80,9 @@ type StoreEntry struct {
 
 // Config of a Catalog. What it names is not closed by Close.
 type Config struct {
-	Records      records.Store
+	Records      records.DB
+	DefaultQuota Quota        // of projects without their own
+	ChangeLog    int64        // entries of the log of changes to keep at least; 0 = 65536
 	Stores       []StoreEntry // exactly one Default
 	Drivers      []formats.Driver
 	Containers   []container.Container // those that are opened; others hold the bytes of a disk image as they are
@@ -95,7 +98,7 @@ type Config struct {
 
 // Catalog is the door to all images. Safe for concurrent use.
 type Catalog struct {
-	records      records.Store
+	records      *rules.Records
 	stores       atomic.Pointer[[]StoreEntry] // see SetStores
 	drivers      []formats.Driver
 	containers   []container.Container
@@ -129,7 +132,7 @@ type Catalog struct {
 // follow the log of changes. Close it after its doors.
 func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	c := &Catalog{
-		records:      cfg.Records,
+		records:      rules.New(cfg.Records, rules.Options{DefaultQuota: cfg.DefaultQuota, ChangeLog: cfg.ChangeLog}),
 		drivers:      cfg.Drivers,
 		containers:   cfg.Containers,
 		spool:        cfg.Spool,

@@ -15,8 +15,8 @@ import (
 	"glanced/backends/file"
 	"glanced/catalog"
 	"glanced/catalog/access"
-	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
+	"glanced/catalog/rules"
 	"glanced/formats/all"
 	"glanced/formats/engine"
 )
@@ -25,7 +25,7 @@ import (
 type world struct {
 	*catalog.Catalog
 	dir     string
-	records *sqlite.Store
+	records *rules.Records
 	store   *file.Store
 	cfg     catalog.Config
 }
@@ -39,7 +39,7 @@ func newWorld(t *testing.T, change func(*catalog.Config)) *world {
 func openWorld(t *testing.T, dir string, change func(*catalog.Config)) *world {
 	t.Helper()
 	ctx := context.Background()
-	rec, err := sqlite.Open(ctx, filepath.Join(dir, "catalog.db"), sqlite.Options{})
+	rec, err := sqlite.Open(ctx, filepath.Join(dir, "catalog.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func openWorld(t *testing.T, dir string, change func(*catalog.Config)) *world {
 		t.Fatal(err)
 	}
 	e := engine.New(engine.Options{CacheBytes: 16 << 20, TableBytes: 4 << 20})
-	w := &world{dir: dir, records: rec, store: store}
+	w := &world{dir: dir, records: rules.New(rec, rules.Options{}), store: store}
 	w.cfg = catalog.Config{
 		Records: rec,
 		Stores:  []catalog.StoreEntry{{ID: "local", Type: "file", Store: store, Default: true}},
@@ -248,5 +248,3 @@ func equal[T comparable](a, b []T) bool {
 	}
 	return true
 }
-
-var _ records.Store = (*sqlite.Store)(nil)

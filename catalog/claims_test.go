@@ -51,7 +51,7 @@ func TestAnUploadWhoseClaimCannotBeRecordedIsAborted(t *testing.T) {
 	var db *fullDatabase
 	var aborted, written atomic.Bool
 	w := newWorld(t, func(cfg *catalog.Config) {
-		db = &fullDatabase{Store: cfg.Records}
+		db = &fullDatabase{DB: cfg.Records}
 		cfg.Records = db
 		cfg.Stores[0].Store = backendtest.Faulty{Store: cfg.Stores[0].Store,
 			Fail: func(op backendtest.Op) error {

@@ -8,6 +8,7 @@ import (
 
 	"glanced/catalog"
 	"glanced/catalog/records/sqlite"
+	"glanced/catalog/rules"
 )
 
 // endless is a body that goes on until somebody stops reading it, and says when
@@ -34,12 +35,12 @@ func TestCloseEndsUploadsAndLeavesNothingOfThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	// All is rolled back by the time Close returns: the daemon closes the database next.
-	rec, err := sqlite.Open(t.Context(), filepath.Join(w.dir, "catalog.db"), sqlite.Options{})
+	rec, err := sqlite.Open(t.Context(), filepath.Join(w.dir, "catalog.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rec.Close()
-	if got, err := rec.Get(t.Context(), img.ID); err != nil || got.Status != catalog.Queued || got.Reserved != 0 {
+	if got, err := rules.New(rec, rules.Options{}).Get(t.Context(), img.ID); err != nil || got.Status != catalog.Queued || got.Reserved != 0 {
 		t.Errorf("left as %+v, %v", got, err)
 	}
 	if names, err := filepath.Glob(filepath.Join(w.dir, "images", "*")); err != nil || len(names) > 0 {

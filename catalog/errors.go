@@ -9,16 +9,18 @@ import (
 
 // Those of catalog/records.
 var (
-	ErrNotFound = records.ErrNotFound
-	ErrExists   = records.ErrExists
-	ErrStatus   = records.ErrStatus // a *StatusError says more
-	ErrQuota    = records.ErrQuota  // a *QuotaError says more
-	ErrMarker   = records.ErrMarker
-	ErrBusy     = records.ErrBusy
-	ErrFull     = records.ErrFull // the database; a store is ErrStoreFull
-	ErrTrimmed  = records.ErrTrimmed
-	ErrInUse    = records.ErrInUse
-	ErrParent   = records.ErrParent
+	ErrNotFound    = records.ErrNotFound
+	ErrExists      = records.ErrExists
+	ErrStatus      = records.ErrStatus // a *StatusError says more
+	ErrQuota       = records.ErrQuota  // a *QuotaError says more
+	ErrMarker      = records.ErrMarker
+	ErrBusy        = records.ErrBusy
+	ErrFull        = records.ErrFull // the database; a store is ErrStoreFull
+	ErrUnreachable = records.ErrUnreachable
+	ErrUnknown     = records.ErrUnknown
+	ErrTrimmed     = records.ErrTrimmed
+	ErrInUse       = records.ErrInUse
+	ErrParent      = records.ErrParent
 )
 
 // Those of the catalog itself; they come wrapped, with what was wrong.

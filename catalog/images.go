@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"glanced/catalog/rules"
 )
 
 // Create adds a queued image: what a user may set is taken from img, an id is
@@ -139,7 +141,7 @@ func (c *Catalog) toggle(ctx context.Context, id string, from, to Status) error 
 		if img.Status != from {
 			return &StatusError{ID: id, Have: img.Status, Want: to}
 		}
-		return move(img, to)
+		return rules.Move(img, to)
 	})
 	if err == nil {
 		c.withdraw(ctx, id)
@@ -161,7 +163,7 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 			}
 		}
 		img.Properties, img.Tags, img.Parent = nil, nil, nil
-		return move(img, Deleted)
+		return rules.Move(img, Deleted)
 	})
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ func TestALocationWithoutAVersionGetsOneWhenItIsOpened(t *testing.T) {
 	var db *fullDatabase
 	var log logged
 	w := newWorld(t, func(cfg *catalog.Config) {
-		db = &fullDatabase{Store: cfg.Records}
+		db = &fullDatabase{DB: cfg.Records}
 		cfg.Records = db
 		withFar(&log)(cfg)
 	})

@@ -12,26 +12,27 @@ import (
 
 	"glanced/catalog"
 	"glanced/catalog/records"
+	"glanced/catalog/rules"
 )
 
 // project has a Vietnamese name, as a project's id may be any text.
 const project = "dự án"
 
-// audited is a records.Store that looks at the project's usage after every
+// audited is a records.DB that looks at the project's usage after every
 // change: what goes over the quota is seen even if it goes back again.
 type audited struct {
-	records.Store
+	records.DB
 	t     *testing.T
 	limit int64 // bytes
 }
 
-func (a audited) Update(ctx context.Context, id string, change func(*records.Image) error) (records.Image, error) {
-	img, err := a.Store.Update(ctx, id, change)
-	u, uerr := a.Usage(context.WithoutCancel(ctx), project)
+func (a audited) Change(ctx context.Context, what string, do func(records.Tx) error) error {
+	err := a.DB.Change(ctx, what, do)
+	u, uerr := rules.New(a.DB, rules.Options{}).Usage(context.WithoutCancel(ctx), project)
 	if uerr != nil || u.ImageBytes > a.limit {
 		a.t.Errorf("%d bytes in use, %d are allowed, %v", u.ImageBytes, a.limit, uerr)
 	}
-	return img, err
+	return err
 }
 
 // limited is a world in which project may have some MiB and no more.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"glanced/catalog/rules"
 )
 
 // sweep cleans up after a run of this node that ended without doing so itself.
@@ -83,7 +85,7 @@ func (c *Catalog) sweepUpload(ctx context.Context, img Image, to Status) error {
 		if img.Status == to {
 			return nil
 		}
-		return move(img, to)
+		return rules.Move(img, to)
 	})
 	if err == nil {
 		c.log.Info("cleaned up after an upload that was cut off", "image", img.ID, "status", to)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"glanced/backends"
+	"glanced/catalog/rules"
 )
 
 // UploadOptions of one Upload.
@@ -159,7 +160,7 @@ func (u *upload) begin(ctx context.Context) error {
 			return invalid("container_format", "it must be set before data is uploaded")
 		}
 		img.Node, img.Reserved = u.c.node, max(u.announced, 0)
-		return move(img, Saving)
+		return rules.Move(img, Saving)
 	})
 	if err != nil {
 		return err
@@ -213,7 +214,7 @@ func (u *upload) activate(ctx context.Context, loc Location, size int64, sums *s
 		img.Snapshots, img.Parent = verdict.snapshots, verdict.parent
 		img.Locations = []Location{loc}
 		img.Node, img.Reserved, img.Claims = "", 0, nil
-		return move(img, Active)
+		return rules.Move(img, Active)
 	})
 	return err
 }

@@ -151,28 +151,6 @@ func TestListsRefuseUnknownOrders(t *testing.T) {
 	wantErr(t, err, catalog.ErrMarker)
 }
 
-func TestTheStatusMachineIsWhole(t *testing.T) {
-	all := []catalog.Status{catalog.Queued, catalog.Saving, catalog.Uploading, catalog.Importing, catalog.Active,
-		catalog.Deactivated, catalog.Killed, catalog.Deleted, catalog.PendingDelete}
-	if len(catalog.Moves) != len(all) {
-		t.Errorf("%d statuses have moves, there are %d", len(catalog.Moves), len(all))
-	}
-	for _, s := range all {
-		to, ok := catalog.Moves[s]
-		if !ok {
-			t.Errorf("%s has no row", s)
-		}
-		for _, s2 := range to {
-			if _, ok := catalog.Moves[s2]; !ok {
-				t.Errorf("%s becomes %q, which is no status", s, s2)
-			}
-		}
-		if s != catalog.Deleted && len(to) == 0 {
-			t.Errorf("%s is a dead end", s)
-		}
-	}
-}
-
 func TestMovesThatTheMachineLacksAreRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	queued := w.queued(t, "raw", "bare")

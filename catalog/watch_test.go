@@ -4,28 +4,32 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"testing"
 
 	"glanced/backends/backendtest"
 	"glanced/catalog"
 	"glanced/catalog/records"
-	"glanced/catalog/records/sqlite"
 )
 
 // asked marks the context of a test's Watch.
 type asked struct{}
 
-// blind is a records.Store whose log of changes is empty for the catalog's own
+// blind is a records.DB whose log of changes is empty for the catalog's own
 // poll, which would wake watchers too, late.
-type blind struct{ records.Store }
+type blind struct{ records.DB }
 
-func (b blind) Changes(ctx context.Context, since records.Seq, limit int) ([]records.Change, error) {
+func (b blind) View(ctx context.Context, what string, do func(records.Tx) error) error {
+	return b.DB.View(ctx, what, func(tx records.Tx) error { return do(blindTx{tx}) })
+}
+
+type blindTx struct{ records.Tx }
+
+func (b blindTx) Changes(ctx context.Context, since records.Seq, limit int) ([]records.Change, error) {
 	if ctx.Value(asked{}) == nil {
 		return nil, nil
 	}
-	return b.Store.Changes(ctx, since, limit)
+	return b.Tx.Changes(ctx, since, limit)
 }
 
 // watched is what a Watch yields, on a channel; it is closed when the Watch ends.
@@ -223,12 +227,7 @@ func TestAWatchResumesWhereItLeftOff(t *testing.T) {
 
 func TestAWatchFromBeforeTheLogSaysSo(t *testing.T) {
 	w := newWorld(t, func(cfg *catalog.Config) {
-		rec, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "short.db"), sqlite.Options{ChangeLog: 10})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { rec.Close() })
-		cfg.Records = rec
+		cfg.ChangeLog = 10
 	})
 	img := w.queued(t, "raw", "bare")
 	h := w.active(t, "raw", "bare", []byte("content"))

@@ -58,6 +58,8 @@ var sentinels = []sentinel{
 	{"ErrExists", catalog.ErrExists, http.StatusConflict, "An image with this id exists, or existed and was deleted: choose another id"},
 	{"ErrMarker", catalog.ErrMarker, http.StatusBadRequest, "The marker is not an image of this list"},
 	{"ErrBusy", catalog.ErrBusy, http.StatusServiceUnavailable, "The database is busy: try again"},
+	{"ErrUnknown", catalog.ErrUnknown, http.StatusServiceUnavailable, "The database did not say whether the change was made: look before trying again"},
+	{"ErrUnreachable", catalog.ErrUnreachable, http.StatusServiceUnavailable, "The database cannot be reached: try again"},
 	{"ErrFull", catalog.ErrFull, http.StatusInsufficientStorage, "The service has no room for its own records; nothing was changed: its disk needs room"},
 	{"ErrInvalid", catalog.ErrInvalid, http.StatusBadRequest, ""},
 	{"ErrLocation", catalog.ErrLocation, http.StatusBadRequest, ""},

@@ -19,6 +19,7 @@ import (
 	"glanced/catalog"
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
+	"glanced/catalog/rules"
 	"glanced/ctl"
 	"glanced/formats/all"
 	"glanced/formats/engine"
@@ -37,7 +38,7 @@ type world struct {
 	dir     string
 	catalog *catalog.Catalog
 	server  *httptest.Server
-	records *sqlite.Store
+	records *rules.Records
 	client  *http.Client // of server, or of its control socket
 	ctl     *ctl.Server
 }
@@ -55,15 +56,15 @@ type options struct {
 func newWorld(t *testing.T, o options) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
-	rec, err := sqlite.Open(t.Context(), filepath.Join(w.dir, "catalog.db"), sqlite.Options{DefaultQuota: o.quota})
+	rec, err := sqlite.Open(t.Context(), filepath.Join(w.dir, "catalog.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { rec.Close() })
-	w.records = rec
+	w.records = rules.New(rec, rules.Options{})
 	e := engine.New(engine.Options{CacheBytes: 16 << 20, TableBytes: 4 << 20})
 	t.Cleanup(func() { e.Close() })
-	cfg := catalog.Config{Records: rec, Drivers: all.Drivers(), Engine: e, Node: "test", SizeCap: o.sizeCap}
+	cfg := catalog.Config{Records: rec, DefaultQuota: o.quota, Drivers: all.Drivers(), Engine: e, Node: "test", SizeCap: o.sizeCap}
 	for _, s := range []catalog.StoreEntry{
 		{ID: "fast", Type: "file", Description: "fast file store", Default: true},
 		{ID: "slow", Type: "file", Description: "slow file store"},

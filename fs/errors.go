@@ -50,6 +50,8 @@ var errnos = []struct {
 	{catalog.ErrFormat, syscall.EIO},
 	{catalog.ErrUnsafe, syscall.EIO},
 	{catalog.ErrBusy, syscall.EAGAIN},
+	{catalog.ErrUnknown, syscall.EIO},
+	{catalog.ErrUnreachable, syscall.EAGAIN},
 	{catalog.ErrClosing, syscall.EIO},
 	{formats.ErrCorrupt, syscall.EIO},
 	{formats.ErrFormat, syscall.EIO},

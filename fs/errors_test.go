@@ -42,6 +42,8 @@ var sentinels = map[string]struct {
 	"catalog.ErrFormat":            {catalog.ErrFormat, syscall.EIO},
 	"catalog.ErrUnsafe":            {catalog.ErrUnsafe, syscall.EIO},
 	"catalog.ErrBusy":              {catalog.ErrBusy, syscall.EAGAIN},
+	"catalog.ErrUnreachable":       {catalog.ErrUnreachable, syscall.EAGAIN},
+	"catalog.ErrUnknown":           {catalog.ErrUnknown, syscall.EIO},
 	"catalog.ErrFull":              {catalog.ErrFull, syscall.ENOSPC},
 	"catalog.ErrStatus":            {catalog.ErrStatus, syscall.EIO},
 	"catalog.ErrFixed":             {catalog.ErrFixed, syscall.EIO},

@@ -39,7 +39,7 @@ func newWorld(t *testing.T) *world {
 func openWorld(t *testing.T, dir string) *world {
 	t.Helper()
 	ctx := context.Background()
-	rec, err := sqlite.Open(ctx, filepath.Join(dir, "catalog.db"), sqlite.Options{})
+	rec, err := sqlite.Open(ctx, filepath.Join(dir, "catalog.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

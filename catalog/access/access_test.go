@@ -12,6 +12,7 @@ import (
 	"glanced/catalog/access"
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
+	"glanced/catalog/rules"
 )
 
 // identities are all kinds of callers, with their project as seen from owner "mine".
@@ -45,11 +46,12 @@ func images() (all []records.Image) {
 
 // What the database lists for an identity is what Check lets it see, image by image.
 func TestListsAndChecksFollowOneRule(t *testing.T) {
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "c.db"), sqlite.Options{})
+	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "c.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer db.Close()
+	s := rules.New(db, rules.Options{})
 	all := images()
 	for i := range all {
 		if all[i], err = s.Create(t.Context(), all[i]); err != nil {

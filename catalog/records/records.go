@@ -13,20 +13,22 @@ import (
 
 // Sentinels of the contract.
 var (
-	ErrNotFound = errors.New("no such image")
-	ErrExists   = errors.New("an image with this id exists, or existed and was deleted")
-	ErrStatus   = errors.New("the image's status does not allow this") // see StatusError
-	ErrQuota    = errors.New("over the quota")                         // see QuotaError
-	ErrInUse    = errors.New("the image is in use by another image")
-	ErrParent   = errors.New("the parent image cannot be used")
-	ErrMarker   = errors.New("no such marker")
-	ErrBusy     = errors.New("the database is busy")
-	ErrFull     = errors.New("the database has no room on its disk")
-	ErrTrimmed  = errors.New("the log of changes no longer reaches back so far")
+	ErrNotFound    = errors.New("no such image")
+	ErrExists      = errors.New("an image with this id exists, or existed and was deleted")
+	ErrStatus      = errors.New("the image's status does not allow this") // see StatusError
+	ErrQuota       = errors.New("over the quota")                         // see QuotaError
+	ErrInUse       = errors.New("the image is in use by another image")
+	ErrParent      = errors.New("the parent image cannot be used")
+	ErrMarker      = errors.New("no such marker")
+	ErrBusy        = errors.New("the database is busy")
+	ErrFull        = errors.New("the database has no room on its disk")
+	ErrUnreachable = errors.New("the database cannot be reached")
+	ErrUnknown     = errors.New("the database did not say whether the change was made") // it may have been
+	ErrTrimmed     = errors.New("the log of changes no longer reaches back so far")
 )
 
 // Status is where an image stands in its life. The moves allowed are one table,
-// catalog.Moves.
+// rules.Moves.
 type Status string
 
 const (
@@ -214,36 +216,58 @@ type Usage struct {
 	ImageBytes int64 // stored and reserved
 }
 
-// Store keeps records. Every method is one transaction: durable when it returns,
-// or without effect. Safe for concurrent use.
-type Store interface {
-	// Create adds an image, checking its owner's count quota; ErrExists, QuotaError.
-	Create(ctx context.Context, img Image) (Image, error)
-	// Get returns any image, one with Status Deleted too; ErrNotFound if there
-	// never was one.
-	Get(ctx context.Context, id string) (Image, error)
+// DB keeps rows and decides nothing about them: what an image may become, what a
+// project may have and what counts as a change is written once, in catalog/rules,
+// above this. Safe for concurrent use, by several processes too.
+type DB interface {
+	// View runs do in a transaction in which all that is read is of one moment. what
+	// names the work in errors.
+	View(ctx context.Context, what string, do func(Tx) error) error
+	// Change runs do in a transaction that is durable when Change returns nil, and has
+	// no effect when it fails. do may be run again, from its beginning, when another
+	// transaction was in its way: it must set anew all that it leaves outside, must be
+	// quick, and must call nothing that waits for another transaction. An error of do
+	// comes back wrapped. ErrBusy, ErrFull, ErrUnreachable; ErrUnknown where the answer to
+	// the commit was lost, so that the change may have been made or not.
+	Change(ctx context.Context, what string, do func(Tx) error) error
+	Close() error
+}
+
+// Tx is one transaction of a DB: rows in, rows out. In a Change, what Image,
+// AddUsage and Append touch stays locked until its end, so that two changes of the
+// same image, of the same project's sums, or of the log follow each other; take them
+// in this order. A Tx is for one goroutine, and for the time of its function.
+type Tx interface {
+	// Image is the image of this id, deleted or not; ErrNotFound.
+	Image(ctx context.Context, id string) (Image, error)
+	// Insert adds an image; ErrExists.
+	Insert(ctx context.Context, img Image) error
+	// Write replaces old, which Image returned in this transaction, by img.
+	Write(ctx context.Context, old, img Image) error
 	List(ctx context.Context, q Query) ([]Image, error)
+	// Child is the id of one image, not deleted, whose Parent is the image of this id;
+	// "" where there is none.
+	Child(ctx context.Context, id string) (string, error)
 	// Counts is how many images there are in each status, deleted ones left out.
 	Counts(ctx context.Context) (map[Status]int64, error)
-	// Stores is how many Locations there are in each store, by its id; those of
-	// deleted images too, whose bytes are still there.
+	// Stores is how many Locations there are in each store, by its id.
 	Stores(ctx context.Context) (map[string]int64, error)
-	// Update reads, lets change edit a copy, checks the owner's quotas against
-	// the new sums where Size or Reserved grew, and writes. An error of change
-	// is returned as it is and nothing is written. A Parent is set only where that
-	// image is active and has its hash (ErrParent), and no image becomes deleted
-	// that is the Parent of one that is not (ErrInUse). UpdatedAt is set unless only
-	// the upload fields (Node, Reserved, Claims) changed, or what is known of a
-	// Location (Size, Version); those are not logged as a change either. change must
-	// be quick and must not call the store.
-	Update(ctx context.Context, id string, change func(*Image) error) (Image, error)
-	// Changes returns up to limit log entries after since, oldest first. The log
-	// is bounded: ErrTrimmed when entries after since are gone already.
+
+	// Usage is the sums kept for a project.
+	Usage(ctx context.Context, project string) (Usage, error)
+	// AddUsage adds to the sums kept for a project, and says what they are then.
+	AddUsage(ctx context.Context, project string, more Usage) (Usage, error)
+	// Quota is a project's own limits; nil where it has none.
+	Quota(ctx context.Context, project string) (*Quota, error)
+	SetQuota(ctx context.Context, project string, q *Quota) error // nil takes them away
+
+	// Append adds an entry to the log of changes and says its number, which is one
+	// more than the last one's. Whoever has seen n never later finds a change below it
+	// that was not there.
+	Append(ctx context.Context, c Change) (Seq, error)
+	// Changes are up to limit entries after since, oldest first.
 	Changes(ctx context.Context, since Seq, limit int) ([]Change, error)
 	LastSeq(ctx context.Context) (Seq, error)
-	// Quota is the project's own limits or the default ones; set tells which.
-	Quota(ctx context.Context, project string) (q Quota, set bool, err error)
-	SetQuota(ctx context.Context, project string, q *Quota) error // nil: back to the default
-	Usage(ctx context.Context, project string) (Usage, error)
-	Close() error
+	// Trim takes the entries up to last out of the log.
+	Trim(ctx context.Context, last Seq) error
 }

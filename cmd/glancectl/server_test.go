@@ -44,7 +44,7 @@ func newServer(t *testing.T) *server {
 	t.Helper()
 	dir := t.TempDir()
 	g := &server{t: t, socket: filepath.Join(dir, "control.sock")}
-	records, err := sqlite.Open(t.Context(), filepath.Join(dir, "catalog.db"), sqlite.Options{})
+	records, err := sqlite.Open(t.Context(), filepath.Join(dir, "catalog.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

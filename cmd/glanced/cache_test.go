@@ -71,7 +71,7 @@ func farDaemon(t *testing.T, dir string, far backends.Store) *daemon {
 	if d.cache == nil {
 		t.Fatal("there is no cache")
 	}
-	rec, err := sqlite.Open(t.Context(), filepath.Join(dir, "catalog.db"), sqlite.Options{})
+	rec, err := sqlite.Open(t.Context(), filepath.Join(dir, "catalog.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

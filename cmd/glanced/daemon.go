@@ -20,7 +20,6 @@ import (
 	"glanced/backends/budget"
 	"glanced/backends/cache"
 	"glanced/catalog"
-	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
 	"glanced/ctl"
 	formatsall "glanced/formats/all"
@@ -116,8 +115,7 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 		return err
 	}
 	path := strings.TrimPrefix(d.cfg.Catalog.URL, "sqlite:")
-	rec, err := sqlite.Open(ctx, path, sqlite.Options{DefaultQuota: records.Quota{
-		ImageCountTotal: d.cfg.Quota.ImageCountTotal, ImageSizeTotal: d.cfg.Quota.ImageSizeTotal}})
+	rec, err := sqlite.Open(ctx, path)
 	if err != nil {
 		return fmt.Errorf("catalog %s: %w", d.cfg.Catalog.URL, err)
 	}
@@ -129,7 +127,8 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 		return fmt.Errorf("spool.path: %w", err)
 	}
 	d.catalog, err = catalog.New(ctx, catalog.Config{
-		Records: rec, Stores: d.entries(d.stores), Drivers: formatsall.Drivers(), Engine: d.engine, Node: d.node,
+		Records: rec, DefaultQuota: catalog.Quota{ImageCountTotal: d.cfg.Quota.ImageCountTotal, ImageSizeTotal: d.cfg.Quota.ImageSizeTotal},
+		Stores: d.entries(d.stores), Drivers: formatsall.Drivers(), Engine: d.engine, Node: d.node,
 		Containers: formatsall.Containers(), Spool: decompressed,
 		FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Memory: d.transfers, Log: d.log.With("subsystem", "catalog"),
 	})

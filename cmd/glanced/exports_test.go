@@ -25,7 +25,7 @@ func TestReadsOfAWithdrawnExportSaySo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	rec, err := sqlite.Open(t.Context(), filepath.Join(dir, "catalog.db"), sqlite.Options{})
+	rec, err := sqlite.Open(t.Context(), filepath.Join(dir, "catalog.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

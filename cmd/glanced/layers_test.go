@@ -60,15 +60,18 @@ var layers = []layer{
 	{"formats", []string{"formats", bytesAtRest}, []string{"net", "os/exec", "glanced/formats/engine"}, "a format maps: it knows no network, paths or catalog, no other format, and not who moves the bytes"},
 
 	{"catalog/access", []string{"catalog/records"}, []string{"net", "glanced/formats/...", "glanced/backends/..."}, "who may do what with an image is told by its record alone; who asks, and over what, is not its matter"},
-	{"catalog/records", []string{"catalog/records"}, []string{"glanced/formats/...", "glanced/backends/..."}, "records know nothing of bytes"},
-	{"catalog", []string{"catalog/access", "catalog/records", "backends", "backends/replicas", bytesAtRest, memory, "formats", "formats/container", "formats/engine"}, []string{"net/http", "glanced/backends/file", "glanced/formats/qcow2", "glanced/catalog/records/sqlite"}, "the catalog knows no protocol and no concrete store, format or database: they are handed in"},
+	{"catalog/records/recordstest", []string{"catalog/records", "catalog/rules"}, []string{"glanced/formats/...", "glanced/backends/...", "database/sql"}, "the contract of records, and the rules above it, as tests must fit every database"},
+	{"catalog/records/sqltx", []string{"catalog/records"}, []string{"glanced/catalog/rules", "glanced/formats/...", "glanced/backends/..."}, "statements that databases share know neither a database nor the rules"},
+	{"catalog/records", []string{"catalog/records", "catalog/records/sqltx"}, []string{"glanced/catalog/rules", "glanced/formats/...", "glanced/backends/..."}, "records are rows: they know nothing of bytes, and decide nothing"},
+	{"catalog/rules", []string{"catalog/records"}, []string{"database/sql", "glanced/formats/...", "glanced/backends/...", "net"}, "the rules of records know no database, and no bytes"},
+	{"catalog", []string{"catalog/access", "catalog/records", "catalog/rules", "backends", "backends/replicas", bytesAtRest, memory, "formats", "formats/container", "formats/engine"}, []string{"net/http", "glanced/backends/file", "glanced/formats/qcow2", "database/sql"}, "the catalog knows no protocol and no concrete store, format or database: they are handed in"},
 
 	{"nbd", []string{"nbd", "formats", "formats/engine", bytesAtRest, memory}, []string{"glanced/catalog/...", "glanced/backends", "net/http"}, "the NBD wire serves disks; it knows neither the catalog nor stores"},
 	{"fs", []string{"catalog", "catalog/access", "formats", bytesAtRest}, []string{"glanced/backends/file", "net/http"}, "the FUSE tree shows the catalog; it knows no stores"},
 	{"ctl", []string{"catalog", "catalog/access", "formats/encode", "formats/engine", bytesAtRest, memory}, []string{"glanced/backends/file", "glanced/nbd", "glanced/fs"}, "the API speaks to the catalog only, and sends disks in other formats"},
 
 	{"cmd/glancectl", []string{"cmd/glancectl/internal/glanceapi", "formats", "formats/all", "formats/check", "formats/goqcow2", "formats/container", "formats/container/spool", "formats/encode", "formats/engine", bytesAtRest, localFiles}, []string{"glanced/catalog/...", "glanced/ctl", "glanced/backends"}, "the CLI is a client: HTTP, and the formats for offline work"},
-	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/access", "catalog/records", "catalog/records/sqlite", "backends", "backends/all", "backends/cache", "backends/setting", bytesAtRest, memory, "formats", "formats/all", "formats/container/spool", "formats/engine"}, nil, "the daemon wires the rooms together"},
+	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/access", "catalog/records/sqlite", "backends", "backends/all", "backends/cache", "backends/setting", bytesAtRest, memory, "formats", "formats/all", "formats/container/spool", "formats/engine"}, nil, "the daemon wires the rooms together"},
 	{"contrib", []string{"contrib/distance"}, []string{"glanced/catalog/...", "glanced/formats/...", "glanced/backends/..."}, "contrib holds tools of its own; they drive the programs from outside"},
 }
 

@@ -9,9 +9,10 @@ import (
 	"testing"
 
 	"glanced/catalog/records"
+	"glanced/catalog/rules"
 )
 
-func testFilters(t *testing.T, s records.Store) {
+func testFilters(t *testing.T, s *rules.Records) {
 	for i, img := range []records.Image{
 		{Name: ptr("a"), Status: records.Active, DiskFormat: ptr("raw"), ContainerFormat: ptr("bare"), Owner: "p", Size: ptr(int64(10)),
 			Checksum: ptr("c1"), HashValue: ptr("h1"), Tags: []string{"x", "y"}, Properties: map[string]string{"os": "linux", "arch": "x86_64"}},
@@ -76,7 +77,7 @@ func testFilters(t *testing.T, s records.Store) {
 }
 
 // testScope lists by every pair of scopes of a few, and compares with Contains.
-func testScope(t *testing.T, s records.Store) {
+func testScope(t *testing.T, s *rules.Records) {
 	owners, visibilities := []string{"me", "you", ""}, []string{"public", "private", "shared", "community"}
 	var all []records.Image
 	for _, owner := range owners {
@@ -111,7 +112,7 @@ func testScope(t *testing.T, s records.Store) {
 	}
 }
 
-func testPaging(t *testing.T, s records.Store) {
+func testPaging(t *testing.T, s *rules.Records) {
 	r := rand.New(rand.NewPCG(5, 6))
 	var all []records.Image
 	for range 60 {

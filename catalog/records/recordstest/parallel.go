@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"glanced/catalog/records"
+	"glanced/catalog/rules"
 )
 
 const (
@@ -25,7 +26,7 @@ func parallel(do func(worker int)) {
 	wg.Wait()
 }
 
-func testParallelUpdates(t *testing.T, s records.Store) {
+func testParallelUpdates(t *testing.T, s *rules.Records) {
 	img := create(t, s, records.Image{})
 	parallel(func(w int) {
 		for i := range 10 {
@@ -45,7 +46,7 @@ func testParallelUpdates(t *testing.T, s records.Store) {
 	}
 }
 
-func testParallelMoves(t *testing.T, s records.Store) {
+func testParallelMoves(t *testing.T, s *rules.Records) {
 	img := create(t, s, records.Image{Status: records.Queued})
 	var won atomic.Int32
 	parallel(func(int) {
@@ -67,7 +68,7 @@ func testParallelMoves(t *testing.T, s records.Store) {
 	}
 }
 
-func testCountQuota(t *testing.T, s records.Store) {
+func testCountQuota(t *testing.T, s *rules.Records) {
 	if err := s.SetQuota(t.Context(), "p", &records.Quota{ImageCountTotal: 10}); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func testCountQuota(t *testing.T, s records.Store) {
 	wantErr(t, err, records.ErrQuota)
 }
 
-func testSizeQuota(t *testing.T, s records.Store) {
+func testSizeQuota(t *testing.T, s *rules.Records) {
 	if err := s.SetQuota(t.Context(), "p", &records.Quota{ImageSizeTotal: 100}); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func testSizeQuota(t *testing.T, s records.Store) {
 	}
 }
 
-func testLoweredQuota(t *testing.T, s records.Store) {
+func testLoweredQuota(t *testing.T, s *rules.Records) {
 	img := create(t, s, records.Image{Owner: "p", Size: ptr(int64(10 * mib)), Status: records.Active})
 	create(t, s, records.Image{Owner: "p"})
 	if err := s.SetQuota(t.Context(), "p", &records.Quota{ImageCountTotal: 1, ImageSizeTotal: 1}); err != nil {
@@ -142,7 +143,7 @@ func testLoweredQuota(t *testing.T, s records.Store) {
 	update(t, s, img.ID, func(i *records.Image) { i.Status = records.Deleted })
 }
 
-func testUsage(t *testing.T, s records.Store) {
+func testUsage(t *testing.T, s *rules.Records) {
 	want := func(project string, count, bytes int64) {
 		t.Helper()
 		u, err := s.Usage(t.Context(), project)
@@ -171,7 +172,14 @@ func testUsage(t *testing.T, s records.Store) {
 	}
 }
 
-func testOwnQuota(t *testing.T, s records.Store) {
+func testDefaultQuota(t *testing.T, s *rules.Records) {
+	create(t, s, records.Image{Owner: "a"})
+	create(t, s, records.Image{Owner: "b"})
+	_, err := s.Create(t.Context(), fill(records.Image{Owner: "a"}))
+	wantErr(t, err, records.ErrQuota)
+}
+
+func testOwnQuota(t *testing.T, s *rules.Records) {
 	want := func(q records.Quota, set bool) {
 		t.Helper()
 		got, own, err := s.Quota(t.Context(), "p")

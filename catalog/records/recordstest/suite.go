@@ -1,5 +1,5 @@
-// Package recordstest is the contract of package records as tests, for every
-// record store to pass.
+// Package recordstest is the contract of package records, and the rules above it, as
+// tests for every database to pass.
 package recordstest
 
 import (
@@ -15,20 +15,21 @@ import (
 	"github.com/google/uuid"
 
 	"glanced/catalog/records"
+	"glanced/catalog/rules"
 )
 
-// Suite runs the contract against one kind of record store.
+// Suite runs the contract against one kind of database.
 type Suite struct {
-	// New opens an empty store with these default limits, that keeps about
-	// changeLog entries of its log of changes (0: many). The suite closes it.
-	New func(t *testing.T, q records.Quota, changeLog int64) records.Store
+	// New opens an empty database, which the suite closes, and says how another process
+	// finds it: see Worker.
+	New func(t *testing.T) (db records.DB, where string)
 }
 
 // Run runs every test of the suite.
 func (s Suite) Run(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		test func(*testing.T, records.Store)
+		test func(*testing.T, *rules.Records)
 	}{
 		{"every field reads back", testFields},
 		{"update changes what it is told to, and the time", testUpdate},
@@ -55,26 +56,36 @@ func (s Suite) Run(t *testing.T) {
 		{"an ended context ends the call", testContext},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			store := s.New(t, records.Quota{}, 0)
-			c.test(t, store)
-			if err := store.Close(); err != nil {
-				t.Error(err)
-			}
+			s.with(t, rules.Options{}, c.test)
 		})
 	}
+	for name, test := range map[string]func(*testing.T, *rules.Records, string){
+		"two processes share quotas":  testProcessesShareQuotas,
+		"two processes share parents": testProcessesShareParents,
+		"two processes share the log": testProcessesShareTheLog,
+	} {
+		t.Run(name, func(t *testing.T) { s.shared(t, rules.Options{}, test) })
+	}
 	t.Run("the log of changes is bounded", func(t *testing.T) {
-		store := s.New(t, records.Quota{}, 100)
-		testTrim(t, store)
-		store.Close()
+		s.with(t, rules.Options{ChangeLog: 100}, testTrim)
 	})
 	t.Run("the default quota holds for every project", func(t *testing.T) {
-		store := s.New(t, records.Quota{ImageCountTotal: 1}, 0)
-		create(t, store, records.Image{Owner: "a"})
-		create(t, store, records.Image{Owner: "b"})
-		_, err := store.Create(t.Context(), fill(records.Image{Owner: "a"}))
-		wantErr(t, err, records.ErrQuota)
-		store.Close()
+		s.with(t, rules.Options{DefaultQuota: records.Quota{ImageCountTotal: 1}}, testDefaultQuota)
 	})
+}
+
+// with runs test over an empty database.
+func (s Suite) with(t *testing.T, o rules.Options, test func(*testing.T, *rules.Records)) {
+	s.shared(t, o, func(t *testing.T, r *rules.Records, _ string) { test(t, r) })
+}
+
+// shared is with, for a test that has other processes use the database too.
+func (s Suite) shared(t *testing.T, o rules.Options, test func(*testing.T, *rules.Records, string)) {
+	db, where := s.New(t)
+	test(t, rules.New(db, o), where)
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -96,7 +107,7 @@ func fill(img records.Image) records.Image {
 	return img
 }
 
-func create(t testing.TB, s records.Store, img records.Image) records.Image {
+func create(t testing.TB, s *rules.Records, img records.Image) records.Image {
 	t.Helper()
 	got, err := s.Create(t.Context(), fill(img))
 	if err != nil {
@@ -105,7 +116,7 @@ func create(t testing.TB, s records.Store, img records.Image) records.Image {
 	return got
 }
 
-func get(t testing.TB, s records.Store, id string) records.Image {
+func get(t testing.TB, s *rules.Records, id string) records.Image {
 	t.Helper()
 	img, err := s.Get(t.Context(), id)
 	if err != nil {
@@ -114,7 +125,7 @@ func get(t testing.TB, s records.Store, id string) records.Image {
 	return img
 }
 
-func update(t testing.TB, s records.Store, id string, change func(*records.Image)) records.Image {
+func update(t testing.TB, s *rules.Records, id string, change func(*records.Image)) records.Image {
 	t.Helper()
 	img, err := s.Update(t.Context(), id, func(i *records.Image) error { change(i); return nil })
 	if err != nil {
@@ -151,7 +162,7 @@ func full() records.Image {
 	}
 }
 
-func testFields(t *testing.T, s records.Store) {
+func testFields(t *testing.T, s *rules.Records) {
 	for _, img := range []records.Image{full(), {ID: uuid.NewString(), Status: records.Queued, Visibility: "private",
 		CreatedAt: at(1), UpdatedAt: at(1), Properties: map[string]string{}}} {
 		wantSame(t, create(t, s, img), img)
@@ -172,7 +183,7 @@ func testFields(t *testing.T, s records.Store) {
 	wantErr(t, err, records.ErrNotFound)
 }
 
-func testUpdate(t *testing.T, s records.Store) {
+func testUpdate(t *testing.T, s *rules.Records) {
 	img := create(t, s, full())
 	want := img.Clone()
 	want.Name, want.Size, want.Status = nil, ptr(int64(7)), records.Deactivated
@@ -193,7 +204,7 @@ func testUpdate(t *testing.T, s records.Store) {
 	wantErr(t, err, records.ErrNotFound)
 }
 
-func testUpdateFails(t *testing.T, s records.Store) {
+func testUpdateFails(t *testing.T, s *rules.Records) {
 	img := create(t, s, full())
 	own := errors.New("no")
 	_, err := s.Update(t.Context(), img.ID, func(i *records.Image) error { i.Name = nil; i.Tags = nil; return own })
@@ -203,7 +214,7 @@ func testUpdateFails(t *testing.T, s records.Store) {
 	wantSame(t, get(t, s, img.ID), img)
 }
 
-func testUploadFields(t *testing.T, s records.Store) {
+func testUploadFields(t *testing.T, s *rules.Records) {
 	img := create(t, s, full())
 	before, _ := s.LastSeq(t.Context())
 	want := img.Clone()
@@ -217,7 +228,7 @@ func testUploadFields(t *testing.T, s records.Store) {
 	}
 }
 
-func testLocationFields(t *testing.T, s records.Store) {
+func testLocationFields(t *testing.T, s *rules.Records) {
 	img := create(t, s, full())
 	before, _ := s.LastSeq(t.Context())
 	want := img.Clone()
@@ -234,7 +245,7 @@ func testLocationFields(t *testing.T, s records.Store) {
 	}
 }
 
-func testStores(t *testing.T, s records.Store) {
+func testStores(t *testing.T, s *rules.Records) {
 	create(t, s, full())
 	create(t, s, records.Image{Locations: []records.Location{{Store: "s1", URL: "u"}}})
 	create(t, s, records.Image{Status: records.Deleted, Locations: []records.Location{{Store: "s3", URL: "u"}}})
@@ -245,7 +256,7 @@ func testStores(t *testing.T, s records.Store) {
 	}
 }
 
-func testExists(t *testing.T, s records.Store) {
+func testExists(t *testing.T, s *rules.Records) {
 	img := create(t, s, full())
 	_, err := s.Create(t.Context(), img)
 	wantErr(t, err, records.ErrExists)
@@ -257,7 +268,7 @@ func testExists(t *testing.T, s records.Store) {
 	}
 }
 
-func testChanges(t *testing.T, s records.Store) {
+func testChanges(t *testing.T, s *rules.Records) {
 	start, err := s.LastSeq(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -292,7 +303,7 @@ func testChanges(t *testing.T, s records.Store) {
 	}
 }
 
-func testTrim(t *testing.T, s records.Store) {
+func testTrim(t *testing.T, s *rules.Records) {
 	img := create(t, s, records.Image{})
 	for i := range 1000 {
 		update(t, s, img.ID, func(i2 *records.Image) { i2.MinRAM = int64(i + 1) })
@@ -309,7 +320,7 @@ func testTrim(t *testing.T, s records.Store) {
 	}
 }
 
-func testHostileText(t *testing.T, s records.Store) {
+func testHostileText(t *testing.T, s *rules.Records) {
 	for _, text := range []string{`'; DROP TABLE images; --`, `" OR 1=1`, `%`, `_`, `\`, `["a"]`, `{"a":1}`, "a\nb", "😀", "máy ảo", "镜像"} {
 		img := create(t, s, records.Image{Name: &text, Owner: text, Properties: map[string]string{text: text}, Tags: []string{text}})
 		wantSame(t, get(t, s, img.ID), img)
@@ -329,7 +340,7 @@ func testHostileText(t *testing.T, s records.Store) {
 	}
 }
 
-func testContext(t *testing.T, s records.Store) {
+func testContext(t *testing.T, s *rules.Records) {
 	img := create(t, s, full())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

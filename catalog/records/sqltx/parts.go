@@ -1,18 +1,20 @@
-package sqlite
+package sqltx
 
 import (
 	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"glanced/catalog/records"
 )
 
 // replaceParts writes the properties, tags, locations and claims that differ from old's.
-func replaceParts(ctx context.Context, tx *sql.Tx, pk int64, old, img records.Image) error {
+func (t *tx) replaceParts(ctx context.Context, pk int64, old, img records.Image) error {
 	var fresh records.Image
 	for _, p := range []struct {
 		same  bool
@@ -27,24 +29,21 @@ func replaceParts(ctx context.Context, tx *sql.Tx, pk int64, old, img records.Im
 		if p.same {
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, p.clear, pk); err != nil {
+		if err := t.exec(ctx, p.clear, pk); err != nil {
 			return err
 		}
 		p.take()
 	}
-	return insertParts(ctx, tx, pk, fresh)
+	return t.insertParts(ctx, pk, fresh)
 }
 
-func insertParts(ctx context.Context, tx *sql.Tx, pk int64, img records.Image) error {
-	for name, value := range img.Properties {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO properties VALUES (?, ?, ?)`, pk, name, value); err != nil {
-			return err
-		}
+func (t *tx) insertParts(ctx context.Context, pk int64, img records.Image) error {
+	var properties, tags, locations, claims [][]any
+	for _, name := range slices.Sorted(maps.Keys(img.Properties)) {
+		properties = append(properties, []any{pk, name, img.Properties[name]})
 	}
 	for _, tag := range img.Tags {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO tags VALUES (?, ?)`, pk, tag); err != nil {
-			return err
-		}
+		tags = append(tags, []any{pk, tag})
 	}
 	for i, l := range img.Locations {
 		meta := []byte("{}")
@@ -54,12 +53,35 @@ func insertParts(ctx context.Context, tx *sql.Tx, pk int64, img records.Image) e
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO locations VALUES (?, ?, ?, ?, ?, ?, ?)`, pk, i, l.Store, l.URL, l.Size, l.Version, string(meta)); err != nil {
+		locations = append(locations, []any{pk, i, l.Store, l.URL, l.Size, l.Version, string(meta)})
+	}
+	for i, c := range img.Claims {
+		claims = append(claims, []any{pk, i, c.Store, c.Claim})
+	}
+	for _, part := range []struct {
+		into string
+		rows [][]any
+	}{
+		{`properties (image, name, value)`, properties},
+		{`tags (image, tag)`, tags},
+		{`locations (image, position, store, url, size, version, metadata)`, locations},
+		{`claims (image, position, store, claim)`, claims},
+	} {
+		if err := t.insertAll(ctx, part.into, part.rows); err != nil {
 			return err
 		}
 	}
-	for i, c := range img.Claims {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO claims VALUES (?, ?, ?, ?)`, pk, i, c.Store, c.Claim); err != nil {
+	return nil
+}
+
+// insertStep is how many rows one statement inserts: its parameters are bounded.
+const insertStep = 500
+
+func (t *tx) insertAll(ctx context.Context, into string, rows [][]any) error {
+	for some := range slices.Chunk(rows, insertStep) {
+		row := "(" + marks(len(some[0])) + ")"
+		err := t.exec(ctx, `INSERT INTO `+into+` VALUES `+row+strings.Repeat(", "+row, len(some)-1), slices.Concat(some...)...)
+		if err != nil {
 			return err
 		}
 	}
@@ -68,7 +90,7 @@ func insertParts(ctx context.Context, tx *sql.Tx, pk int64, img records.Image) e
 
 // readParts fills in the properties, tags, locations and claims of rows, one query
 // for each kind however many rows there are.
-func readParts(ctx context.Context, tx *sql.Tx, rows []*row) error {
+func (t *tx) readParts(ctx context.Context, rows []*row) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -77,31 +99,18 @@ func readParts(ctx context.Context, tx *sql.Tx, rows []*row) error {
 	for i, r := range rows {
 		byPK[r.pk], pks[i] = &r.img, r.pk
 	}
-	list, err := json.Marshal(pks)
-	if err != nil {
-		return err
-	}
+	of, list := t.d.OneOf("image", pks)
 	for _, part := range []struct {
-		query string // the first column is the image's pk
-		take  func(*sql.Rows, map[int64]*records.Image) error
+		selected, order string // the first column is the image's pk
+		take            func(*sql.Rows, map[int64]*records.Image) error
 	}{
-		{`SELECT image, name, value FROM properties WHERE image IN (SELECT value FROM json_each(?))`, takeProperty},
-		{`SELECT image, tag FROM tags WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, tag`, takeTag},
-		{`SELECT image, store, url, size, version, metadata FROM locations WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, position`, takeLocation},
-		{`SELECT image, store, claim FROM claims WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, position`, takeClaim},
+		{`image, name, value FROM properties`, ``, takeProperty},
+		{`image, tag FROM tags`, ` ORDER BY image, tag`, takeTag},
+		{`image, store, url, size, version, metadata FROM locations`, ` ORDER BY image, position`, takeLocation},
+		{`image, store, claim FROM claims`, ` ORDER BY image, position`, takeClaim},
 	} {
-		found, err := tx.QueryContext(ctx, part.query, string(list))
-		if err != nil {
-			return err
-		}
-		for err == nil && found.Next() {
-			err = part.take(found, byPK)
-		}
-		if err == nil {
-			err = found.Err()
-		}
-		found.Close()
-		if err != nil {
+		query := `SELECT ` + part.selected + ` WHERE ` + of + part.order
+		if err := t.rows(ctx, query, []any{list}, func(rows *sql.Rows) error { return part.take(rows, byPK) }); err != nil {
 			return err
 		}
 	}

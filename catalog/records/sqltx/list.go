@@ -1,9 +1,8 @@
-package sqlite
+package sqltx
 
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,32 +22,22 @@ var sortColumns = map[string]bool{
 // compareOps are SQL's words for those of records.Compare.
 var compareOps = map[string]string{"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
-// List implements records.Store.
-func (s *Store) List(ctx context.Context, q records.Query) ([]records.Image, error) {
+// List implements records.Tx.
+func (t *tx) List(ctx context.Context, q records.Query) ([]records.Image, error) {
+	text, args, err := t.listSQL(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	var found []*row
-	err := s.view(ctx, "list images", func(tx *sql.Tx) error {
-		text, args, err := listSQL(ctx, tx, q)
-		if err != nil {
-			return err
-		}
-		rows, err := tx.QueryContext(ctx, text, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			r := new(row)
-			if err := r.scan(rows); err != nil {
-				return err
-			}
-			found = append(found, r)
-		}
-		if err := rows.Err(); err != nil {
-			return err
-		}
-		return readParts(ctx, tx, found)
+	err = t.rows(ctx, text, args, func(rows *sql.Rows) error {
+		r := new(row)
+		found = append(found, r)
+		return r.scan(rows.Scan)
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := t.readParts(ctx, found); err != nil {
 		return nil, err
 	}
 	images := make([]records.Image, len(found))
@@ -60,6 +49,7 @@ func (s *Store) List(ctx context.Context, q records.Query) ([]records.Image, err
 
 // conditions collects an AND of terms with their parameters.
 type conditions struct {
+	d     Dialect
 	terms []string
 	args  []any
 }
@@ -76,14 +66,17 @@ func oneOf[T ~string](c *conditions, column string, values []T) {
 	case 1:
 		c.add(column+" = ?", string(values[0]))
 	default:
-		list, _ := json.Marshal(values) // strings always can
-		c.add(column+" IN (SELECT value FROM json_each(?))", string(list))
+		list := make([]string, len(values))
+		for i, v := range values {
+			list[i] = string(v)
+		}
+		c.add(c.d.OneOf(column, list))
 	}
 }
 
 // listSQL is the statement that lists q, and its parameters.
-func listSQL(ctx context.Context, tx *sql.Tx, q records.Query) (string, []any, error) {
-	var c conditions
+func (t *tx) listSQL(ctx context.Context, q records.Query) (string, []any, error) {
+	c := conditions{d: t.d}
 	filter(&c, q)
 	if err := times(&c, "created_at", q.CreatedAt); err != nil {
 		return "", nil, err
@@ -96,7 +89,7 @@ func listSQL(ctx context.Context, tx *sql.Tx, q records.Query) (string, []any, e
 		return "", nil, err
 	}
 	if q.Marker != "" {
-		if err := after(ctx, tx, &c, keys, q.Scope, q.Marker); err != nil {
+		if err := t.after(ctx, &c, keys, q.Scope, q.Marker); err != nil {
 			return "", nil, err
 		}
 	}
@@ -106,8 +99,7 @@ func listSQL(ctx context.Context, tx *sql.Tx, q records.Query) (string, []any, e
 	}
 	var by []string
 	for _, k := range keys {
-		// SQLite sorts NULL before everything, so last when descending.
-		by = append(by, k.Key+map[bool]string{false: " ASC", true: " DESC"}[k.Desc])
+		by = append(by, k.Key+direction(k))
 	}
 	text += ` ORDER BY ` + strings.Join(by, ", ")
 	if q.Limit > 0 {
@@ -115,6 +107,20 @@ func listSQL(ctx context.Context, tx *sql.Tx, q records.Query) (string, []any, e
 		c.args = append(c.args, q.Limit)
 	}
 	return text, c.args, nil
+}
+
+// direction puts NULL before everything, so last when descending; where there is
+// none, nothing is said of it, so that any index in this order will do.
+func direction(k records.SortKey) string {
+	switch nullable := sortColumns[k.Key]; {
+	case k.Desc && nullable:
+		return " DESC NULLS LAST"
+	case k.Desc:
+		return " DESC"
+	case nullable:
+		return " ASC NULLS FIRST"
+	}
+	return " ASC"
 }
 
 func filter(c *conditions, q records.Query) {
@@ -129,9 +135,7 @@ func filter(c *conditions, q records.Query) {
 	if len(q.Status) > 0 {
 		oneOf(c, "status", q.Status)
 	} else {
-		// The plus keeps the planner from walking all of a status instead of the
-		// order that the list is to have.
-		c.add("+status <> 'deleted'")
+		c.add("status <> 'deleted'")
 	}
 	if q.Owner != "" {
 		c.add("owner = ?", q.Owner)
@@ -167,7 +171,11 @@ func filter(c *conditions, q records.Query) {
 		c.add("pk IN (SELECT image FROM tags WHERE tag = ?)", tag)
 	}
 	for _, name := range slices.Sorted(maps.Keys(q.Properties)) {
-		c.add("pk IN (SELECT image FROM properties WHERE name = ? AND value = ?)", name, q.Properties[name])
+		term, args := "value = ?", []any{q.Properties[name]}
+		if c.d.Same != nil {
+			term, args = c.d.Same("value", q.Properties[name])
+		}
+		c.add("pk IN (SELECT image FROM properties WHERE name = ? AND "+term+")", append([]any{name}, args...)...)
 	}
 	if q.Holding {
 		c.add("pk IN (SELECT image FROM locations UNION ALL SELECT image FROM claims)")
@@ -188,7 +196,7 @@ func within(c *conditions, s records.Scope) {
 		}
 	}
 	if len(terms) == 0 {
-		terms = []string{"0"}
+		terms = []string{"1 = 0"}
 	}
 	c.add("("+strings.Join(terms, " OR ")+")", args...)
 }
@@ -231,16 +239,16 @@ func order(keys []records.SortKey) ([]records.SortKey, error) {
 // differs from the marker on the far side, and in all keys before that it is the
 // same. A marker that is not visible is none: where it stands among the images that
 // a viewer can make would tell its name and its size.
-func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKey, visible records.Scope, marker string) error {
+func (t *tx) after(ctx context.Context, c *conditions, keys []records.SortKey, visible records.Scope, marker string) error {
 	values, pointers := make([]any, len(keys)), make([]any, len(keys))
 	var names []string
 	for i, k := range keys {
 		names, pointers[i] = append(names, k.Key), &values[i]
 	}
-	var which conditions
+	which := conditions{d: t.d}
 	which.add("id = ? AND status <> 'deleted'", marker)
 	within(&which, visible)
-	err := tx.QueryRowContext(ctx, `SELECT `+strings.Join(names, ", ")+` FROM images WHERE `+strings.Join(which.terms, " AND "), which.args...).Scan(pointers...)
+	err := t.row(ctx, `SELECT `+strings.Join(names, ", ")+` FROM images WHERE `+strings.Join(which.terms, " AND "), which.args, pointers...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%w: %q", records.ErrMarker, marker)
 	}
@@ -255,7 +263,11 @@ func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKe
 		}
 		var term []string
 		for j := range i {
-			term, args = append(term, keys[j].Key+" IS ?"), append(args, values[j])
+			if values[j] == nil {
+				term = append(term, keys[j].Key+" IS NULL")
+			} else {
+				term, args = append(term, keys[j].Key+" = ?"), append(args, values[j])
+			}
 		}
 		switch {
 		case values[i] == nil:
@@ -276,41 +288,58 @@ func after(ctx context.Context, tx *sql.Tx, c *conditions, keys []records.SortKe
 		c.add(first.Key+" <= ?", values[0])
 	}
 	if len(far) == 0 {
-		c.add("0")
+		c.add("1 = 0")
 	} else {
 		c.add("("+strings.Join(far, " OR ")+")", args...)
 	}
 	return nil
 }
 
-// Counts implements records.Store.
-func (s *Store) Counts(ctx context.Context) (map[records.Status]int64, error) {
-	return counted[records.Status](ctx, s, "count images", `SELECT status, count(*) FROM images WHERE status <> 'deleted' GROUP BY status`)
+// Counts implements records.Tx.
+func (t *tx) Counts(ctx context.Context) (map[records.Status]int64, error) {
+	return counted[records.Status](ctx, t, `SELECT status, count(*) FROM images WHERE status <> 'deleted' GROUP BY status`)
 }
 
-// Stores implements records.Store.
-func (s *Store) Stores(ctx context.Context) (map[string]int64, error) {
-	return counted[string](ctx, s, "count locations", `SELECT store, count(*) FROM locations GROUP BY store`)
+// Stores implements records.Tx.
+func (t *tx) Stores(ctx context.Context) (map[string]int64, error) {
+	return counted[string](ctx, t, `SELECT store, count(*) FROM locations GROUP BY store`)
 }
 
 // counted is the result of a query for words and their counts.
-func counted[K ~string](ctx context.Context, s *Store, what, query string) (map[K]int64, error) {
+func counted[K ~string](ctx context.Context, t *tx, query string) (map[K]int64, error) {
 	counts := map[K]int64{}
-	err := s.view(ctx, what, func(tx *sql.Tx) error {
-		found, err := tx.QueryContext(ctx, query)
+	err := t.rows(ctx, query, nil, func(rows *sql.Rows) error {
+		var word K
+		var n int64
+		err := rows.Scan(&word, &n)
+		counts[word] = n
+		return err
+	})
+	return counts, err
+}
+
+// Explain is what the database answers to the statement that lists q, after explain
+// ("EXPLAIN …"): a test of a dialect's indexes. The last column of each row is a line.
+func (db *DB) Explain(ctx context.Context, explain string, q records.Query) (string, error) {
+	var plan []string
+	err := db.d.transact(ctx, db.read, db.d.Views, "explain", func(t *tx) error {
+		text, args, err := t.listSQL(ctx, q)
 		if err != nil {
 			return err
 		}
-		defer found.Close()
-		for found.Next() {
-			var word K
-			var n int64
-			if err := found.Scan(&word, &n); err != nil {
+		return t.rows(ctx, explain+text, args, func(rows *sql.Rows) error {
+			columns, err := rows.Columns()
+			if err != nil {
 				return err
 			}
-			counts[word] = n
-		}
-		return found.Err()
+			values := make([]any, len(columns))
+			for i := range values {
+				values[i] = new(string)
+			}
+			err = rows.Scan(values...)
+			plan = append(plan, *values[len(values)-1].(*string))
+			return err
+		})
 	})
-	return counts, err
+	return strings.Join(plan, "\n"), err
 }

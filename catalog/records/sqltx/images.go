@@ -1,0 +1,135 @@
+package sqltx
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"glanced/catalog/records"
+)
+
+// columns are those of table images that hold fields of records.Image, in the
+// order of row.pointers.
+const columns = `id, name, status, disk_format, container_format, visibility, owner,
+	protected, hidden, min_disk, min_ram, size, virtual_size, allocated,
+	checksum, hash_algo, hash_value, disk_error, created_at, updated_at, node, reserved,
+	parent_id, parent_hash, snapshots`
+
+// row is one row of images on its way in or out.
+type row struct {
+	pk               int64
+	created, updated int64 // microseconds since 1970
+	parent, hash     *string
+	snapshots        string // JSON
+	img              records.Image
+}
+
+// newRow is img on its way in.
+func newRow(img records.Image) (row, error) {
+	r := row{created: img.CreatedAt.UnixMicro(), updated: img.UpdatedAt.UnixMicro(), snapshots: "[]", img: img}
+	if img.Parent != nil {
+		r.parent, r.hash = &img.Parent.ID, &img.Parent.HashValue
+	}
+	if len(img.Snapshots) > 0 {
+		text, err := json.Marshal(img.Snapshots)
+		if err != nil {
+			return row{}, err
+		}
+		r.snapshots = string(text)
+	}
+	return r, nil
+}
+
+func (r *row) pointers() []any {
+	i := &r.img
+	return []any{&i.ID, &i.Name, &i.Status, &i.DiskFormat, &i.ContainerFormat, &i.Visibility, &i.Owner,
+		&i.Protected, &i.Hidden, &i.MinDisk, &i.MinRAM, &i.Size, &i.VirtualSize, &i.Allocated,
+		&i.Checksum, &i.HashAlgo, &i.HashValue, &i.DiskError, &r.created, &r.updated, &i.Node, &i.Reserved,
+		&r.parent, &r.hash, &r.snapshots}
+}
+
+// scan fills r by read, which is given where the columns go, pk first.
+func (r *row) scan(read func(to ...any) error) error {
+	if err := read(append([]any{&r.pk}, r.pointers()...)...); err != nil {
+		return err
+	}
+	r.img.CreatedAt = time.UnixMicro(r.created).UTC()
+	r.img.UpdatedAt = time.UnixMicro(r.updated).UTC()
+	r.img.Properties = map[string]string{}
+	if r.parent != nil && r.hash != nil {
+		r.img.Parent = &records.Parent{ID: *r.parent, HashValue: *r.hash}
+	}
+	if r.snapshots != "[]" {
+		if err := json.Unmarshal([]byte(r.snapshots), &r.img.Snapshots); err != nil {
+			return fmt.Errorf("snapshots of image %s: %w", r.img.ID, err)
+		}
+	}
+	return nil
+}
+
+// Image implements records.Tx.
+func (t *tx) Image(ctx context.Context, id string) (records.Image, error) {
+	r, err := t.image(ctx, id)
+	return r.img, err
+}
+
+func (t *tx) image(ctx context.Context, id string) (row, error) {
+	var r row
+	err := r.scan(func(to ...any) error {
+		return t.row(ctx, `SELECT pk, `+columns+` FROM images WHERE id = ?`+t.lock, []any{id}, to...)
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return row{}, records.ErrNotFound
+	}
+	if err != nil {
+		return row{}, err
+	}
+	return r, t.readParts(ctx, []*row{&r})
+}
+
+// Child implements records.Tx.
+func (t *tx) Child(ctx context.Context, id string) (child string, err error) {
+	err = t.row(ctx, `SELECT id FROM images WHERE parent_id = ? AND status <> 'deleted' LIMIT 1`, []any{id}, &child)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return child, err
+}
+
+// Insert implements records.Tx.
+func (t *tx) Insert(ctx context.Context, img records.Image) error {
+	r, err := newRow(img)
+	if err != nil {
+		return err
+	}
+	values := r.pointers()
+	err = t.row(ctx, `INSERT INTO images (`+columns+`) VALUES (`+marks(len(values))+`) RETURNING pk`, values, &r.pk)
+	if err != nil && t.d.Exists(err) {
+		return records.ErrExists
+	}
+	if err != nil {
+		return err
+	}
+	return t.insertParts(ctx, r.pk, img)
+}
+
+// Write implements records.Tx.
+func (t *tx) Write(ctx context.Context, old, img records.Image) error {
+	r, err := newRow(img)
+	if err != nil {
+		return err
+	}
+	values := r.pointers()
+	err = t.row(ctx, `UPDATE images SET (`+columns+`) = (`+marks(len(values))+`) WHERE id = ? RETURNING pk`, append(values, old.ID), &r.pk)
+	if err != nil {
+		return err
+	}
+	return t.replaceParts(ctx, r.pk, old, img)
+}
+
+// marks is n parameters of a statement.
+func marks(n int) string { return "?" + strings.Repeat(", ?", n-1) }
