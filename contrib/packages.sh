@@ -7,7 +7,7 @@ set -euo pipefail
 declare -A sets=(
 	[build]="gcc libc6-dev pkg-config libdeflate-dev libisal-dev liblzma-dev libzstd-dev fuse3 qemu-utils libnbd-bin"
 	[ceph]="librados-dev librbd-dev"
-	[test]="ceph-common ceph-mon ceph-osd bzip2 file nginx-light mount strace util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient xz-utils zstd swift-proxy swift-account swift-container swift-object memcached qemu-system-x86 fdisk grub-common grub-pc-bin"
+	[test]="ceph-common ceph-mon ceph-osd bzip2 file nginx-light mount strace util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient xz-utils zstd swift-proxy swift-account swift-container swift-object memcached postgresql qemu-system-x86 fdisk grub-common grub-pc-bin"
 	[full]="radosgw keystone python3-keystonemiddleware uwsgi-core uwsgi-plugin-python3"
 	[bench]="nbdkit qemu-block-extra"
 )

@@ -102,8 +102,10 @@ type tokenConfig struct {
 }
 
 type catalogConfig struct {
-	URL          string `toml:"url"`           // sqlite:PATH
-	FailedUpload string `toml:"failed_upload"` // queued | killed
+	URL          string           `toml:"url"`           // sqlite:PATH or postgres://USER@HOST/DATABASE
+	PasswordFile string           `toml:"password_file"` // "" = as libpq finds it
+	Lease        setting.Duration `toml:"lease"`         // how long an upload is another daemon's whose daemon is silent
+	FailedUpload string           `toml:"failed_upload"` // queued | killed
 }
 
 // byteSize is a number of bytes, written "512MiB".
@@ -178,7 +180,7 @@ func (c *config) finish(origin string) error {
 		return fmt.Errorf("%s: data_dir: %w", origin, err)
 	}
 	c.DataDir = dir
-	for _, p := range []*string{&c.Control.Socket, &c.FUSE.Mountpoint, &c.Log.File, &c.Staging.Path, &c.Spool.Path, &c.Cache.Dir} {
+	for _, p := range []*string{&c.Control.Socket, &c.FUSE.Mountpoint, &c.Log.File, &c.Staging.Path, &c.Spool.Path, &c.Cache.Dir, &c.Catalog.PasswordFile} {
 		*p = c.below(*p)
 	}
 	for i := range c.Auth.Tokens {
@@ -239,8 +241,8 @@ func (c *config) check() error {
 	if c.Quota.ImageCountTotal < 0 || c.Quota.ImageSizeTotal < 0 {
 		bad("quota: limits cannot be negative; 0 means no limit")
 	}
-	if !strings.HasPrefix(c.Catalog.URL, "sqlite:") || c.Catalog.URL == "sqlite:" {
-		bad("catalog.url: want sqlite:PATH")
+	if err := c.Catalog.check(); err != nil {
+		bad("%w", err)
 	}
 	if c.HTTP.Listen != "" {
 		loop, err := loopback(c.HTTP.Listen)

@@ -20,7 +20,6 @@ import (
 	"glanced/backends/budget"
 	"glanced/backends/cache"
 	"glanced/catalog"
-	"glanced/catalog/records/sqlite"
 	"glanced/ctl"
 	formatsall "glanced/formats/all"
 	"glanced/formats/container/spool"
@@ -114,10 +113,9 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 	if err := d.openStores(); err != nil {
 		return err
 	}
-	path := strings.TrimPrefix(d.cfg.Catalog.URL, "sqlite:")
-	rec, err := sqlite.Open(ctx, path)
+	rec, err := d.cfg.Catalog.open(ctx)
 	if err != nil {
-		return fmt.Errorf("catalog %s: %w", d.cfg.Catalog.URL, err)
+		return err
 	}
 	d.below = append(d.below, rec)
 	// Half of the budget, though one at least.
