@@ -5,19 +5,27 @@ import (
 	"errors"
 	"maps"
 
+	"glanced/catalog/records"
 	"glanced/catalog/rules"
 )
 
-// abort writes that an upload has ended without an image, and what it has left
-// in a store; gone tells whether the image was deleted meanwhile.
-func (c *Catalog) abort(ctx context.Context, id string, left []Claim) (gone bool, err error) {
-	_, err = c.records.Update(ctx, id, func(img *Image) error {
+// aborted is an upload that has ended without an image.
+type aborted struct {
+	lease records.Lease // that it had
+	left  []Claim       // what it has left in a store
+}
+
+// abort writes that an upload has ended without an image, and gives its lease back;
+// gone tells whether the image was deleted meanwhile. ErrLeaseLost: another daemon has
+// taken over, and nothing is written.
+func (c *Catalog) abort(ctx context.Context, id string, a aborted) (gone bool, err error) {
+	_, err = c.records.UpdateUnder(ctx, id, rules.Under{Lease: a.lease, Step: rules.Drop}, func(img *Image) error {
 		gone = img.Status == Deleted
-		img.Reserved, img.Claims = 0, left
+		img.Reserved, img.Claims = 0, a.left
 		if img.Status != Saving {
 			return nil
 		}
-		if len(left) == 0 {
+		if len(a.left) == 0 {
 			img.Node = ""
 		}
 		return rules.Move(img, c.failedUpload)
@@ -26,13 +34,13 @@ func (c *Catalog) abort(ctx context.Context, id string, left []Claim) (gone bool
 	return gone, err
 }
 
-// abortLater keeps what abort could not write, for a database that is full or
-// busy now. The image stays saving meanwhile; if this process ends before it is
-// written, the next start sweeps it.
-func (c *Catalog) abortLater(id string, left []Claim) {
+// abortLater keeps what abort could not write, for a database that is full, busy or away
+// now. The image stays saving meanwhile; if this process ends before it is written, a
+// sweep finds it.
+func (c *Catalog) abortLater(id string, a aborted) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.aborted[id] = left
+	c.aborted[id] = a
 }
 
 // abortAgain tries again to write what is kept.
@@ -40,8 +48,8 @@ func (c *Catalog) abortAgain(ctx context.Context) {
 	c.mu.Lock()
 	kept := maps.Clone(c.aborted)
 	c.mu.Unlock()
-	for id, left := range kept {
-		if _, err := c.abort(ctx, id, left); err != nil && !errors.Is(err, ErrNotFound) {
+	for id, a := range kept {
+		if _, err := c.abort(ctx, id, a); err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrLeaseLost) {
 			return // logged when it failed first
 		}
 		c.log.Info("wrote that an upload has failed", "image", id)

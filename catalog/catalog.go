@@ -89,6 +89,8 @@ type Config struct {
 	Spool        Spool                 // of compressed containers; nil = they are stored only
 	Engine       *engine.Engine
 	Node         string         // stable name of this daemon; its unfinished uploads are swept at the next New
+	Shared       bool           // other daemons may use the same records
+	Lease        time.Duration  // of a daemon that is silent so long, others take over its uploads; 0 = DefaultLease
 	FailedUpload Status         // what a failed upload leaves: Queued (default) or Killed
 	SizeCap      int64          // largest image, bytes; 0 = DefaultSizeCap
 	Memory       *budget.Budget // for uploads, besides the 256 KiB that each takes; nil = one of 64 MiB
@@ -106,6 +108,9 @@ type Catalog struct {
 	raw          formats.Driver
 	engine       *engine.Engine
 	node         string
+	shared       bool
+	lease        time.Duration
+	presence     records.Lease // that this daemon runs
 	failedUpload Status
 	sizeCap      int64
 	uploadMemory *budget.Budget
@@ -116,10 +121,11 @@ type Catalog struct {
 	changes hub
 	changed changed
 	hashing hashing
+	leases  leases
 
 	mu      sync.Mutex
 	uploads map[string]context.CancelCauseFunc // under way here, by image id
-	aborted map[string][]Claim                 // failed ones that could not be written yet: what they left in a store
+	aborted map[string]aborted                 // failed ones that could not be written yet
 	closing bool                               // no more of them
 	ending  sync.WaitGroup                     // counts them
 
@@ -138,12 +144,16 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 		spool:        cfg.Spool,
 		engine:       cfg.Engine,
 		node:         cfg.Node,
+		shared:       cfg.Shared,
+		lease:        cfg.Lease,
+		presence:     rules.NewLease(records.NodeLease, cfg.Node, cfg.Node),
+		leases:       leases{held: map[string]func(){}},
 		failedUpload: cfg.FailedUpload,
 		sizeCap:      cfg.SizeCap,
 		uploadMemory: cfg.Memory,
 		log:          cfg.Log,
 		uploads:      map[string]context.CancelCauseFunc{},
-		aborted:      map[string][]Claim{},
+		aborted:      map[string]aborted{},
 		done:         make(chan struct{}),
 	}
 	if c.failedUpload == "" {
@@ -151,6 +161,9 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	}
 	if c.uploadMemory == nil {
 		c.uploadMemory = budget.New(64 << 20)
+	}
+	if c.lease == 0 {
+		c.lease = DefaultLease
 	}
 	if c.sizeCap == 0 {
 		c.sizeCap = DefaultSizeCap
@@ -176,7 +189,10 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	if err := c.sweep(ctx); err != nil {
+	if err := c.enter(ctx); err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	if err := errors.Join(c.sweep(ctx), c.sweepSpool(ctx)); err != nil {
 		return nil, fmt.Errorf("catalog: sweep after the last run: %w", err)
 	}
 	if err := c.unknownStores(ctx); err != nil {
@@ -194,6 +210,8 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 		for range hashers {
 			all.Go(func() { c.hashOn(run) })
 		}
+		all.Go(func() { c.tend(run) })
+		all.Go(func() { c.tidy(run) })
 		c.follow(run, since)
 		all.Wait()
 	}()
@@ -211,6 +229,9 @@ func (c *Catalog) Close() error {
 	err := c.endUploads()
 	c.stop()
 	<-c.done
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	c.leave(ctx)
 	return err
 }
 

@@ -18,6 +18,8 @@ var (
 	ErrFull        = records.ErrFull // the database; a store is ErrStoreFull
 	ErrUnreachable = records.ErrUnreachable
 	ErrUnknown     = records.ErrUnknown
+	ErrLeased      = records.ErrLeased
+	ErrLeaseLost   = records.ErrLeaseLost
 	ErrTrimmed     = records.ErrTrimmed
 	ErrInUse       = records.ErrInUse
 	ErrParent      = records.ErrParent

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"glanced/catalog/records"
 	"glanced/catalog/rules"
 )
 
@@ -110,12 +111,26 @@ func same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b
 
 // update is records' Update for images that are not deleted; it wakes watchers.
 func (c *Catalog) update(ctx context.Context, id string, change func(*Image) error) (Image, error) {
-	img, err := c.records.Update(ctx, id, func(img *Image) error {
+	img, err := c.records.Update(ctx, id, ifThere(id, change))
+	if err == nil {
+		c.changes.wake()
+	}
+	return img, err
+}
+
+// ifThere is change for an image that is not deleted.
+func ifThere(id string, change func(*Image) error) func(*Image) error {
+	return func(img *Image) error {
 		if img.Status == Deleted {
 			return fmt.Errorf("image %s: %w", id, ErrNotFound)
 		}
 		return change(img)
-	})
+	}
+}
+
+// updateUnder is update by who has a lease.
+func (c *Catalog) updateUnder(ctx context.Context, id string, u rules.Under, change func(*Image) error) (Image, error) {
+	img, err := c.records.UpdateUnder(ctx, id, u, ifThere(id, change))
 	if err == nil {
 		c.changes.wake()
 	}
@@ -150,10 +165,11 @@ func (c *Catalog) toggle(ctx context.Context, id string, from, to Status) error 
 }
 
 // Delete removes an image: its record first, then what is open is revoked, then
-// the bytes go. Bytes that cannot be removed now are removed by the next New.
+// the bytes go: at once, or where other daemons share the records, after they have had
+// the time of a lease to let go of them. Bytes that cannot be removed then are removed later.
 // ErrProtected, ErrNotFound, ErrInUse, ErrStoreReadOnly. An upload under way ends with ErrGone.
 func (c *Catalog) Delete(ctx context.Context, id string) error {
-	img, err := c.update(ctx, id, func(img *Image) error {
+	remove := func(img *Image) error {
 		if img.Protected {
 			return fmt.Errorf("image %s: %w", id, ErrProtected)
 		}
@@ -164,7 +180,15 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 		}
 		img.Properties, img.Tags, img.Parent = nil, nil, nil
 		return rules.Move(img, Deleted)
-	})
+	}
+	var img Image
+	var err error
+	shared := c.others(ctx)
+	if shared {
+		img, err = c.updateUnder(ctx, id, rules.Under{Lease: rules.NewLease(records.BytesLease, id, c.node), Step: rules.Take, During: c.lease}, remove)
+	} else {
+		img, err = c.update(ctx, id, remove)
+	}
 	if err != nil {
 		return err
 	}
@@ -172,10 +196,13 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 	c.cancelUpload(id)
 	c.changed.forgetImage(id)
 	c.unspool(img)
+	if shared {
+		return nil // the sweep of any daemon removes the bytes
+	}
 	ctx, cancel := cleanupContext(ctx)
 	defer cancel()
 	if err := c.removeLocations(ctx, img); err != nil {
-		c.log.Warn("a deleted image's data is still in its store; it will be removed at the next start", "image", id, "error", err)
+		c.log.Warn("a deleted image's data is still in its store; trying again later", "image", id, "error", err)
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func (u *upload) reserve(ctx context.Context, need int64) error {
 		if step < leastStep {
 			want = need
 		}
-		_, err := u.c.records.Update(ctx, u.id, func(img *Image) error {
+		_, err := u.c.records.UpdateUnder(ctx, u.id, u.keep(), func(img *Image) error {
 			if img.Status != Saving {
 				return fmt.Errorf("image %s: %w", u.id, ErrGone)
 			}

@@ -42,6 +42,8 @@ func (c *Catalog) Register(client context.Context, id string, o RegisterOptions)
 	}
 	c.enterUpload(id, end)
 	defer c.leaveUpload(id)
+	c.leases.add(u.lease, func() { end(ErrLeaseLost) })
+	defer c.leases.remove(u.lease)
 	if err := u.register(ctx, Location{Store: entry.ID, URL: loc.URL, Size: loc.Size, Version: loc.Version}); err != nil {
 		return u.fail(ctx, cutOff(ctx, err))
 	}

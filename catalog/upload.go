@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"glanced/backends"
+	"glanced/catalog/records"
 	"glanced/catalog/rules"
 )
 
@@ -60,6 +61,8 @@ func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o Up
 	}
 	c.enterUpload(id, end)
 	defer c.leaveUpload(id)
+	c.leases.add(u.lease, func() { end(ErrLeaseLost) })
+	defer c.leases.remove(u.lease)
 	if err := u.run(ctx, body); err != nil {
 		if errors.Is(err, ErrStoreFull) { // what the client is told names no disk
 			c.log.Warn("a store has no room for an upload", "image", id, "store", entry.ID, "error", err)
@@ -118,6 +121,14 @@ func (c *Catalog) enterUpload(id string, cancel context.CancelCauseFunc) {
 	}
 }
 
+// uploading tells whether an upload of the image is under way here.
+func (c *Catalog) uploading(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.uploads[id]
+	return ok
+}
+
 func (c *Catalog) leaveUpload(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,14 +153,21 @@ type upload struct {
 	storeID   string
 	announced int64       // bytes, -1 = unknown
 	letGo     func() bool // goes on without the client
-	reserved  int64       // bytes counted against the quota so far
+	lease     records.Lease
+	kept      time.Time // when it was last seen to be still ours
+	unsure    *Location // the answer to the activation with it was lost
+	reserved  int64     // bytes counted against the quota so far
 	writer    backends.Writer
 	left      []Claim // of an earlier try that could not be cleaned up
 }
 
 // begin moves queued to saving and reserves what is known of the size.
 func (u *upload) begin(ctx context.Context) error {
-	img, err := u.c.update(ctx, u.id, func(img *Image) error {
+	u.lease = rules.NewLease(records.UploadLease, u.id, u.c.node)
+	take := rules.Under{Lease: u.lease, Step: rules.Take, During: u.c.lease}
+	var before string // whose upload came before this one, where it left something
+	img, err := u.enter(ctx, take, func(img *Image) error {
+		before = img.Node
 		if img.Status != Queued {
 			return &StatusError{ID: u.id, Have: img.Status, Want: Saving}
 		}
@@ -172,8 +190,34 @@ func (u *upload) begin(ctx context.Context) error {
 	if err := u.c.abandon(ctx, u.left); err != nil {
 		return u.fail(ctx, fmt.Errorf("%w: data of an earlier upload cannot be removed: %w", ErrStore, err))
 	}
-	u.left = nil
+	if before == u.c.node {
+		u.left = nil
+	} // Another daemon may wake and go on: what it left stays on record.
 	return nil
+}
+
+// enterPause is how long an upload waits before it looks again whether it can begin.
+const enterPause = 100 * time.Millisecond
+
+// enter is an update that takes the lease. Where the image is queued, another daemon is
+// only removing what an earlier upload left: that is waited for, as long as a lease lasts.
+func (u *upload) enter(ctx context.Context, take rules.Under, change func(*Image) error) (Image, error) {
+	for end := time.Now().Add(u.c.lease); ; {
+		img, err := u.c.updateUnder(ctx, u.id, take, change)
+		if !errors.Is(err, ErrLeased) || time.Now().After(end) {
+			return img, err
+		}
+		select {
+		case <-time.After(enterPause):
+		case <-ctx.Done():
+			return img, context.Cause(ctx)
+		}
+	}
+}
+
+// keep is the upload's lease, which it must still have.
+func (u *upload) keep() rules.Under {
+	return rules.Under{Lease: u.lease, Step: rules.Keep, During: u.c.lease}
 }
 
 // run stores the body and makes the image active.
@@ -202,7 +246,8 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 
 // activate makes the image active. sums is nil where they are not known yet.
 func (u *upload) activate(ctx context.Context, loc Location, size int64, sums *sums, verdict verdict) error {
-	_, err := u.c.update(ctx, u.id, func(img *Image) error {
+	u.c.leases.remove(u.lease)
+	_, err := u.c.updateUnder(ctx, u.id, rules.Under{Lease: u.lease, Step: rules.Drop}, func(img *Image) error {
 		if img.Status != Saving {
 			return &StatusError{ID: u.id, Have: img.Status, Want: Active}
 		}
@@ -216,35 +261,73 @@ func (u *upload) activate(ctx context.Context, loc Location, size int64, sums *s
 		img.Node, img.Reserved, img.Claims = "", 0, nil
 		return rules.Move(img, Active)
 	})
+	if errors.Is(err, ErrUnknown) {
+		u.unsure = &loc
+	}
 	return err
 }
 
 // put brings the body into the store. The claim is on record before the first byte
 // is: whatever ends this process, the next one finds what it left.
 func (u *upload) put(ctx context.Context, in *intake) (Location, error) {
-	var err error
-	if u.writer, err = u.store.Begin(ctx, u.id, u.announced); err != nil {
-		return Location{}, storeError(ctx, err)
-	}
-	claim := Claim{Store: u.storeID, Claim: string(u.writer.Claim())}
-	_, err = u.c.records.Update(ctx, u.id, func(img *Image) error {
-		if img.Status != Saving {
-			return &StatusError{ID: u.id, Have: img.Status, Want: Active}
-		}
-		img.Claims = []Claim{claim}
-		return nil
+	err := u.pastOthers(ctx, func() (err error) {
+		u.writer, err = u.store.Begin(ctx, u.id, u.announced)
+		return err
 	})
 	if err != nil {
+		return Location{}, storeError(ctx, err)
+	}
+	claims := append(slices.Clone(u.left), Claim{Store: u.storeID, Claim: string(u.writer.Claim())})
+	if err := u.claim(ctx, claims); err != nil {
 		return Location{}, err
 	}
 	if _, err := backends.Copy(u.writer, in, u.announced); err != nil {
 		return Location{}, storeError(ctx, err)
 	}
-	loc, err := u.commit(ctx)
+	// Who has lost the lease does not publish; who publishes has had it just now.
+	if time.Since(u.kept) > u.c.lease/3 {
+		if err := u.claim(ctx, claims); err != nil {
+			return Location{}, err
+		}
+	}
+	var loc backends.Location
+	err = u.pastOthers(ctx, func() (err error) {
+		loc, err = u.commit(ctx)
+		return err
+	})
 	if err != nil {
 		return Location{}, storeError(ctx, err)
 	}
 	return Location{Store: u.storeID, URL: loc.URL, Size: loc.Size, Version: loc.Version}, nil
+}
+
+// claim puts what the upload may leave on record, if it still has its lease.
+func (u *upload) claim(ctx context.Context, claims []Claim) error {
+	asked := time.Now()
+	_, err := u.c.records.UpdateUnder(ctx, u.id, u.keep(), func(img *Image) error {
+		if img.Status != Saving {
+			return &StatusError{ID: u.id, Have: img.Status, Want: Active}
+		}
+		img.Claims = claims
+		return nil
+	})
+	if err == nil {
+		u.kept = asked
+	}
+	return err
+}
+
+// pastOthers does what an object under the key may be in the way of. A daemon that was
+// silent, and whose upload this one comes after, may have woken and made it one.
+func (u *upload) pastOthers(ctx context.Context, do func() error) error {
+	err := do()
+	if len(u.left) == 0 || !errors.Is(err, backends.ErrExists) {
+		return err
+	}
+	if err := u.c.abandon(ctx, u.left); err != nil {
+		return err
+	}
+	return do()
 }
 
 const (
@@ -270,27 +353,59 @@ func (u *upload) commit(ctx context.Context) (backends.Location, error) {
 }
 
 // fail leaves nothing behind, and returns cause, or ErrGone if the image was
-// deleted meanwhile. It does its work even if ctx has ended.
+// deleted meanwhile. It does its work even if ctx has ended. It is nil where the
+// image is active after all.
 func (u *upload) fail(ctx context.Context, cause error) error {
 	ctx, cancel := cleanupContext(ctx)
 	defer cancel()
+	if u.unsure != nil {
+		switch active, err := u.settled(ctx); {
+		case err != nil:
+			// The bytes may be an image's: whoever can read the record decides.
+			u.c.log.Error("it is not known whether an upload has become an image; a sweep finds out", "image", u.id, "error", err)
+			return fmt.Errorf("upload image %s: %w", u.id, cause)
+		case active:
+			return nil
+		}
+	}
 	u.c.unspool(u.img)
 	left := u.left // what cannot be removed now is remembered for later
 	if u.writer != nil {
 		if err := u.writer.Abort(ctx); err != nil {
-			u.c.log.Warn("a failed upload's data is still in its store; it will be removed before the next upload or at the next start", "image", u.id, "error", err)
-			left = []Claim{{Store: u.storeID, Claim: string(u.writer.Claim())}}
+			u.c.log.Warn("a failed upload's data is still in its store; it will be removed before the next upload or by a sweep", "image", u.id, "error", err)
+			left = append(slices.Clone(left), Claim{Store: u.storeID, Claim: string(u.writer.Claim())})
+		} else if len(left) > 0 && u.c.abandon(ctx, left) == nil {
+			left = nil
 		}
 	}
-	gone, err := u.c.abort(ctx, u.id, left)
+	a := aborted{u.lease, left}
+	gone, err := u.c.abort(ctx, u.id, a)
 	switch {
 	case err != nil && errors.Is(err, ErrNotFound), gone:
 		return fmt.Errorf("image %s: %w", u.id, ErrGone)
+	case errors.Is(err, ErrLeaseLost):
+		u.c.log.Warn("another daemon has taken over an upload of this one, which was silent for too long; nothing of it was kept", "image", u.id)
+		return fmt.Errorf("upload image %s: %w", u.id, err)
 	case err != nil:
 		u.c.log.Error("cannot write that an upload has failed; trying on", "image", u.id, "error", err)
-		u.c.abortLater(u.id, left)
+		u.c.abortLater(u.id, a)
 	}
 	return fmt.Errorf("upload image %s: %w", u.id, cause)
+}
+
+// settled tells what became of an activation whose answer was lost. It waits for the
+// database to have done with it, as it reads the record in a change.
+func (u *upload) settled(ctx context.Context) (active bool, err error) {
+	_, err = u.c.records.Update(ctx, u.id, func(img *Image) error {
+		active = (img.Status == Active || img.Status == Deactivated) && slices.ContainsFunc(img.Locations, func(l Location) bool {
+			return l.Store == u.unsure.Store && l.URL == u.unsure.URL && l.Version == u.unsure.Version
+		})
+		return nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return active, err
 }
 
 // storeError says in the catalog's words why a store took no upload.

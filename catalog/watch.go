@@ -125,6 +125,10 @@ func (c *Catalog) catchUp(ctx context.Context, since Seq) (Seq, error) {
 		return since, err
 	}
 	for _, ch := range all {
+		if ch.Kind == Removed {
+			c.cancelUpload(ch.ID)
+			c.changed.forgetImage(ch.ID)
+		}
 		if err := c.recheck(ctx, ch.ID); err != nil {
 			return since, err
 		}

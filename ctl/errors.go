@@ -60,6 +60,8 @@ var sentinels = []sentinel{
 	{"ErrBusy", catalog.ErrBusy, http.StatusServiceUnavailable, "The database is busy: try again"},
 	{"ErrUnknown", catalog.ErrUnknown, http.StatusServiceUnavailable, "The database did not say whether the change was made: look before trying again"},
 	{"ErrUnreachable", catalog.ErrUnreachable, http.StatusServiceUnavailable, "The database cannot be reached: try again"},
+	{"ErrLeased", catalog.ErrLeased, http.StatusConflict, "Another daemon is at work on the image: try again"},
+	{"ErrLeaseLost", catalog.ErrLeaseLost, http.StatusServiceUnavailable, "This daemon was silent for too long, and another one took the upload over; nothing was kept: upload again"},
 	{"ErrFull", catalog.ErrFull, http.StatusInsufficientStorage, "The service has no room for its own records; nothing was changed: its disk needs room"},
 	{"ErrInvalid", catalog.ErrInvalid, http.StatusBadRequest, ""},
 	{"ErrLocation", catalog.ErrLocation, http.StatusBadRequest, ""},

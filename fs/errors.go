@@ -71,6 +71,8 @@ var errnos = []struct {
 	{catalog.ErrInvalid, syscall.EINVAL},
 	{catalog.ErrMarker, syscall.EIO},
 	{catalog.ErrTrimmed, syscall.EIO},
+	{catalog.ErrLeased, syscall.EBUSY},
+	{catalog.ErrLeaseLost, syscall.EIO},
 	{catalog.ErrExists, syscall.EEXIST},
 	{catalog.ErrProtected, syscall.EPERM},
 	{catalog.ErrInUse, syscall.EBUSY},

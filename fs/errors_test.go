@@ -49,6 +49,8 @@ var sentinels = map[string]struct {
 	"catalog.ErrFixed":             {catalog.ErrFixed, syscall.EIO},
 	"catalog.ErrInvalid":           {catalog.ErrInvalid, syscall.EINVAL},
 	"catalog.ErrMarker":            {catalog.ErrMarker, syscall.EIO},
+	"catalog.ErrLeased":            {catalog.ErrLeased, syscall.EBUSY},
+	"catalog.ErrLeaseLost":         {catalog.ErrLeaseLost, syscall.EIO},
 	"catalog.ErrTrimmed":           {catalog.ErrTrimmed, syscall.EIO},
 	"catalog.ErrExists":            {catalog.ErrExists, syscall.EEXIST},
 	"catalog.ErrProtected":         {catalog.ErrProtected, syscall.EPERM},

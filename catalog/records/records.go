@@ -24,6 +24,8 @@ var (
 	ErrFull        = errors.New("the database has no room on its disk")
 	ErrUnreachable = errors.New("the database cannot be reached")
 	ErrUnknown     = errors.New("the database did not say whether the change was made") // it may have been
+	ErrLeased      = errors.New("another daemon is at work on it")
+	ErrLeaseLost   = errors.New("another daemon has taken over the work on it")
 	ErrTrimmed     = errors.New("the log of changes no longer reaches back so far")
 )
 
@@ -204,6 +206,21 @@ type Change struct {
 	Status Status // after it
 }
 
+// What a Lease may be on.
+const (
+	UploadLease = "upload" // an image whose data is taken in, or what that left is removed
+	BytesLease  = "bytes"  // a deleted image whose bytes are still to be removed
+	NodeLease   = "node"   // a daemon that runs: its own name
+)
+
+// Lease says that a node works on something, and until when nobody else does.
+type Lease struct {
+	Kind, ID string
+	Node     string // whose it is
+	Holder   string // of one taking: no two are the same
+	Lapsed   bool   // its time is over, by the database's clock: others may take it
+}
+
 // Quota is what one project may have; 0 = no limit.
 type Quota struct {
 	ImageCountTotal int64
@@ -234,7 +251,7 @@ type DB interface {
 }
 
 // Tx is one transaction of a DB: rows in, rows out. In a Change, what Image,
-// AddUsage and Append touch stays locked until its end, so that two changes of the
+// Lease, AddUsage and Append touch stays locked until its end, so that two changes of the
 // same image, of the same project's sums, or of the log follow each other; take them
 // in this order. A Tx is for one goroutine, and for the time of its function.
 type Tx interface {
@@ -260,6 +277,19 @@ type Tx interface {
 	// Quota is a project's own limits; nil where it has none.
 	Quota(ctx context.Context, project string) (*Quota, error)
 	SetQuota(ctx context.Context, project string, q *Quota) error // nil takes them away
+
+	// Lease is the lease of this kind on id; nil where there is none.
+	Lease(ctx context.Context, kind, id string) (*Lease, error)
+	// Leases are all of a kind.
+	Leases(ctx context.Context, kind string) ([]Lease, error)
+	// SetLease writes a lease that ends in that time from now, over the one on the same.
+	SetLease(ctx context.Context, l Lease, during time.Duration) error
+	// RenewLeases has the leases of these holders end in that time from now, and says
+	// which of them there still are.
+	RenewLeases(ctx context.Context, holders []string, during time.Duration) (kept []string, err error)
+	DropLease(ctx context.Context, kind, id string) error
+	// ClearLeases drops those that lapsed that long ago, or longer.
+	ClearLeases(ctx context.Context, ago time.Duration) error
 
 	// Append adds an entry to the log of changes and says its number, which is one
 	// more than the last one's. Whoever has seen n never later finds a change below it

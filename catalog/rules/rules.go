@@ -98,7 +98,11 @@ func (r *Records) Stores(ctx context.Context) (n map[string]int64, err error) {
 // change either. change may be called more than once, each time with the record as it
 // is then: it must set anew all that it leaves outside, be quick, and call nothing of
 // Records.
-func (r *Records) Update(ctx context.Context, id string, change func(*records.Image) error) (img records.Image, err error) {
+func (r *Records) Update(ctx context.Context, id string, change func(*records.Image) error) (records.Image, error) {
+	return r.update(ctx, id, nil, change)
+}
+
+func (r *Records) update(ctx context.Context, id string, under *Under, change func(*records.Image) error) (img records.Image, err error) {
 	var refused error // by change
 	err = r.db.Change(ctx, "update image "+id, func(tx records.Tx) error {
 		refused = nil
@@ -107,11 +111,22 @@ func (r *Records) Update(ctx context.Context, id string, change func(*records.Im
 			return err
 		}
 		img = old.Clone()
+		// Who has lost a lease is told that first; who wants one, what the image is.
+		if under != nil && under.Step != Take {
+			if err := under.check(ctx, tx); err != nil {
+				return err
+			}
+		}
 		if refused = change(&img); refused != nil {
 			return refused
 		}
 		img.ID = id
 		img = normal(img)
+		if under != nil && under.Step == Take {
+			if err := under.check(ctx, tx); err != nil {
+				return err
+			}
+		}
 		return r.write(ctx, tx, old, &img)
 	})
 	switch {

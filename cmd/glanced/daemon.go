@@ -128,7 +128,7 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 		Records: rec, DefaultQuota: catalog.Quota{ImageCountTotal: d.cfg.Quota.ImageCountTotal, ImageSizeTotal: d.cfg.Quota.ImageSizeTotal},
 		Stores: d.entries(d.stores), Drivers: formatsall.Drivers(), Engine: d.engine, Node: d.node,
 		Containers: formatsall.Containers(), Spool: decompressed,
-		FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Memory: d.transfers, Log: d.log.With("subsystem", "catalog"),
+		Shared: d.cfg.Catalog.sqlitePath() == "", Lease: time.Duration(d.cfg.Catalog.Lease), FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Memory: d.transfers, Log: d.log.With("subsystem", "catalog"),
 	})
 	return err
 }

@@ -37,6 +37,7 @@ const (
 	connectTime = 10 * time.Second // a connection may take
 	silence     = 10 * time.Second // of the server's kernel, after which a connection is given up
 	lockTime    = "10s"            // a transaction waits for another one's row, before it fails with records.ErrBusy
+	idleTime    = "5s"             // one may do nothing before the server ends it: a daemon that is stopped holds nobody up
 	patience    = 10 * time.Second // a transaction is tried again so long while the server cannot be reached
 )
 
@@ -50,12 +51,13 @@ var dialect = sqltx.Dialect{
 		return "(md5(" + column + ") = md5(?) AND " + column + " = ?)", []any{value, value} // its index holds no long texts
 	},
 	Lock:     " FOR UPDATE",
+	Now:      `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`,
 	Append:   `WITH next AS (UPDATE change_counter SET last = last + 1 RETURNING last) INSERT INTO changes (kind, id, status, seq) SELECT ?, ?, ?, last FROM next RETURNING seq`,
 	Once:     `SELECT pg_advisory_xact_lock(7091320412)`, // any number that nobody else takes
 	Exists:   func(err error) bool { return code(err) == "23505" },
 	Kind:     kind,
 	Again:    func(err error) bool { return slices.Contains([]string{"40001", "40P01"}, code(err)) },
-	Undone:   func(err error) bool { return code(err) != "" },
+	Undone:   undone,
 	Patience: patience,
 	Views:    &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
 	Changes:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
@@ -133,6 +135,7 @@ func configure(o Options) (*pgx.ConnConfig, error) {
 	}
 	cfg.ConnectTimeout = connectTime
 	cfg.RuntimeParams["lock_timeout"] = lockTime
+	cfg.RuntimeParams["idle_in_transaction_session_timeout"] = idleTime
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "glanced"
 	}
@@ -187,10 +190,17 @@ func kind(err error) error {
 		return fmt.Errorf("%w: %w", records.ErrFull, err)
 	case slices.Contains([]string{"40001", "40P01", "55P03", "53300"}, c):
 		return fmt.Errorf("%w: %w", records.ErrBusy, err)
-	case strings.HasPrefix(c, "08"), strings.HasPrefix(c, "57P"), c == "" && lost(err):
+	case strings.HasPrefix(c, "08"), strings.HasPrefix(c, "57P"), c == "25P03", c == "" && lost(err):
 		return fmt.Errorf("%w: %w", records.ErrUnreachable, err)
 	}
 	return err
+}
+
+// undone tells whether a commit was refused by the server, which then has rolled back. One
+// that is shut down may have committed before it said so.
+func undone(err error) bool {
+	c := code(err)
+	return c != "" && !strings.HasPrefix(c, "57P") && !strings.HasPrefix(c, "08")
 }
 
 // lost tells whether an error is of the way to the server.

@@ -118,6 +118,32 @@ func TestAChangeWaitsForTheOneBeforeIt(t *testing.T) {
 	}
 }
 
+// A daemon that is stopped in a transaction has the log's last row.
+func TestADaemonThatIsStoppedHoldsNobodyUp(t *testing.T) {
+	d := testbed.Postgres(t)
+	a, b := openDB(t, d), openDB(t, d)
+	defer a.Close()
+	defer b.Close()
+	other := rules.New(b, rules.Options{})
+	runs := 0
+	err := a.Change(t.Context(), "stop", func(tx records.Tx) error {
+		if runs++; runs > 1 {
+			return nil
+		}
+		if _, err := tx.Append(t.Context(), records.Change{Kind: records.Created, ID: "a", Status: "queued"}); err != nil {
+			return err
+		}
+		_, err := other.Create(t.Context(), records.Image{ID: "i", Status: "queued", Visibility: "private"})
+		return err
+	})
+	if err != nil || runs != 2 {
+		t.Errorf("%v after %d runs", err, runs)
+	}
+	if all, err := other.Changes(t.Context(), 0, 10); err != nil || len(all) != 1 || all[0].ID != "i" {
+		t.Errorf("the log is %v, %v", all, err)
+	}
+}
+
 func TestALostConnectionIsMadeAgain(t *testing.T) {
 	s, d := openRecords(t)
 	img, err := s.Create(t.Context(), records.Image{ID: "i", Status: "queued", Visibility: "private"})

@@ -88,6 +88,7 @@ var tasks = map[string]task{
 	"create":  {times(40), tryCreate, records.ErrQuota, records.ErrQuota},
 	"reserve": {times(40), tryReserve, records.ErrQuota, records.ErrQuota},
 	"edge":    {func(j job) int { return len(j.Edges) }, tryEdge, records.ErrParent, records.ErrInUse},
+	"take":    {func(j job) int { return len(j.IDs) }, tryTake, records.ErrLeased, records.ErrLeased},
 	"rename":  {times(100), tryRename, nil, nil},
 }
 

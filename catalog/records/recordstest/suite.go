@@ -53,6 +53,8 @@ func (s Suite) Run(t *testing.T) {
 		{"a parent in use is not deleted", testParentInUse},
 		{"of a parent's deletion and a child's activation one wins", testParentRace},
 		{"own quotas replace the default", testOwnQuota},
+		{"a lease is one holder's", testLeases},
+		{"leases are renewed", testLeasesAreRenewed},
 		{"an ended context ends the call", testContext},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,6 +64,7 @@ func (s Suite) Run(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *rules.Records, string){
 		"two processes share quotas":  testProcessesShareQuotas,
 		"two processes share parents": testProcessesShareParents,
+		"two processes share leases":  testProcessesShareLeases,
 		"two processes share the log": testProcessesShareTheLog,
 	} {
 		t.Run(name, func(t *testing.T) { s.shared(t, rules.Options{}, test) })

@@ -33,6 +33,7 @@ var migrations embed.FS
 // beginning, so nothing is locked one by one, and none is in another's way.
 var dialect = sqltx.Dialect{
 	OneOf:  oneOf,
+	Now:    `CAST(unixepoch('subsec') * 1000000 AS INTEGER)`,
 	Append: `INSERT INTO changes (kind, id, status) VALUES (?, ?, ?) RETURNING seq`,
 	Exists: func(err error) bool {
 		var se sqlite3.Error

@@ -31,6 +31,8 @@ type Dialect struct {
 	Lock string
 	// Append adds (kind, id, status) to changes, and returns its seq.
 	Append string
+	// Now is an expression for the database's own time, in microseconds since 1970.
+	Now string
 	// Once keeps others from migrating at the same time, to the end of the transaction;
 	// "" where a transaction that changes is alone anyway.
 	Once string

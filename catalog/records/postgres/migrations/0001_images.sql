@@ -102,3 +102,13 @@ CREATE TABLE usage (
     image_count BIGINT NOT NULL,
     image_bytes BIGINT NOT NULL
 );
+
+-- until: by this database's clock.
+CREATE TABLE leases (
+    kind   TEXT   NOT NULL,
+    id     TEXT   NOT NULL,
+    node   TEXT   NOT NULL,
+    holder TEXT   NOT NULL UNIQUE,
+    until  BIGINT NOT NULL,
+    PRIMARY KEY (kind, id)
+);
