@@ -33,6 +33,7 @@ type flight struct {
 	first, n uint32  // chunks; Cache.mu's until fixed
 	ahead    bool    // read-ahead: it gives way to others
 	online   bool    // it has a connection from the beginning
+	lingers  bool    // a small read began it: others may follow
 	onDisk   bool    // its chunks are on disk, and to be looked at
 	drops    int     // of the object, when it began
 	ctx      context.Context
@@ -286,7 +287,7 @@ func (f *flight) fund() error {
 func (f *flight) linger() {
 	c := f.o.c
 	c.mu.Lock()
-	if f.fixed || f.full() || !f.follows() {
+	if f.fixed || !f.lingers || f.full() || !f.follows() {
 		c.mu.Unlock()
 		return
 	}

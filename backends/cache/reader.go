@@ -209,6 +209,7 @@ func (r *reader) join(flights []*flight, off, n int64) ([]*flight, error) {
 		switch {
 		case f == nil:
 			f = r.begin(i, end-i, false)
+			f.lingers = n <= r.up.maxExtended/2
 			flights = append(flights, f)
 			go f.fly()
 		case len(flights) == 0 || flights[len(flights)-1] != f:
