@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"glanced/backends"
 	"glanced/backends/all"
 	"glanced/backends/budget"
@@ -58,12 +60,27 @@ func (d *daemon) openCache() error {
 	}
 	opened, err := cache.Open(cache.Config{Dir: c.Dir, Size: size, ChunkSize: int64(c.ChunkSize), MinFree: int64(c.MinFree),
 		Memory: budget.NewOf(max(d.limits.fetches, 4*int64(c.ChunkSize)), cache.MemoryPart), Log: d.log.With("subsystem", "cache")})
+	if err != nil && diskFails(err) {
+		d.log.Warn("there is no cache until the next start, for its disk takes nothing: images are read from the stores each time", "error", fmt.Errorf("cache.dir: %w", err))
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("cache.dir: %w", err)
 	}
 	d.cache = opened
 	d.below = append(d.below, opened)
 	return nil
+}
+
+// diskFails tells whether an error is a disk's that is full, or broken: any other one is
+// of the configuration.
+func diskFails(err error) bool {
+	for _, kind := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // throughCache is a store, read through the cache if it is far.
