@@ -36,7 +36,7 @@ test-full: test lint fuzz demo ## all that takes long too: hundreds of kills, lo
 	@contrib/packages.sh full
 	GLANCED_MUST_RUN=1 GLANCED_CEPH=1 $(GO) test -count=1 -timeout 30m -run Ceph ./backends/...
 	GLANCED_MUST_RUN=1 GLANCED_KEYSTONE=1 $(GO) test -count=1 -timeout 30m -run Keystone ./backends/swift
-	GLANCED_MUST_RUN=1 GLANCED_KILL_ROUNDS=300 $(GO) test -count=1 -timeout 30m -run Killed ./cmd/glanced ./backends/cache
+	GLANCED_MUST_RUN=1 GLANCED_KILL_ROUNDS=200 $(GO) test -count=1 -timeout 60m -run Killed ./cmd/glanced ./backends/cache
 	GLANCED_MUST_RUN=1 GLANCED_HOSTILE_ALL=1 $(GO) test -count=1 -timeout 30m -run 'Hostile|NoName' ./cmd/glancectl
 
 fuzz: ## each fuzz target for FUZZTIME (default 60s); those that match FUZZ, if it is set

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -20,13 +21,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"glanced/contrib/testbed"
 )
 
 // killRounds is how often the daemon is killed: GLANCED_KILL_ROUNDS, else a few.
 func killRounds(t *testing.T) int {
 	text := os.Getenv("GLANCED_KILL_ROUNDS")
 	if text == "" {
-		return 4
+		return 20
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
@@ -35,30 +38,99 @@ func killRounds(t *testing.T) int {
 	return n
 }
 
+// killing is a daemon that is killed again and again, and what its clients know.
+type killing struct {
+	dir    string
+	args   []string        // of the daemon
+	stored func() []string // the images that the store has something of
+	size   int             // of the largest image, bytes
+	keep   int             // how many images are left to look at after the next kill
+
+	mu       sync.Mutex
+	promised map[string]string // images whose upload was answered with success, and their sha512
+	gone     map[string]bool   // images whose deletion was
+	finished atomic.Int64      // uploads of this round
+	read     atomic.Int64      // images that were read while the daemon was killed
+}
+
+// The store is a folder, a bucket or a container; what is in the last two is read through
+// a cache, which is written meanwhile.
 func TestKilledAtAnyMomentNothingIsLostOrLeftOver(t *testing.T) {
-	dir := t.TempDir()
+	for name, start := range map[string]func(*testing.T, *killing){"folder": killingFolder, "bucket": killingBucket, "container": killingContainer} {
+		t.Run(name, func(t *testing.T) {
+			k := &killing{dir: t.TempDir(), promised: map[string]string{}, gone: map[string]bool{}}
+			start(t, k)
+			k.run(t)
+		})
+	}
+}
+
+func killingFolder(t *testing.T, k *killing) {
+	k.size, k.keep = 1<<20, 30
+	k.stored = func() (ids []string) {
+		for _, path := range storedFiles(t, k.dir) {
+			ids = append(ids, filepath.Base(path))
+		}
+		return ids
+	}
+}
+
+// killingBucket has images of one part and of several.
+func killingBucket(t *testing.T, k *killing) {
+	srv := testbed.S3(t)
+	k.size, k.keep, k.args = 12<<20, 8, []string{"--config", s3Config(t, k.dir, srv)}
+	k.stored = func() (ids []string) {
+		for _, name := range srv.List(t) {
+			if strings.HasPrefix(name, "upload ") {
+				// One that was begun, and killed before its claim was on record, holds no
+				// bytes (contrib/decisions/0010).
+				if srv.Parts(t) == 0 {
+					continue
+				}
+			}
+			ids = append(ids, strings.TrimPrefix(name, "images/"))
+		}
+		return ids
+	}
+}
+
+// killingContainer has images of one object and of several segments.
+func killingContainer(t *testing.T, k *killing) {
+	srv := testbed.Swift(t)
+	k.size, k.keep, k.args = 6<<20, 8, []string{"--config", swiftConfig(t, k.dir, srv)}
+	k.stored = func() (ids []string) {
+		for _, name := range srv.List(t) {
+			if srv.Has(t, name) { // Swift brings its listings up to date later
+				id, _, _ := strings.Cut(name, "/")
+				ids = append(ids, id)
+			}
+		}
+		return ids
+	}
+}
+
+// run kills the daemon, and looks at what the next one has.
+func (k *killing) run(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	promised := map[string]string{} // images whose upload was answered with success, and their sha512
-	gone := map[string]bool{}       // images whose deletion was
 	for round := range killRounds(t) {
-		p := startDaemon(t, dir)
-		p.checkAfterKill(promised, gone)
+		p := startDaemon(t, k.dir, k.args...)
+		k.check(p)
 		if t.Failed() {
 			t.Fatalf("after %d kills", round)
 		}
-		p.thinOut(promised, gone)
+		k.thinOut(p)
 		ctx, stop := context.WithCancel(t.Context())
-		var mu sync.Mutex
-		var finished atomic.Int64
+		k.finished.Store(0)
 		var clients sync.WaitGroup
 		for i := range 4 {
 			r := rand.New(rand.NewPCG(seed, uint64(round*10+i+1)))
-			clients.Go(func() { p.work(ctx, r, &mu, &finished, promised, gone) })
+			clients.Go(func() { k.work(ctx, p, r) })
 		}
+		clients.Go(func() { k.reads(ctx, p) })
 		if round%2 == 0 { // on a slow machine, the first uploads take their time
-			for end := time.Now().Add(20 * time.Second); finished.Load() == 0 && time.Now().Before(end); {
+			for end := time.Now().Add(20 * time.Second); k.finished.Load() == 0 && time.Now().Before(end); {
 				time.Sleep(5 * time.Millisecond)
 			}
 		}
@@ -67,18 +139,41 @@ func TestKilledAtAnyMomentNothingIsLostOrLeftOver(t *testing.T) {
 		stop()
 		clients.Wait()
 	}
-	startDaemon(t, dir).checkAfterKill(promised, gone)
-	t.Logf("%d images kept, %d deleted", len(promised), len(gone))
-	if len(promised) == 0 {
-		t.Error("no upload was finished in all rounds: the test looked at nothing")
+	k.check(startDaemon(t, k.dir, k.args...))
+	t.Logf("%d images kept, %d deleted, %d read", len(k.promised), len(k.gone), k.read.Load())
+	if len(k.promised) == 0 || k.read.Load() == 0 {
+		t.Error("no upload was finished in all rounds, or nothing was read: the test looked at nothing")
+	}
+}
+
+// reads reads one image after the other until the daemon is gone: what comes whole is
+// what was uploaded.
+func (k *killing) reads(ctx context.Context, p *process) {
+	for ctx.Err() == nil {
+		k.mu.Lock()
+		want := maps.Clone(k.promised)
+		k.mu.Unlock()
+		for id, sum := range want {
+			status, body, err := p.try(ctx, "GET", "/v2/images/"+id+"/file", "", nil)
+			if err != nil {
+				return
+			}
+			if got := sha512.Sum512(body); status == http.StatusOK {
+				k.read.Add(1)
+				if hex.EncodeToString(got[:]) != sum {
+					p.t.Errorf("image %s was read as other bytes", id)
+				}
+			}
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
 // work uploads, changes and deletes images until the daemon is gone, and notes
 // what was answered: only that is promised.
-func (p *process) work(ctx context.Context, r *rand.Rand, mu *sync.Mutex, finished *atomic.Int64, promised map[string]string, gone map[string]bool) {
+func (k *killing) work(ctx context.Context, p *process, r *rand.Rand) {
 	for ctx.Err() == nil {
-		data := bytes.Repeat([]byte{byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())}, r.IntN(1<<20))
+		data := bytes.Repeat([]byte{byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())}, r.IntN(k.size/3))
 		status, body, err := p.try(ctx, "POST", "/v2/images", "application/json",
 			strings.NewReader(`{"name":"k","disk_format":"raw","container_format":"bare"}`))
 		if err != nil || status != http.StatusCreated {
@@ -96,22 +191,22 @@ func (p *process) work(ctx context.Context, r *rand.Rand, mu *sync.Mutex, finish
 			return
 		}
 		sum := sha512.Sum512(data)
-		mu.Lock()
-		promised[img.ID] = hex.EncodeToString(sum[:])
-		mu.Unlock()
-		finished.Add(1)
+		k.mu.Lock()
+		k.promised[img.ID] = hex.EncodeToString(sum[:])
+		k.mu.Unlock()
+		k.finished.Add(1)
 		if r.IntN(2) == 0 {
 			continue
 		}
-		mu.Lock()
-		delete(promised, img.ID) // from here on it may be there or not
-		mu.Unlock()
+		k.mu.Lock()
+		delete(k.promised, img.ID) // from here on it may be there or not
+		k.mu.Unlock()
 		if status, _, err = p.try(ctx, "DELETE", "/v2/images/"+img.ID, "", nil); err != nil || status != http.StatusNoContent {
 			return
 		}
-		mu.Lock()
-		gone[img.ID] = true
-		mu.Unlock()
+		k.mu.Lock()
+		k.gone[img.ID] = true
+		k.mu.Unlock()
 	}
 }
 
@@ -139,9 +234,9 @@ func (p *process) try(ctx context.Context, method, path, contentType string, bod
 	return resp.StatusCode, text, err
 }
 
-// checkAfterKill holds a restarted daemon to what was promised before: every
-// such image is whole, the deleted ones are gone, nothing is half there.
-func (p *process) checkAfterKill(promised map[string]string, gone map[string]bool) {
+// check holds a restarted daemon to what was promised before: every such image is whole,
+// the deleted ones are gone, nothing is half there.
+func (k *killing) check(p *process) {
 	p.t.Helper()
 	var images []map[string]any
 	for next := "/v2/images?limit=1000"; next != ""; {
@@ -161,7 +256,7 @@ func (p *process) checkAfterKill(promised map[string]string, gone map[string]boo
 			if err := p.wholeImage(id, fmt.Sprint(img["os_hash_value"])); err != nil {
 				p.t.Error(err)
 			}
-			if want := promised[id]; want != "" && want != img["os_hash_value"] {
+			if want := k.promised[id]; want != "" && want != img["os_hash_value"] {
 				p.t.Errorf("image %s has hash %v, %s was uploaded", id, img["os_hash_value"], want)
 			}
 		case "queued":
@@ -169,19 +264,19 @@ func (p *process) checkAfterKill(promised map[string]string, gone map[string]boo
 			p.t.Errorf("image %s is %v", id, img["status"])
 		}
 	}
-	for id := range promised {
+	for id := range k.promised {
 		if !active[id] {
 			p.t.Errorf("image %s was uploaded, and is not active", id)
 		}
 	}
-	for id := range gone {
+	for id := range k.gone {
 		if found[id] {
 			p.t.Errorf("image %s was deleted, and is there", id)
 		}
 	}
-	for _, path := range storedFiles(p.t, p.dir) {
-		if !active[filepath.Base(path)] {
-			p.t.Errorf("%s belongs to no active image", path)
+	for _, id := range k.stored() {
+		if !active[id] {
+			p.t.Errorf("%s is stored, and is of no active image", id)
 		}
 	}
 	for what, query := range map[string]string{
@@ -213,19 +308,19 @@ func (p *process) count(query string) (n int) {
 
 // thinOut deletes images until few are left to look at after the next kill: first
 // those of which nothing is promised.
-func (p *process) thinOut(promised map[string]string, gone map[string]bool) {
+func (k *killing) thinOut(p *process) {
 	p.t.Helper()
 	_, page := p.call("GET", "/v2/images?limit=1000", "", nil)
 	for _, img := range page["images"].([]any) {
 		id := img.(map[string]any)["id"].(string)
-		if _, kept := promised[id]; kept && len(promised) <= 30 {
+		if _, kept := k.promised[id]; kept && len(k.promised) <= k.keep {
 			continue
 		}
 		if status, v := p.call("DELETE", "/v2/images/"+id, "", nil); status != http.StatusNoContent {
 			p.t.Fatalf("delete: %d %v", status, v)
 		}
-		delete(promised, id)
-		gone[id] = true
+		delete(k.promised, id)
+		k.gone[id] = true
 	}
 }
 

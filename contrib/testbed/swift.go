@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -187,6 +188,16 @@ func (srv SwiftServer) RemoveFrom(t testing.TB, container, name string) {
 func (srv SwiftServer) List(t testing.TB) []string {
 	t.Helper()
 	return srv.ListIn(t, srv.Container)
+}
+
+// Has tells whether an object of the container is there: a listing may be late.
+func (srv SwiftServer) Has(t testing.TB, name string) bool {
+	t.Helper()
+	_, _, err := srv.client.Object(context.WithoutCancel(t.Context()), srv.Container, name)
+	if err != nil && !errors.Is(err, swift.ObjectNotFound) {
+		t.Fatalf("look at %s: %v", name, err)
+	}
+	return err == nil
 }
 
 // ListIn is List of another container.
