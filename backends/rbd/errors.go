@@ -3,7 +3,6 @@
 package rbd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -78,12 +77,4 @@ func errno(err error) (syscall.Errno, bool) {
 func is(err error, want syscall.Errno) bool {
 	no, ok := errno(err)
 	return ok && no == want
-}
-
-// ended is the cause of a context that has ended.
-func ended(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return nil
-	}
-	return context.Cause(ctx)
 }

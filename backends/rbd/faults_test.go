@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -290,6 +291,14 @@ func await(t testing.TB, so func() bool) {
 	}
 }
 
+// pause has the cluster answer no operation of s until resume, which may be repeated.
+func pause(t testing.TB, srv testbed.RBDServer, s *Store) (resume func()) {
+	t.Helper()
+	srv.Run(t, "ceph", "osd", "set", "pause")
+	must(t, s.current.conn.WaitForLatestOSDMap()) // it is the client that heeds it
+	return sync.OnceFunc(func() { srv.Run(t, "ceph", "osd", "unset", "pause") })
+}
+
 // A cluster that does not answer holds so many calls, and nobody beyond their own context.
 func TestAClusterThatHangsHoldsNobodyLonger(t *testing.T) {
 	srv := testbed.RBD(t)
@@ -304,14 +313,7 @@ func TestAClusterThatHangsHoldsNobodyLonger(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	srv.Run(t, "ceph", "osd", "set", "pause")
-	paused := true
-	resume := func() {
-		if paused {
-			srv.Run(t, "ceph", "osd", "unset", "pause")
-			paused = false
-		}
-	}
+	resume := pause(t, srv, s)
 	defer resume()
 	why := errors.New("the client does not wait longer")
 	p := make([]byte, len(content))
@@ -360,9 +362,9 @@ func TestAnOperationHasATimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	srv.Run(t, "ceph", "osd", "set", "pause")
+	resume := pause(t, srv, s)
 	err = b.ReadAt(t.Context(), make([]byte, 10), 0)
-	srv.Run(t, "ceph", "osd", "unset", "pause")
+	resume()
 	wantErr(t, "read", err, backends.ErrUnavailable)
 	await(t, func() bool { return b.ReadAt(t.Context(), make([]byte, 10), 0) == nil })
 	await(t, func() bool { return s.Delete(t.Context(), loc) == nil })

@@ -34,9 +34,6 @@ type location struct {
 	snap       string // "" = the image itself
 }
 
-// snapName is the snapshot that Glance makes of an image, and reads.
-const snapName = "snap"
-
 const locationScheme = "rbd://"
 
 func (l location) text() string {

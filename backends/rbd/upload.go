@@ -20,6 +20,9 @@ import (
 	"glanced/backends/upload"
 )
 
+// snapName is the snapshot that Glance makes of an image, and reads.
+const snapName = "snap"
+
 const (
 	maxImage  = 1 << 50  // bytes; the cluster's own limit is the number of objects
 	firstSize = 64 << 20 // of an image whose size is not known; it is doubled as needed

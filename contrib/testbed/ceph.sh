@@ -50,6 +50,8 @@ crash dir = $dir/log
 keyring = $dir/keyring
 [mon.a]
 mon data = $dir/mon.a
+paxos propose interval = 0.05
+paxos min wait = 0.01
 [osd]
 osd data = $dir/osd.0
 keyring = $dir/osd.0.keyring
