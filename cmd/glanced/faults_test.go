@@ -69,23 +69,12 @@ func configure(t *testing.T, dir, cache string, stores ...farStore) string {
 
 const noCache = "size = \"0\"\n"
 
-// uploadTo makes a raw image in a store.
-func (p *process) uploadTo(store string, content []byte) string {
+// stored makes a raw image in a store.
+func (p *process) stored(store string, content []byte) string {
 	p.t.Helper()
-	id := p.create("in "+store, "private", nil)
-	req, err := http.NewRequest("PUT", "http://control/v2/images/"+id+"/file", bytes.NewReader(content))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/octet-stream")
-	req.Header.Set("X-Image-Meta-Store", store)
-	resp, err := p.client.Do(req)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent {
-		p.t.Fatalf("upload to %s: %s\n%s", store, resp.Status, p.log)
+	id, status := p.uploadTo(store, content)
+	if status != http.StatusNoContent {
+		p.t.Fatalf("upload to %s: %d\n%s", store, status, p.log)
 	}
 	return id
 }
@@ -127,8 +116,8 @@ func TestACopyGoesOnFromTheOtherStore(t *testing.T) {
 			config := configure(t, dir, noCache, a, b)
 			p := startDaemon(t, dir, "--config", config)
 			content := noise(1, 24<<20)
-			id := p.uploadTo("a", content)
-			other := p.uploadTo("b", content)
+			id := p.stored("a", content)
+			other := p.stored("b", content)
 			p.end(syscall.SIGTERM)
 			p.alsoAt(id, other)
 			p = startDaemon(t, dir, "--config", config)
@@ -173,7 +162,7 @@ func TestAHungStoreLeavesTheOtherStoresAlone(t *testing.T) {
 			b.files = map[string]string{"b.secret": b.files["s3.secret"]}
 			p := startDaemon(t, dir, "--config", configure(t, dir, cache+fmt.Sprintf("[memory]\nbudget = \"%dMiB\"\n", scarce>>20), a, b))
 			content := noise(1, 16<<20)
-			hung, fine := p.uploadTo("a", content), p.uploadTo("b", content)
+			hung, fine := p.stored("a", content), p.stored("b", content)
 			if cache != noCache { // taking it in has read its head and tail
 				p.call("DELETE", "/admin/cache/"+hung, "", nil)
 				p.call("DELETE", "/admin/cache/"+fine, "", nil)
@@ -217,7 +206,7 @@ func TestAFullCacheDiskIsNoFault(t *testing.T) {
 	config := configure(t, dir, fmt.Sprintf("dir = %q\nsize = \"64MiB\"\nchunk_size = \"64KiB\"\nmin_free = \"0\"\n", filepath.Join(disk, "cache")), a)
 	p := startDaemon(t, dir, "--config", config)
 	content := noise(1, 16<<20)
-	id := p.uploadTo("a", content)
+	id := p.stored("a", content)
 	for range 2 {
 		p.wantServed(id, content)
 		if got, err := p.copyOut(id); err != nil || !bytes.Equal(got, content) {
