@@ -22,11 +22,11 @@ func (c *Catalog) abort(ctx context.Context, id string, a aborted) (gone bool, e
 	_, err = c.records.UpdateUnder(ctx, id, rules.Under{Lease: a.lease, Step: rules.Drop}, func(img *Image) error {
 		gone = img.Status == Deleted
 		img.Reserved, img.Claims = 0, a.left
-		if img.Status != Saving {
-			return nil
-		}
 		if len(a.left) == 0 {
 			img.Node = ""
+		}
+		if img.Status != Saving {
+			return nil
 		}
 		return rules.Move(img, c.failedUpload)
 	})

@@ -93,7 +93,9 @@ type Config struct {
 	Lease        time.Duration  // of a daemon that is silent so long, others take over its uploads; 0 = DefaultLease
 	FailedUpload Status         // what a failed upload leaves: Queued (default) or Killed
 	SizeCap      int64          // largest image, bytes; 0 = DefaultSizeCap
-	Memory       *budget.Budget // for uploads, besides the 256 KiB that each takes; nil = one of 64 MiB
+	Memory       *budget.Budget // for uploads, besides the UploadBytes that each takes; nil = one of 64 MiB
+	Uploads      int64          // memory for uploads under way, bytes: one for each UploadBytes, two at least; 0 = 64 MiB
+	UploadWait   time.Duration  // how long an upload waits for its turn; 0 = half a minute
 	HashPause    time.Duration  // before an image is hashed again whose data could not be read; 0 = a minute
 	Log          *slog.Logger   // nil = none
 }
@@ -114,6 +116,8 @@ type Catalog struct {
 	failedUpload Status
 	sizeCap      int64
 	uploadMemory *budget.Budget
+	places       *budget.Places // of uploads under way, by project
+	uploadWait   time.Duration
 	log          *slog.Logger
 
 	disks   disks
@@ -127,6 +131,7 @@ type Catalog struct {
 	uploads map[string]context.CancelCauseFunc // under way here, by image id
 	aborted map[string]aborted                 // failed ones that could not be written yet
 	closing bool                               // no more of them
+	closed  chan struct{}                      // closed with closing
 	ending  sync.WaitGroup                     // counts them
 
 	stop context.CancelFunc
@@ -154,6 +159,7 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 		log:          cfg.Log,
 		uploads:      map[string]context.CancelCauseFunc{},
 		aborted:      map[string]aborted{},
+		closed:       make(chan struct{}),
 		done:         make(chan struct{}),
 	}
 	if c.failedUpload == "" {
@@ -164,6 +170,13 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	}
 	if c.lease == 0 {
 		c.lease = DefaultLease
+	}
+	if cfg.Uploads == 0 {
+		cfg.Uploads = 64 << 20
+	}
+	c.places = budget.NewPlaces(int(max(cfg.Uploads/UploadBytes, 2)))
+	if c.uploadWait = cfg.UploadWait; c.uploadWait == 0 {
+		c.uploadWait = uploadWait
 	}
 	if c.sizeCap == 0 {
 		c.sizeCap = DefaultSizeCap

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 )
@@ -17,6 +18,10 @@ type diskKey struct {
 type disk struct {
 	key   diskKey
 	users atomic.Int64
+
+	waiting   int                     // for it to be open; the table's lock
+	abandoned bool                    // all who waited have left; the table's lock
+	cancel    context.CancelCauseFunc // ends the opening
 
 	once   sync.Once
 	ready  chan struct{} // closed when opened or err is set
@@ -89,13 +94,25 @@ func (t *disks) releaseAll(all []*disk) {
 	}
 }
 
-// open waits until d is open, the first caller having it opened. The opening is
-// not cut short when that caller hangs up, for others may wait for it as well.
+// errAbandoned is that of a disk whose opening was left by all: it is to be acquired anew.
+var errAbandoned = errors.New("the opening was given up")
+
+// open waits until d is open, the first caller having it opened. The opening ends when
+// all who wait for it have left, not with the first of them: it may decompress for minutes
+// what others want too. errAbandoned where the others had left before.
 func (t *disks) open(ctx context.Context, d *disk, how func(context.Context) (*opened, error)) error {
+	if !t.join(d) {
+		return errAbandoned
+	}
 	d.once.Do(func() {
 		d.retain()
+		opening, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+		t.mu.Lock()
+		d.cancel = cancel
+		t.mu.Unlock()
 		go func() {
-			d.opened, d.err = how(context.WithoutCancel(ctx))
+			defer cancel(nil)
+			d.opened, d.err = how(opening)
 			if d.err != nil {
 				t.retire(d) // the next Open tries again
 			}
@@ -103,10 +120,41 @@ func (t *disks) open(ctx context.Context, d *disk, how func(context.Context) (*o
 			t.release(d)
 		}()
 	})
+	defer t.leave(d)
 	select {
 	case <-d.ready:
 		return d.err
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// join adds one who waits for d to be open, unless all have left.
+func (t *disks) join(d *disk) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d.abandoned {
+		return false
+	}
+	d.waiting++
+	return true
+}
+
+// leave takes one away; the last one ends an opening that is still under way.
+func (t *disks) leave(d *disk) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d.waiting--
+	select {
+	case <-d.ready:
+		return
+	default:
+	}
+	if d.waiting == 0 {
+		d.abandoned = true
+		if t.byKey[d.key] == d {
+			delete(t.byKey, d.key)
+		}
+		d.cancel(errAbandoned)
 	}
 }

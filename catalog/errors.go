@@ -28,6 +28,7 @@ var (
 // Those of the catalog itself; they come wrapped, with what was wrong.
 var (
 	ErrInvalid           = errors.New("invalid value")
+	ErrMetadata          = errors.New("the image has too much metadata")
 	ErrFixed             = fmt.Errorf("only a queued image's formats can be changed: %w", ErrStatus)
 	ErrProtected         = errors.New("the image is protected and cannot be deleted")
 	ErrFormat            = errors.New("the content does not match the disk format")
@@ -39,6 +40,7 @@ var (
 	ErrGone              = errors.New("the image was deleted while its data was uploaded")
 	ErrTooLarge          = errors.New("the image is larger than this service takes")
 	ErrStoreFull         = errors.New("the store has no room for the image")
+	ErrUploads           = errors.New("too many uploads are under way")
 	ErrBodySize          = errors.New("the data is not as long as announced")
 	ErrBody              = errors.New("the upload was cut off")
 	ErrLocation          = errors.New("the location cannot be used")

@@ -15,8 +15,8 @@ import (
 
 // Spool is where what containers decompress to is kept: one file an image.
 type Spool interface {
-	// For is the place for key: letters, digits, '-' and '.'.
-	For(key string) container.Spool
+	// For is the place for key, of an image of project's: letters, digits, '-' and '.'.
+	For(project, key string) container.Spool
 	// Remove forgets what For(key) keeps; nothing there is no error.
 	Remove(key string) error
 	// Keys are those that something is kept for.
@@ -82,7 +82,7 @@ func (c *Catalog) unwrap(ctx context.Context, img Image) (container.Opened, erro
 	}
 	o := container.Options{MaxBytes: c.sizeCap}
 	if c.spool != nil {
-		o.Spool = c.spool.For(c.spoolKey(img))
+		o.Spool = c.spool.For(img.Owner, c.spoolKey(img))
 	}
 	content, err := kind.Open(ctx, blob, o)
 	if err != nil {
@@ -134,6 +134,9 @@ func (c *Catalog) openParent(ctx context.Context, ref formats.Ref, find kin) (*d
 		err = c.disks.open(ctx, d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, View{}) })
 		if err != nil {
 			c.disks.release(d)
+			if errors.Is(err, errAbandoned) && ctx.Err() == nil {
+				continue
+			}
 			return nil, fmt.Errorf("%s, image %s: %w", ref.Kind, img.ID, err)
 		}
 		if !shared || c.verify(ctx, d) {

@@ -48,6 +48,9 @@ func (c *Catalog) Open(ctx context.Context, who access.Identity, id string, v Vi
 		shared, err := c.open(ctx, h)
 		if err != nil {
 			c.handles.leave(h)
+			if errors.Is(err, errAbandoned) && ctx.Err() == nil {
+				continue
+			}
 			return nil, fmt.Errorf("open image %s: %w", id, err)
 		}
 		if !shared || c.verify(ctx, h.d) {
@@ -65,7 +68,9 @@ func (c *Catalog) open(ctx context.Context, h *Handle) (shared bool, err error) 
 	v := h.view
 	v.Deactivated = false // who may read a disk is no matter of what it is
 	h.d, shared = c.disks.acquire(diskKey{h.id, v})
-	err = c.disks.open(ctx, h.d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, h.img, v) })
+	img := h.img
+	h.img = brief(img)
+	err = c.disks.open(ctx, h.d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, v) })
 	select {
 	case <-h.revoked:
 		// Whether it opened or not: the bytes may have gone under it.
@@ -133,7 +138,8 @@ func (c *Catalog) openStored(ctx context.Context, img Image) (*opened, error) {
 	return &opened{Disk: d, bytes: b}, nil
 }
 
-// Image is the record as it was when the handle was opened.
+// Image is the record as it was when the handle was opened, without Properties, Tags and
+// Snapshots.
 func (h *Handle) Image() Image { return h.img.Clone() }
 
 // Size in bytes, of the guest disk or of the stored bytes.

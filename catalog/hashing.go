@@ -105,11 +105,13 @@ func (h *hashing) later(id string) time.Duration {
 
 // resumeHashing queues what an earlier run has not hashed to its end.
 func (c *Catalog) resumeHashing(ctx context.Context) error {
-	all, err := c.records.List(ctx, Query{Scope: Everything, Status: []Status{Active, Deactivated}, Unhashed: true})
-	for _, img := range all {
+	for img, err := range c.Walk(ctx, Query{Scope: Everything, Status: []Status{Active, Deactivated}, Unhashed: true, Brief: true}) {
+		if err != nil {
+			return err
+		}
 		c.hashing.add(img.ID)
 	}
-	return err
+	return nil
 }
 
 // hashOn hashes one image after the other until ctx ends.

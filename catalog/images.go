@@ -3,6 +3,8 @@ package catalog
 import (
 	"context"
 	"fmt"
+	"iter"
+	"math"
 	"slices"
 	"time"
 
@@ -24,7 +26,7 @@ func (c *Catalog) Create(ctx context.Context, img Image) (Image, error) {
 	if fresh.Visibility == "" {
 		fresh.Visibility = "shared"
 	}
-	if err := validate(&fresh); err != nil {
+	if err := validate(&fresh, 0); err != nil {
 		return Image{}, err
 	}
 	img, err := c.records.Create(ctx, fresh)
@@ -56,29 +58,80 @@ func (c *Catalog) Get(ctx context.Context, id string) (Image, error) {
 	return img, nil
 }
 
-// List selects images; ErrMarker, ErrInvalid (sort key or comparison, or more
-// tags or properties than an image can have).
+// brief is img without what can be long and is of no use while its bytes are moved: as
+// many are held as there are clients.
+func brief(img Image) Image {
+	img.Properties, img.Tags, img.Snapshots = nil, nil, nil
+	return img
+}
+
+// List is all of Page: for questions whose answer is known to be short.
 func (c *Catalog) List(ctx context.Context, q Query) ([]Image, error) {
+	images, _, err := c.Page(ctx, q, math.MaxInt64)
+	return images, err
+}
+
+// Page selects images, as many as take maxBytes in memory and one at least where there
+// is one; more tells that there are more, after q.Limit too. ErrMarker, ErrInvalid (sort
+// key or comparison, or more tags or properties than an image can have).
+func (c *Catalog) Page(ctx context.Context, q Query, maxBytes int64) (images []Image, more bool, err error) {
+	if err := checkQuery(q); err != nil {
+		return nil, false, err
+	}
+	return c.records.Page(ctx, q, maxBytes)
+}
+
+// walkBytes is what Walk holds of the records at a time.
+const walkBytes = 128 << 10
+
+// Walk yields all images that q selects, by their ids, some at a time: each is as it was
+// when its turn came. Between two of them nothing of the database is held, so yield may
+// take its time. q has neither Sort nor Marker nor Limit. An error is yielded once and
+// ends it.
+func (c *Catalog) Walk(ctx context.Context, q Query) iter.Seq2[Image, error] {
+	q.Sort = []SortKey{{Key: "id"}}
+	return func(yield func(Image, error) bool) {
+		for {
+			page, more, err := c.Page(ctx, q, walkBytes)
+			if err != nil {
+				yield(Image{}, err)
+				return
+			}
+			for _, img := range page {
+				if !yield(img, nil) {
+					return
+				}
+			}
+			if !more || len(page) == 0 {
+				return
+			}
+			q.AfterID = page[len(page)-1].ID
+		}
+	}
+}
+
+// checkQuery refuses what no list can be asked for.
+func checkQuery(q Query) error {
 	if len(q.Tags) > maxTags {
-		return nil, invalid("tag", "%d tags are asked for, an image has at most %d", len(q.Tags), maxTags)
+		return invalid("tag", "%d tags are asked for, an image has at most %d", len(q.Tags), maxTags)
 	}
 	if len(q.Properties) > maxProperties {
-		return nil, invalid("properties", "%d properties are asked for, an image has at most %d", len(q.Properties), maxProperties)
+		return invalid("properties", "%d properties are asked for, an image has at most %d", len(q.Properties), maxProperties)
 	}
 	for i, k := range q.Sort {
 		if !slices.Contains(SortKeys, k.Key) {
-			return nil, invalid("sort_key", "%q is not one of %v", clip(k.Key), SortKeys)
+			return invalid("sort_key", "%q is not one of %v", clip(k.Key), SortKeys)
 		}
 		if slices.ContainsFunc(q.Sort[:i], func(o SortKey) bool { return o.Key == k.Key }) {
-			return nil, invalid("sort_key", "%q is given twice", k.Key)
+			return invalid("sort_key", "%q is given twice", k.Key)
 		}
 	}
 	for _, t := range slices.Concat(q.CreatedAt, q.UpdatedAt) {
 		if !slices.Contains([]string{"eq", "neq", "gt", "gte", "lt", "lte"}, t.Op) {
-			return nil, invalid("operator", "%q is not one of eq, neq, gt, gte, lt, lte", clip(t.Op))
+			return invalid("operator", "%q is not one of eq, neq, gt, gte, lt, lte", clip(t.Op))
 		}
 	}
-	return c.records.List(ctx, q)
+	return nil
 }
 
 // SortKeys are the fields that List can order by: Glance's.
@@ -98,8 +151,9 @@ func (c *Catalog) Update(ctx context.Context, id string, change func(*Image) err
 		if img.Status != Queued && (!same(img.DiskFormat, edited.DiskFormat) || !same(img.ContainerFormat, edited.ContainerFormat)) {
 			return fmt.Errorf("image %s is %s: %w", id, img.Status, ErrFixed)
 		}
+		before := metadataBytes(img)
 		copySettable(img, edited)
-		return validate(img)
+		return validate(img, before)
 	})
 	if err == nil {
 		c.withdraw(ctx, id)

@@ -134,12 +134,15 @@ func (u *upload) reserve(ctx context.Context, need int64) error {
 		if step < leastStep {
 			want = need
 		}
-		_, err := u.c.records.UpdateUnder(ctx, u.id, u.keep(), func(img *Image) error {
-			if img.Status != Saving {
-				return fmt.Errorf("image %s: %w", u.id, ErrGone)
-			}
-			img.Reserved = want
-			return nil
+		err := u.whenFree(ctx, func() error {
+			_, err := u.c.records.UpdateUnder(ctx, u.id, u.keep(), func(img *Image) error {
+				if img.Status != Saving {
+					return fmt.Errorf("image %s: %w", u.id, ErrGone)
+				}
+				img.Reserved = want
+				return nil
+			})
+			return err
 		})
 		switch {
 		case err == nil:

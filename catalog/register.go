@@ -36,13 +36,14 @@ func (c *Catalog) Register(client context.Context, id string, o RegisterOptions)
 		return ErrClosing
 	}
 	defer c.ending.Done()
-	u := &upload{c: c, id: id, store: entry.Store, storeID: entry.ID, announced: loc.Size}
+	u := &upload{c: c, id: id, store: entry.Store, storeID: entry.ID, announced: loc.Size,
+		lost: func() { end(ErrLeaseLost) }}
 	if err := u.begin(ctx); err != nil {
 		return cutOff(ctx, err)
 	}
 	c.enterUpload(id, end)
 	defer c.leaveUpload(id)
-	c.leases.add(u.lease, func() { end(ErrLeaseLost) })
+	c.leases.add(u.lease, u.lost)
 	defer c.leases.remove(u.lease)
 	if err := u.register(ctx, Location{Store: entry.ID, URL: loc.URL, Size: loc.Size, Version: loc.Version}); err != nil {
 		return u.fail(ctx, cutOff(ctx, err))

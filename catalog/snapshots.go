@@ -10,8 +10,12 @@ import (
 	"glanced/formats"
 )
 
-// maxSnapshots is how many snapshots of an image can be addressed.
-const maxSnapshots = 1024
+// How many snapshots of an image can be addressed, and how long their names and ids may
+// be together, bytes: they are in the image's record.
+const (
+	maxSnapshots     = 1024
+	maxSnapshotBytes = 64 << 10
+)
 
 // addressed gives the snapshots of an image the names under which they can be
 // opened: their own where that is unique and can be a file's name, else their id.
@@ -25,6 +29,7 @@ func addressed(found []formats.Snapshot) []records.Snapshot {
 		}
 	}
 	var named []records.Snapshot
+	var bytes int
 	for _, s := range found {
 		// Drivers find a snapshot by its id: an id that others bear finds another, and
 		// none at all the active disk.
@@ -33,6 +38,9 @@ func addressed(found []formats.Snapshot) []records.Snapshot {
 		}
 		for _, name := range []string{s.Name, s.ID} {
 			if used[name] == 1 && fileName(name) {
+				if bytes += len(name) + len(s.ID); bytes > maxSnapshotBytes {
+					return named
+				}
 				named = append(named, records.Snapshot{Name: name, ID: s.ID, VirtualSize: s.VirtualSize})
 				break
 			}

@@ -107,11 +107,10 @@ func readBack(ctx context.Context, s backends.Store, loc backends.Location, cont
 
 // checkReading reads the first byte of an image that lies in a store.
 func (c *Catalog) checkReading(ctx context.Context, entry StoreEntry) ([]StoreStep, error) {
-	images, err := c.records.List(ctx, Query{Scope: Everything, Status: []Status{Active}})
-	if err != nil {
-		return nil, err
-	}
-	for _, img := range images {
+	for img, err := range c.Walk(ctx, Query{Scope: Everything, Status: []Status{Active}}) {
+		if err != nil {
+			return nil, err
+		}
 		for _, l := range img.Locations {
 			if l.Store != entry.ID || img.Size == nil || *img.Size == 0 {
 				continue

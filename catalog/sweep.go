@@ -22,22 +22,20 @@ func (c *Catalog) sweep(ctx context.Context) error {
 		c.log.Warn("cannot clear the leases of daemons that are gone; trying again later", "error", err)
 	}
 	// Uploads cut off: the bytes first, so that a crash in here changes nothing.
-	saving, err := c.records.List(ctx, Query{Scope: Everything, Status: []Status{Saving}})
-	if err != nil {
-		return err
-	}
-	for _, img := range saving {
+	for img, err := range c.Walk(ctx, Query{Scope: Everything, Status: []Status{Saving}}) {
+		if err != nil {
+			return err
+		}
 		if err := c.sweepUpload(ctx, img); err != nil {
 			return err
 		}
 	}
 	// Bytes that could not be removed when their image was deleted or its upload failed.
-	holding, err := c.records.List(ctx, Query{Scope: Everything, Holding: true,
-		Status: []Status{Deleted, Queued, Killed}})
-	if err != nil {
-		return err
-	}
-	for _, img := range holding {
+	for img, err := range c.Walk(ctx, Query{Scope: Everything, Holding: true,
+		Status: []Status{Deleted, Queued, Killed}}) {
+		if err != nil {
+			return err
+		}
 		if img.Status == Deleted {
 			if err := c.sweepBytes(ctx, img); err != nil {
 				return err

@@ -14,10 +14,18 @@ import (
 	"glanced/catalog/rules"
 )
 
+// UploadBytes is about what an upload takes at least, bytes: buffers, hashes and what
+// looks at the format.
+const UploadBytes = 384 << 10
+
+// uploadWait is Config.UploadWait where that is 0.
+const uploadWait = 30 * time.Second
+
 // UploadOptions of one Upload.
 type UploadOptions struct {
-	Size  int64  // announced length of the body in bytes; -1 = unknown
-	Store string // id of the store to keep it in; "" = the default one
+	Size    int64  // announced length of the body in bytes; -1 = unknown
+	Store   string // id of the store to keep it in; "" = the default one
+	Project string // who uploads: each may take its share of the places, and no more
 }
 
 // Activate makes a queued image active without data, as an upload of 0 bytes.
@@ -34,7 +42,8 @@ func (c *Catalog) Activate(ctx context.Context, id string) error {
 // Other errors: ErrNotFound, ErrStatus (not queued), ErrInvalid (a format is not
 // set), ErrUnknownStore, ErrStoreReadOnly, ErrStoreDenied, ErrStoreFull, ErrStore,
 // ErrTooLarge, ErrQuota, ErrBodySize, ErrBody (body failed, or client ended), ErrFormat, ErrUnsafe,
-// ErrParent (what the image stands on was changed meanwhile), ErrClosing.
+// ErrParent (what the image stands on was changed meanwhile), ErrClosing, ErrUploads (no
+// place became free in time; nothing was read of body).
 func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o UploadOptions) error {
 	entry, err := c.store(o.Store)
 	if err != nil {
@@ -55,13 +64,19 @@ func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o Up
 		return ErrClosing
 	}
 	defer c.ending.Done()
-	u := &upload{c: c, id: id, store: entry.Store, storeID: entry.ID, announced: o.Size, letGo: stored}
+	leave, err := c.awaitPlace(ctx, o.Project)
+	if err != nil {
+		return cutOff(ctx, err)
+	}
+	defer leave()
+	u := &upload{c: c, id: id, store: entry.Store, storeID: entry.ID, announced: o.Size, letGo: stored,
+		lost: func() { end(ErrLeaseLost) }}
 	if err := u.begin(ctx); err != nil {
 		return cutOff(ctx, err)
 	}
 	c.enterUpload(id, end)
 	defer c.leaveUpload(id)
-	c.leases.add(u.lease, func() { end(ErrLeaseLost) })
+	c.leases.add(u.lease, u.lost)
 	defer c.leases.remove(u.lease)
 	if err := u.run(ctx, body); err != nil {
 		if errors.Is(err, ErrStoreFull) { // what the client is told names no disk
@@ -81,6 +96,24 @@ func cutOff(ctx context.Context, err error) error {
 	return err
 }
 
+// awaitPlace waits for a place among the uploads under way, or for the end of the catalog.
+func (c *Catalog) awaitPlace(ctx context.Context, project string) (leave func(), err error) {
+	wait, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(c.uploadWait, func() { cancel(ErrUploads) })
+	defer late.Stop()
+	waited := make(chan struct{})
+	defer close(waited)
+	go func() {
+		select {
+		case <-c.closed:
+			cancel(ErrClosing)
+		case <-waited:
+		}
+	}()
+	return c.places.Take(wait, project)
+}
+
 // admit counts one more upload, unless the catalog is closing.
 func (c *Catalog) admit() bool {
 	c.mu.Lock()
@@ -94,7 +127,10 @@ func (c *Catalog) admit() bool {
 // endUploads cancels what is under way, admits no more, and waits for closeTime.
 func (c *Catalog) endUploads() error {
 	c.mu.Lock()
-	c.closing = true
+	if !c.closing {
+		c.closing = true
+		close(c.closed)
+	}
 	for _, cancel := range c.uploads {
 		cancel(ErrClosing)
 	}
@@ -154,6 +190,7 @@ type upload struct {
 	announced int64       // bytes, -1 = unknown
 	letGo     func() bool // goes on without the client
 	lease     records.Lease
+	lost      func()    // what happens when the lease is
 	kept      time.Time // when it was last seen to be still ours
 	unsure    *Location // the answer to the activation with it was lost
 	reserved  int64     // bytes counted against the quota so far
@@ -183,7 +220,12 @@ func (u *upload) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	u.img, u.reserved = img, img.Reserved
+	u.reserved = img.Reserved
+	u.img = brief(img)
+	u.img.Properties = nil
+	if id, ok := img.Properties[BackingProperty]; ok {
+		u.img.Properties = map[string]string{BackingProperty: id}
+	}
 	// What an earlier try left stays on record until it is gone: this one may be cut
 	// off, and may go to another store.
 	u.left = slices.Clone(img.Claims)
@@ -246,25 +288,55 @@ func (u *upload) run(ctx context.Context, body io.Reader) error {
 
 // activate makes the image active. sums is nil where they are not known yet.
 func (u *upload) activate(ctx context.Context, loc Location, size int64, sums *sums, verdict verdict) error {
-	u.c.leases.remove(u.lease)
-	_, err := u.c.updateUnder(ctx, u.id, rules.Under{Lease: u.lease, Step: rules.Drop}, func(img *Image) error {
-		if img.Status != Saving {
-			return &StatusError{ID: u.id, Have: img.Status, Want: Active}
+	err := u.whenFree(ctx, func() error {
+		// Not to be found gone by who renews it; while it is waited for, it is.
+		u.c.leases.remove(u.lease)
+		_, err := u.c.updateUnder(ctx, u.id, rules.Under{Lease: u.lease, Step: rules.Drop}, func(img *Image) error {
+			if img.Status != Saving {
+				return &StatusError{ID: u.id, Have: img.Status, Want: Active}
+			}
+			img.Size = &size
+			if sums != nil {
+				sums.record(img)
+			}
+			img.VirtualSize, img.Allocated, img.DiskError = verdict.virtualSize, verdict.allocated, verdict.diskError
+			img.Snapshots, img.Parent = verdict.snapshots, verdict.parent
+			img.Locations = []Location{loc}
+			img.Node, img.Reserved, img.Claims = "", 0, nil
+			return rules.Move(img, Active)
+		})
+		if errors.Is(err, ErrBusy) {
+			u.c.leases.add(u.lease, u.lost)
 		}
-		img.Size = &size
-		if sums != nil {
-			sums.record(img)
-		}
-		img.VirtualSize, img.Allocated, img.DiskError = verdict.virtualSize, verdict.allocated, verdict.diskError
-		img.Snapshots, img.Parent = verdict.snapshots, verdict.parent
-		img.Locations = []Location{loc}
-		img.Node, img.Reserved, img.Claims = "", 0, nil
-		return rules.Move(img, Active)
+		return err
 	})
 	if errors.Is(err, ErrUnknown) {
 		u.unsure = &loc
 	}
 	return err
+}
+
+const (
+	busyTime  = 5 * time.Minute // how long a busy database is waited for
+	busyPause = time.Second     // between two tries
+)
+
+// whenFree has write write to the database, and tries again while that is busy: an upload
+// under way has bytes that its client would have to send again. It ends with ctx, so when
+// the image is deleted or the catalog is closed. A try that failed had no effect.
+func (u *upload) whenFree(ctx context.Context, write func() error) error {
+	for until := time.Now().Add(busyTime); ; {
+		err := write()
+		if !errors.Is(err, ErrBusy) || time.Now().After(until) {
+			return err
+		}
+		u.c.log.Warn("the database is busy; an upload waits for it", "image", u.id, "error", err)
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // put brings the body into the store. The claim is on record before the first byte
@@ -304,12 +376,15 @@ func (u *upload) put(ctx context.Context, in *intake) (Location, error) {
 // claim puts what the upload may leave on record, if it still has its lease.
 func (u *upload) claim(ctx context.Context, claims []Claim) error {
 	asked := time.Now()
-	_, err := u.c.records.UpdateUnder(ctx, u.id, u.keep(), func(img *Image) error {
-		if img.Status != Saving {
-			return &StatusError{ID: u.id, Have: img.Status, Want: Active}
-		}
-		img.Claims = claims
-		return nil
+	err := u.whenFree(ctx, func() error {
+		_, err := u.c.records.UpdateUnder(ctx, u.id, u.keep(), func(img *Image) error {
+			if img.Status != Saving {
+				return &StatusError{ID: u.id, Have: img.Status, Want: Active}
+			}
+			img.Claims = claims
+			return nil
+		})
+		return err
 	})
 	if err == nil {
 		u.kept = asked

@@ -33,11 +33,32 @@ const (
 	maxPropertyValue = 65535 // bytes: a TEXT column of MySQL, as in Glance
 	maxProperties    = 128
 	maxMinimum       = math.MaxInt32 // min_disk, min_ram
+
+	// maxMetadata is what an image's name, owner, tags and properties may have together,
+	// bytes. Glance bounds each by itself, which comes to 8 MiB an image: records of that
+	// size make lists that no memory budget holds.
+	maxMetadata = 256 << 10
 )
 
-// validate checks all that a user may set. Any valid UTF-8 is taken, characters
+// metadataBytes is the length of what users write into a record, bytes.
+func metadataBytes(img *Image) int {
+	n := len(img.Owner)
+	if img.Name != nil {
+		n += len(*img.Name)
+	}
+	for name, value := range img.Properties {
+		n += len(name) + len(value)
+	}
+	for _, tag := range img.Tags {
+		n += len(tag)
+	}
+	return n
+}
+
+// validate checks all that a user may set. before is the metadataBytes that the image
+// has already: one that came to too many when there was no limit may keep them. Any valid UTF-8 is taken, characters
 // beyond the basic plane too (Glance refuses those, for the sake of MySQL's old utf8).
-func validate(img *Image) error {
+func validate(img *Image, before int) error {
 	if !isID(img.ID) {
 		return invalid("id", "%q is not a UUID", clip(img.ID))
 	}
@@ -90,6 +111,9 @@ func validate(img *Image) error {
 		if len(value) > maxPropertyValue {
 			return invalid(name, "the value has %d bytes, at most %d are allowed", len(value), maxPropertyValue)
 		}
+	}
+	if n := metadataBytes(img); n > maxMetadata && n > before {
+		return fmt.Errorf("%w: its name, owner, tags and properties have %d bytes together, at most %d are allowed", ErrMetadata, n, maxMetadata)
 	}
 	return nil
 }

@@ -14,6 +14,10 @@ import (
 const (
 	maxJSON      = 1 << 20 // bytes of a JSON body; 128 tags and 128 properties of 4 KiB are half of it
 	maxJSONDepth = 32
+	// maxJSONValues bounds what a body is in memory, which may be twenty times its text.
+	maxJSONValues = 1 << 14
+	// bodyFactor is how many times its text a body takes in memory, read and decoded.
+	bodyFactor = 4
 	// A client that is refused while it still sends mostly looks for the answer
 	// only when it has sent all; closing under it would lose the answer. So what
 	// it still sends is thrown away, up to these bounds.
@@ -82,9 +86,9 @@ func readJSON(r *http.Request) (any, error) {
 	case !utf8.Valid(text):
 		return nil, fail(http.StatusBadRequest, "Malformed JSON in request body: it is not valid UTF-8.")
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
+	d := &decoder{Decoder: json.NewDecoder(bytes.NewReader(text)), values: maxJSONValues}
 	d.UseNumber()
-	v, err := decodeValue(d, maxJSONDepth)
+	v, err := d.value(maxJSONDepth)
 	if err != nil {
 		var known *httpError
 		if errors.As(err, &known) {
@@ -98,10 +102,19 @@ func readJSON(r *http.Request) (any, error) {
 	return v, nil
 }
 
-func decodeValue(d *json.Decoder, depth int) (any, error) {
+// decoder reads so many values and no more.
+type decoder struct {
+	*json.Decoder
+	values int
+}
+
+func (d *decoder) value(depth int) (any, error) {
 	t, err := d.Token()
 	if err != nil {
 		return nil, err
+	}
+	if d.values--; d.values < 0 {
+		return nil, fail(http.StatusRequestEntityTooLarge, "The JSON in the request body has more than %d values.", maxJSONValues)
 	}
 	open, ok := t.(json.Delim)
 	if !ok {
@@ -123,7 +136,7 @@ func decodeValue(d *json.Decoder, depth int) (any, error) {
 				return nil, fail(http.StatusBadRequest, "The JSON in the request body has the key %s twice.", shorten(strconv.Quote(key)))
 			}
 		}
-		v, err := decodeValue(d, depth-1)
+		v, err := d.value(depth - 1)
 		if err != nil {
 			return nil, err
 		}

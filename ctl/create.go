@@ -17,6 +17,12 @@ func (s *Server) createImage(w http.ResponseWriter, r *http.Request, who Identit
 	if err := allowAny(who, access.Create); err != nil {
 		return err
 	}
+	n := bodyRecords(r)
+	hold, err := s.holdRecords(r.Context(), who, n, n)
+	if err != nil {
+		return err
+	}
+	defer hold.Release()
 	body, err := readJSON(r)
 	if err != nil {
 		return err
@@ -49,7 +55,7 @@ func (s *Server) createImage(w http.ResponseWriter, r *http.Request, who Identit
 	h.Set("OpenStack-image-store-ids", strings.Join(s.storeIDs(), ","))
 	// OpenStack-image-import-methods is left out: there are none, and an empty
 	// one would be read as one method without a name.
-	return answerJSON(w, http.StatusCreated, renderImage(img))
+	return s.answerImage(w, http.StatusCreated, img, hold)
 }
 
 func (s *Server) storeIDs() []string {

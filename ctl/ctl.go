@@ -30,6 +30,8 @@ type Config struct {
 	// off unless asked for, as Glance's enable_proxy_headers_parsing is.
 	TrustForwarded bool
 	Stall          time.Duration // 0: DefaultStall
+	// Records is the memory for the images' records that answers show; nil: one of 32 MiB.
+	Records *budget.Budget
 	// Memory is for downloads, besides the 64 KiB that each may take; nil: one of 64 MiB.
 	Memory *budget.Budget
 }
@@ -44,6 +46,7 @@ type Server struct {
 	stall          time.Duration
 	schemas        schemas
 	memory         *budget.Budget
+	records        *budget.Accounts // by project
 }
 
 // New makes a Server; it starts nothing and owns nothing.
@@ -64,6 +67,10 @@ func New(cfg Config) *Server {
 	if s.memory == nil {
 		s.memory = budget.New(64 << 20)
 	}
+	if cfg.Records == nil {
+		cfg.Records = budget.New(32 << 20)
+	}
+	s.records = cfg.Records.Accounts()
 	if s.stall == 0 {
 		s.stall = DefaultStall
 	}

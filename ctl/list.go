@@ -29,11 +29,16 @@ func (s *Server) listImages(w http.ResponseWriter, r *http.Request, who Identity
 	if err != nil {
 		return err
 	}
-	limit := q.Limit
+	h, err := s.holdRecords(r.Context(), who, leastRecords, mostRecords)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
 	var images []catalog.Image
-	if limit > 0 {
-		q.Limit++ // one more tells whether there is a next page
-		images, err = s.catalog.List(r.Context(), q)
+	var more bool
+	if q.Limit > 0 {
+		// A page is as long as its memory lets it be: the next one is linked to.
+		images, more, err = s.catalog.Page(r.Context(), q, h.Bytes()-answerPiece)
 		if errors.Is(err, catalog.ErrMarker) {
 			return fail(http.StatusBadRequest, "No image found with ID %s", shorten(q.Marker))
 		}
@@ -41,17 +46,34 @@ func (s *Server) listImages(w http.ResponseWriter, r *http.Request, who Identity
 			return err
 		}
 	}
-	answer := map[string]any{"schema": "/v2/schemas/images", "first": listLink(params, "")}
-	if len(images) > limit {
-		images = images[:limit]
-		answer["next"] = listLink(params, images[limit-1].ID)
+	kept := int64(answerPiece)
+	for i := range images {
+		kept += images[i].Bytes()
 	}
-	shown := []map[string]any{}
-	for _, img := range images {
-		shown = append(shown, renderImage(img))
+	h.Keep(kept)
+	s.answerImages(w, params, images, more)
+	return nil
+}
+
+// answerImages sends a page of images; more tells that there is a next one.
+func (s *Server) answerImages(w http.ResponseWriter, params []param, images []catalog.Image, more bool) {
+	a := s.newAnswer(w, http.StatusOK)
+	a.text(`{"first":`)
+	a.value(listLink(params, ""))
+	a.text(`,"images":[`)
+	for i, img := range images {
+		if i > 0 {
+			a.text(",")
+		}
+		a.object(renderImage(img))
 	}
-	answer["images"] = shown
-	return answerJSON(w, http.StatusOK, answer)
+	a.text("]")
+	if more && len(images) > 0 {
+		a.text(`,"next":`)
+		a.value(listLink(params, images[len(images)-1].ID))
+	}
+	a.text(`,"schema":"/v2/schemas/images"}`)
+	a.end()
 }
 
 // param is one name=value of a query; the order is the client's.

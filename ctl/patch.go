@@ -36,6 +36,12 @@ func (s *Server) patchImage(w http.ResponseWriter, r *http.Request, who Identity
 		return fail(http.StatusUnsupportedMediaType, "The request media type %s is not supported by this server.", shorten(r.Header.Get("Content-Type"))).
 			with("Accept-Patch", patchV20+", "+patchV21)
 	}
+	n := bodyRecords(r)
+	h, err := s.holdRecords(r.Context(), who, n, n)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
 	body, err := readJSON(r)
 	if err != nil {
 		return err
@@ -67,7 +73,7 @@ func (s *Server) patchImage(w http.ResponseWriter, r *http.Request, who Identity
 			return err
 		}
 	}
-	return answerJSON(w, http.StatusOK, renderImage(img))
+	return s.answerImage(w, http.StatusOK, img, h)
 }
 
 func (s *Server) parsePatch(body any, kind string) ([]change, error) {

@@ -100,11 +100,16 @@ func (s *Server) find(r *http.Request, who Identity, v access.Verb) (catalog.Ima
 
 // showImage is GET /v2/images/{id}.
 func (s *Server) showImage(w http.ResponseWriter, r *http.Request, who Identity) error {
+	h, err := s.holdRecords(r.Context(), who, leastRecords, leastRecords)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
 	img, err := s.find(r, who, access.Show)
 	if err != nil {
 		return err
 	}
-	return answerJSON(w, http.StatusOK, renderImage(img))
+	return s.answerImage(w, http.StatusOK, img, h)
 }
 
 // deleteImage is DELETE /v2/images/{id}.

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"errors"
 	"mime"
 	"net/http"
 	"strconv"
@@ -44,7 +45,10 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, who Identity) er
 		err = s.catalog.Activate(r.Context(), img.ID)
 	} else {
 		body := &patientBody{Reader: r.Body, rc: http.NewResponseController(w), stall: s.stall}
-		err = s.catalog.Upload(r.Context(), img.ID, body, catalog.UploadOptions{Size: size, Store: store})
+		err = s.catalog.Upload(r.Context(), img.ID, body, catalog.UploadOptions{Size: size, Store: store, Project: who.Project})
+		if errors.Is(err, catalog.ErrUploads) {
+			return explain(err).with("Retry-After", retryAfter)
+		}
 	}
 	if err != nil {
 		return err

@@ -69,6 +69,7 @@ var errnos = []struct {
 	{catalog.ErrFixed, syscall.EIO},
 	{catalog.ErrParent, syscall.EIO},
 	{catalog.ErrInvalid, syscall.EINVAL},
+	{catalog.ErrMetadata, syscall.EINVAL},
 	{catalog.ErrMarker, syscall.EIO},
 	{catalog.ErrTrimmed, syscall.EIO},
 	{catalog.ErrLeased, syscall.EBUSY},
@@ -82,6 +83,7 @@ var errnos = []struct {
 	{catalog.ErrFull, syscall.ENOSPC},
 	{catalog.ErrStoreReadOnly, syscall.EROFS},
 	{catalog.ErrStoreDenied, syscall.EROFS},
+	{catalog.ErrUploads, syscall.EAGAIN},
 	{catalog.ErrBodySize, syscall.EIO},
 	{catalog.ErrBody, syscall.EIO},
 }

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	loadPage = 1000 // images read at once when the tree is built
+	loadBytes = 128 << 10 // of records read at once when the tree is built
 
 	// catchUpLimit bounds how long a listing or a failed lookup waits for the
 	// changes that were made before it.
@@ -46,9 +46,9 @@ func (f *follower) load(ctx context.Context) error {
 	}
 	known := f.t.index.ids()
 	found := make(map[string]bool)
-	err = f.loadPages(ctx, loadPage, found)
+	err = f.loadPages(ctx, found)
 	if errors.Is(err, catalog.ErrMarker) { // the last image of a page was deleted
-		err = f.loadPages(ctx, 0, found)
+		err = f.loadRest(ctx, found)
 	}
 	if err != nil {
 		return err
@@ -67,32 +67,48 @@ func (f *follower) load(ctx context.Context) error {
 	return nil
 }
 
-func (f *follower) loadPages(ctx context.Context, limit int, found map[string]bool) error {
-	q := catalog.Query{
-		Scope: catalog.Everything,
-		Sort:  []catalog.SortKey{{Key: "created_at"}, {Key: "id"}}, // so that listings run from old to new
-		Limit: limit,
-	}
-	mounted := f.reachedSeq() > 0 // before, there is no kernel to tell
+// every selects all images; the index needs little of each.
+var every = catalog.Query{Scope: catalog.Everything, Brief: true}
+
+// loadPages reads them from old to new, so that listings run in that order.
+func (f *follower) loadPages(ctx context.Context, found map[string]bool) error {
+	q := every
+	q.Sort = []catalog.SortKey{{Key: "created_at"}, {Key: "id"}}
 	for {
-		page, err := f.t.catalog.List(ctx, q)
+		page, more, err := f.t.catalog.Page(ctx, q, loadBytes)
 		if err != nil {
 			return err
 		}
 		for i := range page {
-			found[page[i].ID] = true
-			if _, known := f.t.index.image(page[i].ID); known {
-				continue
-			}
-			s := f.t.index.put(&page[i])
-			if mounted {
-				f.notes.add(note{id: page[i].ID, shift: s})
-			}
+			f.loaded(&page[i], found)
 		}
-		if limit == 0 || len(page) < limit {
+		if !more || len(page) == 0 {
 			return nil
 		}
 		q.Marker = page[len(page)-1].ID
+	}
+}
+
+// loadRest reads those that are not found yet, in an order that no deletion disturbs.
+func (f *follower) loadRest(ctx context.Context, found map[string]bool) error {
+	for img, err := range f.t.catalog.Walk(ctx, every) {
+		if err != nil {
+			return err
+		}
+		f.loaded(&img, found)
+	}
+	return nil
+}
+
+// loaded takes in an image that was read.
+func (f *follower) loaded(img *catalog.Image, found map[string]bool) {
+	found[img.ID] = true
+	if _, known := f.t.index.image(img.ID); known {
+		return
+	}
+	s := f.t.index.put(img)
+	if f.reachedSeq() > 0 { // before, there is no kernel to tell
+		f.notes.add(note{id: img.ID, shift: s})
 	}
 }
 

@@ -41,7 +41,7 @@ func (m *metadataFile) Getattr(ctx context.Context, h gofuse.FileHandle, out *fu
 func (t *tree) metadataAttr(r *record, out *fuse.Attr) {
 	out.Mode = fuse.S_IFREG | t.readers
 	out.Nlink = 1
-	out.Size = uint64(len(r.json()))
+	out.Size = uint64(r.document().size())
 	out.Blksize = blockSize
 	out.Blocks = blocks(int64(out.Size))
 	out.SetTimes(&r.img.UpdatedAt, &r.img.UpdatedAt, &r.img.UpdatedAt)
@@ -56,15 +56,41 @@ func (m *metadataFile) Open(ctx context.Context, flags uint32) (gofuse.FileHandl
 	if err != nil {
 		return nil, 0, m.t.fail("open the metadata of image", m.id, err)
 	}
-	return &openMetadata{r}, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
+	if !m.t.holdMetadata(r.bytes()) {
+		return nil, 0, syscall.ENFILE
+	}
+	return &openMetadata{m.t, r}, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
 }
 
-type openMetadata struct{ r *record }
+// holdMetadata takes n bytes of the memory for records that are held open, if there is
+// room for them, or nothing else is held.
+func (t *tree) holdMetadata(n int64) bool {
+	for {
+		held := t.heldMetadata.Load()
+		if held > 0 && held+n > t.recordBytes/2 {
+			return false
+		}
+		if t.heldMetadata.CompareAndSwap(held, held+n) {
+			return true
+		}
+	}
+}
 
-var _ gofuse.FileReader = (*openMetadata)(nil)
+type openMetadata struct {
+	t *tree
+	r *record
+}
+
+var (
+	_ gofuse.FileReader   = (*openMetadata)(nil)
+	_ gofuse.FileReleaser = (*openMetadata)(nil)
+)
 
 func (o *openMetadata) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	b := o.r.json()
-	b = b[min(off, int64(len(b))):]
-	return fuse.ReadResultData(b[:min(len(b), len(dest))]), 0
+	return fuse.ReadResultData(dest[:o.r.document().read(dest, off)]), 0
+}
+
+func (o *openMetadata) Release(context.Context) syscall.Errno {
+	o.t.heldMetadata.Add(-o.r.bytes())
+	return 0
 }

@@ -1,18 +1,20 @@
 package fs
 
 import (
-	"bytes"
 	"container/list"
-	"encoding/json"
 	"slices"
 	"sync"
 
 	"glanced/catalog"
 )
 
-// cachedRecords bounds the cache: a listing with attributes asks some twenty
-// questions about one image before it turns to the next.
+// cachedRecords bounds the cache, besides its bytes: a listing with attributes asks some
+// twenty questions about one image before it turns to the next.
 const cachedRecords = 512
+
+// attributeBytes is what an extended attribute takes beside its value, which it shares
+// with the record.
+const attributeBytes = 512
 
 // record is one image's record with what is made of it on demand. It does not
 // change.
@@ -21,8 +23,13 @@ type record struct {
 
 	xattrsOnce sync.Once
 	xattrsMade *xattrs
-	jsonOnce   sync.Once
-	jsonMade   []byte
+	docOnce    sync.Once
+	docMade    document
+}
+
+// bytes is about what the record takes in memory, with its extended attributes.
+func (r *record) bytes() int64 {
+	return r.img.Bytes() + attributeBytes*int64(len(r.img.Properties))
 }
 
 func (r *record) xattrs() *xattrs {
@@ -30,27 +37,9 @@ func (r *record) xattrs() *xattrs {
 	return r.xattrsMade
 }
 
-// json is the content of metadata.json: the fields as the Images API shows them,
-// custom properties beside them, and under xattrs_left_out what has no extended
-// attribute, with the reason.
-func (r *record) json() []byte {
-	r.jsonOnce.Do(func() {
-		all := make(map[string]any)
-		for name, value := range r.img.Properties {
-			all[name] = value
-		}
-		for _, f := range baseFields(&r.img) {
-			all[f.name] = f.value
-		}
-		all["xattrs_left_out"] = append([]leftOut{}, r.xattrs().leftOut...)
-		var b bytes.Buffer
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(all) // strings, numbers and lists of them always encode
-		r.jsonMade = b.Bytes()
-	})
-	return r.jsonMade
+func (r *record) document() *document {
+	r.docOnce.Do(func() { r.docMade = newDocument(r) })
+	return &r.docMade
 }
 
 // hasData tells whether the image's bytes are there: whether it has a file.
@@ -61,10 +50,10 @@ func (r *record) hasData() bool {
 // hasDisk tells whether it has a guest disk.
 func (r *record) hasDisk() bool { return r.hasData() && r.img.DiskError == "" }
 
-// storedIsDisk tells whether the stored bytes are the guest disk, and not decoded or
 // flat are the formats whose images are the disk itself, byte for byte.
 var flat = []string{"raw", "iso", "ami", "ari", "aki"}
 
+// storedIsDisk tells whether the stored bytes are the guest disk, and not decoded or
 // taken out of a container to become it.
 func (r *record) storedIsDisk() bool {
 	return r.hasDisk() && r.img.DiskFormat != nil && slices.Contains(flat, *r.img.DiskFormat) &&
@@ -92,14 +81,17 @@ func (r *record) snapshotSize(name string) *int64 {
 
 // recordCache keeps the records asked for last. Safe for concurrent use.
 type recordCache struct {
+	max int64 // bytes
+
 	mu      sync.Mutex
 	changes uint64 // how many changes the catalog told of
+	held    int64  // bytes of those kept
 	lru     list.List
 	byID    map[string]*list.Element // of *record
 }
 
-func newRecordCache() *recordCache {
-	return &recordCache{byID: make(map[string]*list.Element)}
+func newRecordCache(maxBytes int64) *recordCache {
+	return &recordCache{max: maxBytes, byID: make(map[string]*list.Element)}
 }
 
 // get is the record if it is kept; otherwise changes is to be given to put with
@@ -123,8 +115,9 @@ func (c *recordCache) put(r *record, changes uint64) {
 		return
 	}
 	c.byID[r.img.ID] = c.lru.PushFront(r)
-	if c.lru.Len() > cachedRecords {
-		delete(c.byID, c.lru.Remove(c.lru.Back()).(*record).img.ID)
+	c.held += r.bytes()
+	for c.lru.Len() > 1 && (c.lru.Len() > cachedRecords || c.held > c.max) {
+		c.remove(c.lru.Back())
 	}
 }
 
@@ -134,7 +127,13 @@ func (c *recordCache) drop(id string) {
 	defer c.mu.Unlock()
 	c.changes++
 	if el, ok := c.byID[id]; ok {
-		c.lru.Remove(el)
-		delete(c.byID, id)
+		c.remove(el)
 	}
+}
+
+// remove takes a record out; c.mu is held.
+func (c *recordCache) remove(el *list.Element) {
+	r := c.lru.Remove(el).(*record)
+	delete(c.byID, r.img.ID)
+	c.held -= r.bytes()
 }

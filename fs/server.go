@@ -26,6 +26,8 @@ const (
 	// KiB. The kernel's own 128 KiB leaves a remote store idle most of the time.
 	defaultReadAhead = 16384
 
+	defaultRecords = 16 << 20 // Config.RecordBytes where that is 0
+
 	// remember is how long the kernel keeps names and attributes it was not told
 	// to forget. Changes are told at once; this bounds how long the rare lookup
 	// that crossed a notification can stay wrong.
@@ -55,6 +57,7 @@ type Config struct {
 	ReadAheadKiB int
 
 	MemoryBytes int64 // for the kernel's requests under way; 0 = 128 MiB
+	RecordBytes int64 // for the images' records, of those kept and of those whose metadata.json is open; 0 = 16 MiB
 	MaxOpen     int   // files that are open at once, each program's counted; more fail with ENFILE; 0 = no limit
 }
 
@@ -84,6 +87,9 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if cfg.Readers == 0 {
 		cfg.Readers = 0o444
+	}
+	if cfg.RecordBytes == 0 {
+		cfg.RecordBytes = defaultRecords
 	}
 	path, err := prepare(ctx, cfg.Mountpoint)
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +35,9 @@ import (
 
 const blockSize = 4096 // preferred I/O size told to programs, bytes
 
+// loads is how many records are read at a time: each may be long.
+const loads = 4
+
 // tree is what all nodes of one mount share. Safe for concurrent use.
 type tree struct {
 	catalog     *catalog.Catalog
@@ -41,12 +45,16 @@ type tree struct {
 	failed      rate.Sometimes // logs what fails: whoever reads can make as much as they like
 	passthrough bool
 	maxOpen     int    // open files at once; 0 = no limit
+	recordBytes int64  // for records: half for those kept, half for those held open
 	readers     uint32 // permission bits of files: who may read; folders add x to each r
 	index       *index
 	records     *recordCache
+	loading     chan struct{} // holds one for each record that is being read
 	follower    *follower
 	root        *root
 	mounted     time.Time
+
+	heldMetadata atomic.Int64 // bytes of records that are held open
 
 	openMu sync.Mutex
 	open   map[*openFile]struct{} // so that none outlives the mount
@@ -59,9 +67,11 @@ func newTree(cfg Config, log *slog.Logger) *tree {
 		failed:      rate.Sometimes{First: 5, Interval: time.Second},
 		passthrough: cfg.Passthrough,
 		maxOpen:     cfg.MaxOpen,
+		recordBytes: cfg.RecordBytes,
 		readers:     uint32(cfg.Readers.Perm() & 0o444),
 		index:       newIndex(),
-		records:     newRecordCache(),
+		records:     newRecordCache(cfg.RecordBytes / 2),
+		loading:     make(chan struct{}, loads),
 		mounted:     time.Now(),
 		open:        make(map[*openFile]struct{}),
 	}
@@ -80,6 +90,15 @@ func (t *tree) record(ctx context.Context, id string) (*record, error) {
 	}
 	p := patiently(ctx)
 	defer p.release()
+	select {
+	case t.loading <- struct{}{}:
+		defer func() { <-t.loading }()
+	case <-p.Done():
+		return nil, context.Cause(p)
+	}
+	if r, changes = t.records.get(id); r != nil { // somebody else read it meanwhile
+		return r, nil
+	}
 	img, err := t.catalog.Get(p, id)
 	if err != nil {
 		return nil, err

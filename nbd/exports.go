@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"errors"
+	"iter"
 	"net"
 
 	"glanced/formats"
@@ -32,8 +33,9 @@ type ExportInfo struct {
 
 // Exports supplies disks by name. Safe for concurrent use.
 type Exports interface {
-	// List is what peer may open now.
-	List(ctx context.Context, peer Peer) ([]ExportInfo, error)
+	// List yields what peer may open now, and holds no more than 128 KiB of it at a time.
+	// An error is yielded once and ends it. yield may wait for the client.
+	List(ctx context.Context, peer Peer) iter.Seq2[ExportInfo, error]
 	// Open opens one; ErrUnknownExport, ErrForbidden, ErrWithheld or ErrUnreadable.
 	Open(ctx context.Context, name string, peer Peer) (Export, error)
 }

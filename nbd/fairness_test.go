@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"strings"
@@ -229,7 +230,9 @@ func TestAReadThatWaitsForItsClientHoldsNoPlan(t *testing.T) {
 // single is one export under every name.
 type single struct{ Export }
 
-func (x single) List(context.Context, Peer) ([]ExportInfo, error)   { return nil, nil }
+func (x single) List(context.Context, Peer) iter.Seq2[ExportInfo, error] {
+	return func(func(ExportInfo, error) bool) {}
+}
 func (x single) Open(context.Context, string, Peer) (Export, error) { return x.Export, nil }
 
 // Who waits because it holds much already, and takes its replies, is no reason to cut

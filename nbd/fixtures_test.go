@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -39,14 +40,20 @@ func newLibrary(disks ...*disk) *library {
 	return l
 }
 
-func (l *library) List(ctx context.Context, peer Peer) ([]ExportInfo, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var all []ExportInfo
-	for _, n := range l.order {
-		all = append(all, ExportInfo{n, l.disks[n].description})
+func (l *library) List(ctx context.Context, peer Peer) iter.Seq2[ExportInfo, error] {
+	return func(yield func(ExportInfo, error) bool) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.err != nil {
+			yield(ExportInfo{}, l.err)
+			return
+		}
+		for _, n := range l.order {
+			if !yield(ExportInfo{n, l.disks[n].description}, nil) {
+				return
+			}
+		}
 	}
-	return all, l.err
 }
 
 func (l *library) Open(ctx context.Context, name string, peer Peer) (Export, error) {

@@ -89,6 +89,10 @@ func (h *handshake) exportName(ctx context.Context, o option) (*negotiated, erro
 // can be large, and its readers slow.
 const listPiece = 64 << 10
 
+// listBytes is what a list takes of the memory for options: a piece, and what its
+// supplier holds.
+const listBytes = listPiece + 128<<10
+
 func (h *handshake) list(ctx context.Context, o option) error {
 	if !h.noData(o) {
 		return nil
@@ -97,17 +101,19 @@ func (h *handshake) list(ctx context.Context, o option) error {
 		h.refuse(o.id, repErrPolicy, "the list was asked for too often")
 		return nil
 	}
-	all, err := h.exports.List(ctx, h.peer)
-	if err != nil {
-		h.log.Warn("cannot list NBD exports", "error", err)
-		x := outcomeOf(err)
-		if x.reply == protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN { // an answer about one export
-			x.reply = repErrPolicy
-		}
-		h.refuse(o.id, x.reply, "the exports cannot be listed now")
-		return nil
+	if err := h.hold(ctx, listBytes); err != nil {
+		return err
 	}
-	for _, e := range all {
+	for e, err := range h.exports.List(ctx, h.peer) {
+		if err != nil {
+			h.log.Warn("cannot list NBD exports", "error", err)
+			x := outcomeOf(err)
+			if x.reply == protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN { // an answer about one export
+				x.reply = repErrPolicy
+			}
+			h.refuse(o.id, x.reply, "the exports cannot be listed now")
+			return nil
+		}
 		if !validName([]byte(e.Name)) {
 			continue // no client could ask for it
 		}

@@ -15,13 +15,16 @@ import (
 
 // fill makes the file of key, durable. Until it is whole it has a name that nobody
 // looks for. ctx ends when nobody waits for the file any more, or it was removed.
-func (d *Dir) fill(ctx context.Context, key string, from Fill) (err error) {
-	select {
-	case d.slots <- struct{}{}:
-		defer func() { <-d.slots }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+func (d *Dir) fill(ctx context.Context, who, key string, from Fill) (err error) {
+	place := who
+	if place == "" {
+		place = key // each for itself
 	}
+	leave, err := d.slots.Take(ctx, place)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	f, err := os.CreateTemp(d.dir, partial+"*")
 	if err != nil {
 		return fmt.Errorf("make a file in the spool: %w", err)
@@ -40,9 +43,9 @@ func (d *Dir) fill(ctx context.Context, key string, from Fill) (err error) {
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.used -= room // it is counted as a file now, or gone
+		d.count(who, -room) // it is counted as a file now, or gone
 	}()
-	if err := write(ctx, f, from, func(n int64) error { return d.grow(&room, n) }); err != nil {
+	if err := write(ctx, f, from, func(n int64) error { return d.grow(who, &room, n) }); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
@@ -63,7 +66,7 @@ func (d *Dir) fill(ctx context.Context, key string, from Fill) (err error) {
 	if err := syncDir(d.dir); err != nil {
 		return errors.Join(err, os.Remove(d.path(key)))
 	}
-	d.add(&file{key: key, bytes: allocated(st), used: time.Now()})
+	d.add(&file{key: key, who: who, bytes: allocated(st), used: time.Now()})
 	return nil
 }
 
@@ -95,16 +98,22 @@ func (h heeding) Write(p []byte) (int, error) {
 }
 
 // grow makes room for n more bytes of a fill, which has room already.
-func (d *Dir) grow(room *int64, n int64) error {
+func (d *Dir) grow(who string, room *int64, n int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if *room+n > d.max {
 		return fmt.Errorf("%w: it may hold %d bytes, and this has more; raise its limit", ErrLimit, d.max)
 	}
+	if d.share > 0 && who != "" && *room+n > d.share {
+		return fmt.Errorf("%w: of a project it may hold %d bytes, and this has more; raise that limit", ErrLimit, d.share)
+	}
+	if !d.evictOf(who, n) {
+		return fmt.Errorf("%w: of the %d bytes that a project may have, this one has %d in use; raise that limit, or try again later", ErrFull, d.share, d.by[who])
+	}
 	if !d.evict(n) {
 		return fmt.Errorf("%w: of its %d bytes, %d are in use; raise its limit, or try again later", ErrFull, d.max, d.used)
 	}
-	d.used += n
+	d.count(who, n)
 	*room += n
 	return nil
 }

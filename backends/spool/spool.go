@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"glanced/backends/budget"
 	"glanced/backends/flight"
 	"glanced/backends/localfile"
 	"glanced/backends/stored"
@@ -49,18 +50,21 @@ var safeKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
 type Dir struct {
 	dir   string
 	max   int64
-	slots chan struct{}                  // holds one for each fill that runs
+	slots *budget.Places                 // one for each fill that runs
 	fills flight.Group[string, struct{}] // by key
 
 	mu    sync.Mutex
 	files map[string]*file
-	used  int64 // allocated bytes: of files, of fills under way, and of removed files still open
+	used  int64            // allocated bytes: of files, of fills under way, and of removed files still open
+	share int64            // what each who may have of them; 0 = no limit
+	by    map[string]int64 // what each has of used
 }
 
 // file is a filled file.
 type file struct {
 	key     string
-	bytes   int64 // allocated
+	who     string // whose it is; "" = not known
+	bytes   int64  // allocated
 	used    time.Time
 	open    int
 	removed bool
@@ -84,7 +88,7 @@ func New(dir string, maxBytes int64, fills int) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the spool: %w", err)
 	}
-	d := &Dir{dir: dir, max: maxBytes, slots: make(chan struct{}, fills), files: map[string]*file{}}
+	d := &Dir{dir: dir, max: maxBytes, slots: budget.NewPlaces(fills), files: map[string]*file{}, by: map[string]int64{}}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if strings.HasPrefix(e.Name(), partial) {
@@ -121,30 +125,48 @@ func (d *Dir) Path() string { return d.dir }
 
 func (d *Dir) path(key string) string { return filepath.Join(d.dir, key+suffix) }
 
+// ShareBytes bounds what each of those that Get is called for may have of the folder;
+// 0 = no limit. It is called before the first Get.
+func (d *Dir) ShareBytes(n int64) { d.share = n }
+
 // add counts a file in.
 func (d *Dir) add(f *file) {
 	d.files[f.key] = f
-	d.used += f.bytes
+	d.count(f.who, f.bytes)
 }
 
-// Get opens the content of key, written by fill where there is none. key is letters,
-// digits, '.', '_' and '-', at most 200, beginning with a letter or digit. All who ask
-// for a key at a time share one fill; it stops when all have left, and never runs on
-// when Get has returned to the one whose fill it is. When it fails nothing is kept,
-// and its error is returned. Beyond the folder's limit, files that are not open make
-// room, and then a fill fails with ErrFull; one that is larger than the whole folder
-// may be fails with ErrLimit. The bytes have no identity: what a key stands for is
-// the caller's to know.
+// count adds n bytes, which may be negative, to what is used. d.mu is held.
+func (d *Dir) count(who string, n int64) {
+	d.used += n
+	if d.by[who] += n; d.by[who] == 0 {
+		delete(d.by, who)
+	}
+}
+
+// Get is GetFor nobody in particular: whom no share holds for.
 func (d *Dir) Get(ctx context.Context, key string, fill Fill) (stored.Bytes, error) {
+	return d.GetFor(ctx, "", key, fill)
+}
+
+// GetFor opens the content of key, which is who's, written by fill where there is none.
+// key is letters, digits, '.', '_' and '-', at most 200, beginning with a letter or digit.
+// All who ask for a key at a time share one fill; it stops when all have left, and never
+// runs on when GetFor has returned to the one whose fill it is. Of the fills that run at a
+// time each who may have a fair part; see budget.Places. When a fill fails nothing is
+// kept, and its error is returned. Beyond the folder's limit, files that are not open make
+// room, beyond who's share its own ones, and then a fill fails with ErrFull; one that is
+// larger than the whole folder, or who's share, may be fails with ErrLimit. The bytes
+// have no identity: what a key stands for is the caller's to know.
+func (d *Dir) GetFor(ctx context.Context, who, key string, fill Fill) (stored.Bytes, error) {
 	if !safeKey.MatchString(key) {
 		return nil, badKey(key)
 	}
 	for {
-		src, err := d.open(key)
+		src, err := d.open(who, key)
 		if src != nil || err != nil {
 			return src, err
 		}
-		_, err = d.fills.Do(ctx, key, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.fill(ctx, key, fill) })
+		_, err = d.fills.Do(ctx, key, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.fill(ctx, who, key, fill) })
 		if err != nil {
 			return nil, err
 		}
@@ -154,7 +176,7 @@ func (d *Dir) Get(ctx context.Context, key string, fill Fill) (stored.Bytes, err
 func badKey(key string) error { return fmt.Errorf("spool: %q cannot be a file's name", key) }
 
 // open opens the file of key; nil where there is none.
-func (d *Dir) open(key string) (stored.Bytes, error) {
+func (d *Dir) open(who, key string) (stored.Bytes, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := d.files[key]
@@ -172,6 +194,11 @@ func (d *Dir) open(key string) (stored.Bytes, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.who != who && who != "" { // it was there when the folder was opened
+		d.count(f.who, -f.bytes)
+		f.who = who
+		d.count(f.who, f.bytes)
+	}
 	f.used = time.Now()
 	// So that it is known after a restart which were used last; only an order of
 	// eviction hangs on it.
@@ -181,7 +208,7 @@ func (d *Dir) open(key string) (stored.Bytes, error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if f.open--; f.open == 0 && f.removed {
-			d.used -= f.bytes
+			d.count(f.who, -f.bytes)
 		}
 		return src.Close()
 	})}, nil
@@ -226,7 +253,7 @@ func (d *Dir) remove(f *file) error {
 	delete(d.files, f.key)
 	f.removed = true
 	if f.open == 0 {
-		d.used -= f.bytes
+		d.count(f.who, -f.bytes)
 	}
 	return nil
 }
@@ -235,15 +262,30 @@ func (d *Dir) remove(f *file) error {
 // more bytes have room; it reports whether they have. d.mu is held.
 func (d *Dir) evict(n int64) bool {
 	for d.used > d.max-n {
-		var oldest *file
-		for _, f := range d.files {
-			if f.open == 0 && (oldest == nil || f.used.Before(oldest.used)) {
-				oldest = f
-			}
-		}
-		if oldest == nil || d.remove(oldest) != nil {
+		if !d.evictOne(func(*file) bool { return true }) {
 			return false
 		}
 	}
 	return true
+}
+
+// evictOf is evict of who's own files, until n more bytes are within its share.
+func (d *Dir) evictOf(who string, n int64) bool {
+	for d.share > 0 && who != "" && d.by[who] > d.share-n {
+		if !d.evictOne(func(f *file) bool { return f.who == who }) {
+			return false
+		}
+	}
+	return true
+}
+
+// evictOne removes the file used longest ago of those that are not open and match.
+func (d *Dir) evictOne(match func(*file) bool) bool {
+	var oldest *file
+	for _, f := range d.files {
+		if f.open == 0 && match(f) && (oldest == nil || f.used.Before(oldest.used)) {
+			oldest = f
+		}
+	}
+	return oldest != nil && d.remove(oldest) == nil
 }

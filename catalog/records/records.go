@@ -145,6 +145,33 @@ func (i Image) Clone() Image {
 	return i
 }
 
+// What a record takes in memory beside its text: itself, and each of its parts.
+const (
+	RecordBytes = 1 << 10
+	PartBytes   = 128 // of a property or a tag, say
+)
+
+// Bytes is about what the record takes in memory, bytes.
+func (i *Image) Bytes() int64 {
+	n := RecordBytes + len(i.Owner) + len(i.DiskError)
+	if i.Name != nil {
+		n += len(*i.Name)
+	}
+	for name, value := range i.Properties {
+		n += PartBytes + len(name) + len(value)
+	}
+	for _, tag := range i.Tags {
+		n += PartBytes + len(tag)
+	}
+	for _, s := range i.Snapshots {
+		n += PartBytes + len(s.Name) + len(s.ID)
+	}
+	for _, l := range i.Locations {
+		n += PartBytes + len(l.URL)
+	}
+	return int64(n)
+}
+
 // Compare is one comparison of a filter: Op is eq, neq, gt, gte, lt or lte.
 type Compare struct {
 	Op   string
@@ -183,6 +210,8 @@ type Query struct {
 	UpdatedAt       []Compare
 	Sort            []SortKey // empty: created_at desc, id desc
 	Marker          string    // id after which the page begins; ErrMarker if it is not in Scope
+	AfterID         string    // only greater ids: with Sort by id, a walk that no deletion disturbs
+	Brief           bool      // without Properties, Tags, Locations and Claims
 	Limit           int       // 0: no limit
 }
 
@@ -261,7 +290,10 @@ type Tx interface {
 	Insert(ctx context.Context, img Image) error
 	// Write replaces old, which Image returned in this transaction, by img.
 	Write(ctx context.Context, old, img Image) error
-	List(ctx context.Context, q Query) ([]Image, error)
+	// Page is the beginning of what q selects: as many images as take maxBytes in memory,
+	// see Image.Bytes, and one at least where there is one; more tells that there are more,
+	// after q.Limit too. What it holds while it reads is bounded likewise.
+	Page(ctx context.Context, q Query, maxBytes int64) (images []Image, more bool, err error)
 	// Child is the id of one image, not deleted, whose Parent is the image of this id;
 	// "" where there is none.
 	Child(ctx context.Context, id string) (string, error)

@@ -7,6 +7,7 @@ package rules
 import (
 	"context"
 	"fmt"
+	"math"
 	"reflect"
 
 	"glanced/catalog/records"
@@ -61,12 +62,18 @@ func (r *Records) Get(ctx context.Context, id string) (img records.Image, err er
 }
 
 // List selects images; ErrMarker.
-func (r *Records) List(ctx context.Context, q records.Query) (all []records.Image, err error) {
+func (r *Records) List(ctx context.Context, q records.Query) ([]records.Image, error) {
+	all, _, err := r.Page(ctx, q, math.MaxInt64)
+	return all, err
+}
+
+// Page is the beginning of List; see records.Tx.
+func (r *Records) Page(ctx context.Context, q records.Query, maxBytes int64) (images []records.Image, more bool, err error) {
 	err = r.db.View(ctx, "list images", func(tx records.Tx) (err error) {
-		all, err = tx.List(ctx, q)
+		images, more, err = tx.Page(ctx, q, maxBytes)
 		return err
 	})
-	return all, err
+	return images, more, err
 }
 
 // Counts is how many images there are in each status, deleted ones left out.

@@ -209,24 +209,20 @@ func (a *cacheAdmin) Status(ctx context.Context) (ctl.CacheStatus, error) {
 		places[o.Place] = where{}
 	}
 	delete(places, "")
-	all := catalog.Query{Scope: catalog.Everything, Holding: true, Limit: 1000}
-	for len(places) > 0 {
-		page, err := a.catalog.List(ctx, all)
+	all := catalog.Query{Scope: catalog.Everything, Holding: true}
+	for img, err := range a.catalog.Walk(ctx, all) {
 		if err != nil {
 			return out, err
 		}
-		for _, img := range page {
-			for _, l := range img.Locations {
-				place := cache.Place(backends.Location{Store: l.Store, URL: l.URL, Version: l.Version})
-				if _, ok := places[place]; ok {
-					places[place] = where{img.ID, l.Store}
-				}
-			}
-		}
-		if len(page) < all.Limit {
+		if len(places) == 0 {
 			break
 		}
-		all.Marker = page[len(page)-1].ID
+		for _, l := range img.Locations {
+			place := cache.Place(backends.Location{Store: l.Store, URL: l.URL, Version: l.Version})
+			if _, ok := places[place]; ok {
+				places[place] = where{img.ID, l.Store}
+			}
+		}
 	}
 	for _, o := range objects {
 		line := a.line(o, places[o.Place].image)

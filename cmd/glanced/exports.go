@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"sync/atomic"
 
@@ -40,22 +41,28 @@ func (e *exports) identity(peer nbd.Peer) access.Identity {
 	return access.Identity{}
 }
 
-func (e *exports) List(ctx context.Context, peer nbd.Peer) ([]nbd.ExportInfo, error) {
-	q := catalog.Query{Scope: access.Sees(e.identity(peer)), Status: []catalog.Status{catalog.Active}}
-	images, err := e.catalog.List(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	var list []nbd.ExportInfo
-	for _, img := range images {
-		if img.DiskError == "" {
-			list = append(list, nbd.ExportInfo{Name: img.ID, Description: describe(img, "")})
+// List implements nbd.Exports. Names and snapshots are all that is read of the images.
+func (e *exports) List(ctx context.Context, peer nbd.Peer) iter.Seq2[nbd.ExportInfo, error] {
+	q := catalog.Query{Scope: access.Sees(e.identity(peer)), Status: []catalog.Status{catalog.Active}, Brief: true}
+	return func(yield func(nbd.ExportInfo, error) bool) {
+		for img, err := range e.catalog.Walk(ctx, q) {
+			if err != nil {
+				yield(nbd.ExportInfo{}, err)
+				return
+			}
+			if img.DiskError != "" {
+				continue
+			}
+			if !yield(nbd.ExportInfo{Name: img.ID, Description: describe(img, "")}, nil) {
+				return
+			}
 			for _, s := range img.Snapshots {
-				list = append(list, nbd.ExportInfo{Name: img.ID + snapshotSep + s.Name, Description: describe(img, s.Name)})
+				if !yield(nbd.ExportInfo{Name: img.ID + snapshotSep + s.Name, Description: describe(img, s.Name)}, nil) {
+					return
+				}
 			}
 		}
 	}
-	return list, nil
 }
 
 func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Export, error) {

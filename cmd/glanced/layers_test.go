@@ -39,7 +39,7 @@ var layers = []layer{
 	{"backends/budget", nil, []string{"net", "os"}, "bytes that are shared know nothing of who takes them"},
 	{"backends/replicas", []string{bytesAtRest, sharedWork}, []string{"net"}, "one object at several places is read as one; where they are is not its matter"},
 	{"backends/retry", []string{"backends", bytesAtRest}, []string{"net"}, "what is repeated is no matter of the kind of store"},
-	{"backends/spool", []string{bytesAtRest, localFiles, sharedWork}, []string{"net"}, "a spool keeps streams as files; it knows neither where they come from nor what they are"},
+	{"backends/spool", []string{bytesAtRest, localFiles, memory, sharedWork}, []string{"net"}, "a spool keeps streams as files; it knows neither where they come from nor what they are"},
 	{"backends/cache", []string{"backends", bytesAtRest, memory}, []string{"net", "glanced/formats/...", "glanced/catalog/..."}, "the cache keeps bytes of any store; which one, and what the bytes are, is not its matter"},
 	{"backends/all", []string{"backends/..."}, []string{"glanced/formats/...", "glanced/catalog/..."}, "the visible list of stores, nothing else"},
 	{"backends/backendtest", []string{"backends", bytesAtRest}, nil, "the store contract as tests must fit every store"},

@@ -13,13 +13,16 @@ const programBytes = 20 << 20
 // The shares of the rest of the budget, percent. What is left over is the Go runtime's
 // and the sessions' small change.
 const (
-	clusterShare = 40 // decoded clusters
-	tableShare   = 10 // tables of formats
-	bufferShare  = 10 // what is read from stores
+	clusterShare = 36 // decoded clusters
+	tableShare   = 9  // tables of formats
+	bufferShare  = 9  // what is read from stores
 	nbdShare     = 12 // NBD replies, and a quarter of it besides, see nbd.Config
-	mountShare   = 8  // what the kernel asks of the mount
+	mountShare   = 7  // what the kernel asks of the mount
 	connShare    = 8  // NBD connections that say nothing
+	uploadShare  = 5  // uploads under way, see catalog.UploadBytes
 	httpShare    = 4  // buffers of uploads and downloads, beyond the least of each
+	recordShare  = 3  // images' records in answers
+	shownShare   = 2  // images' records in the mount
 )
 
 // What the cache of far stores takes, of the share of clusters, if there is one.
@@ -53,6 +56,7 @@ const leastFiles = 128
 type limits struct {
 	runtime                                      int64 // of the Go runtime: the budget without the program, bytes
 	clusters, tables, buffers, nbd, mounts, http int64 // bytes
+	uploads, records, shown                      int64 // bytes
 	fetches, index                               int64 // bytes; 0: there is no cache of far stores
 
 	nbdConns, httpConns, adminConns int
@@ -81,6 +85,7 @@ func divided(budget, files int64, cached bool) limits {
 		runtime:  rest,
 		clusters: share(clusterShare), tables: share(tableShare), buffers: share(bufferShare),
 		nbd: share(nbdShare), mounts: share(mountShare), http: share(httpShare),
+		uploads: share(uploadShare), records: share(recordShare), shown: share(shownShare),
 		nbdConns:   min(part(nbdFiles, 2), int(max(share(connShare)/connBytes, fewConns))),
 		httpConns:  part(httpFiles, 3),
 		adminConns: part(adminFiles, 2),

@@ -35,13 +35,19 @@ const (
 // mounted. Arguments before the program's name run it, such as those of prlimit(1).
 func startScarce(t *testing.T, mounted bool, runner ...string) *process {
 	t.Helper()
-	dir := t.TempDir()
+	return scarceIn(t, t.TempDir(), mounted, runner...)
+}
+
+// scarceIn is startScarce with a data folder that may have something in it.
+func scarceIn(t *testing.T, dir string, mounted bool, runner ...string) *process {
+	t.Helper()
 	mnt := ""
 	if mounted {
 		mnt = filepath.Join(dir, "mnt")
 	}
 	config := filepath.Join(dir, "glanced.toml")
-	text := fmt.Sprintf("data_dir = %q\n[memory]\nbudget = \"%dMiB\"\n[fuse]\nmountpoint = %q\n", dir, scarce>>20, mnt)
+	text := fmt.Sprintf("data_dir = %q\n[memory]\nbudget = \"%dMiB\"\n[fuse]\nmountpoint = %q\n"+
+		"[[auth.tokens]]\nfile = \"admin.token\"\nproject = \"other\"\nroles = [\"admin\"]\n", dir, scarce>>20, mnt)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -239,19 +245,58 @@ func TestStalledTransfersStayWithinTheBudget(t *testing.T) {
 			t.Fatalf("%q, %v", head, err)
 		}
 	}
+	p.stalledUploads(transfers)
+	p.wantWithin(scarce + slack)
+}
+
+// stalledUploads begins n uploads, each of an image of its own, and sends as much of them
+// as is taken. Those that have no place yet take next to nothing.
+func (p *process) stalledUploads(n int) {
+	p.t.Helper()
 	body := bytes.Repeat([]byte("data"), 1<<20)
-	for range transfers {
+	var sending sync.WaitGroup
+	for range n {
 		status, img := p.call("POST", "/v2/images", "application/json", strings.NewReader(`{"disk_format":"raw","container_format":"bare"}`))
 		if status != http.StatusCreated {
-			t.Fatalf("create: %d %v", status, img)
+			p.t.Fatalf("create: %d %v", status, img)
 		}
 		c := p.half("PUT /v2/images/" + img["id"].(string) + "/file HTTP/1.1")
 		io.WriteString(c, "Content-Type: application/octet-stream\r\nContent-Length: 10000000\r\n\r\n")
-		if _, err := c.Write(body); err != nil {
-			t.Fatal(err)
-		}
+		sending.Go(func() {
+			c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+			c.Write(body)
+		})
 	}
+	sending.Wait()
+}
+
+// A project's stalled uploads take a bounded part of the memory, and leave room for those
+// of others.
+func TestStalledUploadsLeaveRoomForOtherProjects(t *testing.T) {
+	p := startScarce(t, false)
+	token := filepath.Join(p.dir, "admin.token")
+	p.stalledUploads(300)
 	p.wantWithin(scarce + slack)
+	// The token's project is not that of root on the control socket.
+	secret, err := os.ReadFile(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := p.create("of another project", "public", nil)
+	req, err := http.NewRequest("PUT", "http://"+p.http+"/v2/images/"+id+"/file", strings.NewReader("data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	req.Header.Set("X-Auth-Token", strings.TrimSpace(string(secret)))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusNoContent {
+		t.Errorf("beside stalled uploads, another project's is answered %s: %s", resp.Status, text)
+	}
 }
 
 // silent opens connections that say nothing, for as long as the test.

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"glanced/catalog/records"
@@ -228,4 +231,57 @@ func compareNull[T cmp.Ordered](a, b *T) int {
 		return 1
 	}
 	return cmp.Compare(*a, *b)
+}
+
+// testPages cuts lists by what they take in memory, wherever that lies.
+func testPages(t *testing.T, s *rules.Records) {
+	for i := range 20 {
+		create(t, s, records.Image{CreatedAt: at(i), Tags: []string{"tag"}, Properties: map[string]string{"fat": strings.Repeat("x", 1000*i)}})
+	}
+	snapshots := make([]records.Snapshot, 100)
+	for i := range snapshots {
+		snapshots[i] = records.Snapshot{Name: fmt.Sprint(i, strings.Repeat("n", 250)), ID: "id"}
+	}
+	create(t, s, records.Image{CreatedAt: at(20), Snapshots: snapshots})
+	all, more, err := s.Page(t.Context(), records.Query{Scope: records.Everything}, math.MaxInt64)
+	if err != nil || more || len(all) != 21 {
+		t.Fatalf("%d images, more: %v, %v", len(all), more, err)
+	}
+	for _, most := range []int64{1, 5000, 30000, 100000} {
+		for _, limit := range []int{0, 3} {
+			var got []records.Image
+			q := records.Query{Scope: records.Everything, Limit: limit}
+			for more := true; more; {
+				var page []records.Image
+				if page, more, err = s.Page(t.Context(), q, most); err != nil || len(page) == 0 {
+					t.Fatalf("%d images, %v", len(page), err)
+				}
+				var weight int64
+				for i := range page {
+					weight += page[i].Bytes()
+				}
+				if weight > most && len(page) > 1 || limit > 0 && len(page) > limit {
+					t.Errorf("a page of %d bytes and %d has %d images, of %d bytes", most, limit, len(page), weight)
+				}
+				got = append(got, page...)
+				q.Marker = page[len(page)-1].ID
+			}
+			if !reflect.DeepEqual(got, all) {
+				t.Errorf("in pages of %d bytes and %d there are %d images, want %d as they are in one list", most, limit, len(got), len(all))
+			}
+		}
+	}
+	// A page may be cut as late as it fits: half of all in one half of the bytes, say.
+	if page, more, err := s.Page(t.Context(), records.Query{Scope: records.Everything, Limit: 5}, math.MaxInt64); err != nil || !more || len(page) != 5 {
+		t.Errorf("the first 5: %d, more: %v, %v", len(page), more, err)
+	}
+	brief, more, err := s.Page(t.Context(), records.Query{Scope: records.Everything, Brief: true, Sort: []records.SortKey{{Key: "id"}}, AfterID: all[7].ID}, 60000)
+	if err != nil || more {
+		t.Errorf("more: %v, %v", more, err)
+	}
+	for _, img := range brief {
+		if img.ID <= all[7].ID || len(img.Properties) > 0 || len(img.Tags) > 0 {
+			t.Errorf("after %s there is %s, with %d properties", all[7].ID, img.ID, len(img.Properties))
+		}
+	}
 }

@@ -43,6 +43,7 @@ func (s Suite) Run(t *testing.T) {
 		{"lists filter", testFilters},
 		{"lists hold what is in a scope", testScope},
 		{"lists page in any order, nulls included", testPaging},
+		{"lists are cut by what they take in memory", testPages},
 		{"changes are logged in order", testChanges},
 		{"user text is data", testHostileText},
 		{"parallel creates cannot pass the count quota", testCountQuota},

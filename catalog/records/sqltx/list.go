@@ -22,31 +22,6 @@ var sortColumns = map[string]bool{
 // compareOps are SQL's words for those of records.Compare.
 var compareOps = map[string]string{"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
-// List implements records.Tx.
-func (t *tx) List(ctx context.Context, q records.Query) ([]records.Image, error) {
-	text, args, err := t.listSQL(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	var found []*row
-	err = t.rows(ctx, text, args, func(rows *sql.Rows) error {
-		r := new(row)
-		found = append(found, r)
-		return r.scan(rows.Scan)
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := t.readParts(ctx, found); err != nil {
-		return nil, err
-	}
-	images := make([]records.Image, len(found))
-	for i, r := range found {
-		images[i] = r.img
-	}
-	return images, nil
-}
-
 // conditions collects an AND of terms with their parameters.
 type conditions struct {
 	d     Dialect
@@ -104,7 +79,7 @@ func (t *tx) listSQL(ctx context.Context, q records.Query) (string, []any, error
 	text += ` ORDER BY ` + strings.Join(by, ", ")
 	if q.Limit > 0 {
 		text += ` LIMIT ?`
-		c.args = append(c.args, q.Limit)
+		c.args = append(c.args, int64(q.Limit)+1) // one more tells whether there are more
 	}
 	return text, c.args, nil
 }
@@ -176,6 +151,9 @@ func filter(c *conditions, q records.Query) {
 			term, args = c.d.Same("value", q.Properties[name])
 		}
 		c.add("pk IN (SELECT image FROM properties WHERE name = ? AND "+term+")", append([]any{name}, args...)...)
+	}
+	if q.AfterID != "" {
+		c.add("id > ?", q.AfterID)
 	}
 	if q.Holding {
 		c.add("pk IN (SELECT image FROM locations UNION ALL SELECT image FROM claims)")

@@ -30,11 +30,15 @@ func New(dir string, maxBytes int64, fills int) (*Dir, error) {
 	return &Dir{files}, nil
 }
 
-// For is a Spool whose one content is kept under key; see spool.Dir.Get. It fails with
-// container.ErrFull or formats.ErrLimit where there is no room.
-func (d *Dir) For(key string) container.Spool {
+// ShareBytes bounds what each project may have; see spool.Dir.ShareBytes.
+func (d *Dir) ShareBytes(n int64) { d.files.ShareBytes(n) }
+
+// For is a Spool whose one content, an image of project's, is kept under key; see
+// spool.Dir.GetFor. It fails with container.ErrFull or formats.ErrLimit where there is no
+// room.
+func (d *Dir) For(project, key string) container.Spool {
 	return func(ctx context.Context, fill func(context.Context, io.Writer) error) (stored.Bytes, error) {
-		src, err := d.files.Get(ctx, key, fill)
+		src, err := d.files.GetFor(ctx, project, key, fill)
 		return src, inWords(err)
 	}
 }

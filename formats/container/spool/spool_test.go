@@ -28,7 +28,7 @@ func TestASpoolSpeaksAsContainersDo(t *testing.T) {
 			return err
 		}
 	}
-	open, err := d.For("open")(t.Context(), fill(700<<10))
+	open, err := d.For("p", "open")(t.Context(), fill(700<<10))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestASpoolSpeaksAsContainersDo(t *testing.T) {
 		"removed meanwhile":      {func(context.Context, io.Writer) error { return d.Remove("a") }, formats.ErrClosed},
 		"failing for its reason": {func(context.Context, io.Writer) error { return formats.ErrCorrupt }, formats.ErrCorrupt},
 	} {
-		if _, err := d.For("a")(t.Context(), c.fill); !errors.Is(err, c.want) {
+		if _, err := d.For("p", "a")(t.Context(), c.fill); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
