@@ -82,6 +82,8 @@ type stagingConfig struct {
 type spoolConfig struct {
 	Path  string   `toml:"path"`
 	Limit byteSize `toml:"limit"` // what the files may take, allocated
+
+	ProjectLimit byteSize `toml:"project_limit"` // those of one project's images; 0 = half of limit
 }
 
 type quotaConfig struct {
@@ -106,6 +108,7 @@ type catalogConfig struct {
 	PasswordFile string           `toml:"password_file"` // "" = as libpq finds it
 	Lease        setting.Duration `toml:"lease"`         // how long an upload is another daemon's whose daemon is silent
 	FailedUpload string           `toml:"failed_upload"` // queued | killed
+	Reserve      byteSize         `toml:"reserve"`       // room that SQLite keeps for deletions on a full disk; 0 = none
 }
 
 // byteSize is a number of bytes, written "512MiB".
@@ -281,6 +284,14 @@ func (c *config) check() error {
 	errs = append(errs, c.checkStores()...)
 	errs = append(errs, c.Cache.check())
 	return errors.Join(errs...)
+}
+
+// projectLimit is what one project's images may take of the spool, bytes.
+func (c spoolConfig) projectLimit() int64 {
+	if c.ProjectLimit == 0 {
+		return max(int64(c.Limit)/2, 1)
+	}
+	return int64(c.ProjectLimit)
 }
 
 func (c controlConfig) mode() (fs.FileMode, error) {

@@ -124,11 +124,12 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("spool.path: %w", err)
 	}
+	decompressed.ShareBytes(d.cfg.Spool.projectLimit())
 	d.catalog, err = catalog.New(ctx, catalog.Config{
 		Records: rec, DefaultQuota: catalog.Quota{ImageCountTotal: d.cfg.Quota.ImageCountTotal, ImageSizeTotal: d.cfg.Quota.ImageSizeTotal},
 		Stores: d.entries(d.stores), Drivers: formatsall.Drivers(), Engine: d.engine, Node: d.node,
 		Containers: formatsall.Containers(), Spool: decompressed,
-		Shared: d.cfg.Catalog.sqlitePath() == "", Lease: time.Duration(d.cfg.Catalog.Lease), FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Memory: d.transfers, Log: d.log.With("subsystem", "catalog"),
+		Shared: d.cfg.Catalog.sqlitePath() == "", Lease: time.Duration(d.cfg.Catalog.Lease), FailedUpload: catalog.Status(d.cfg.Catalog.FailedUpload), Memory: d.transfers, Uploads: d.limits.uploads, Log: d.log.With("subsystem", "catalog"),
 	})
 	return err
 }
@@ -161,7 +162,7 @@ func (d *daemon) openDoors(ctx context.Context) error {
 		d.cached = newCacheAdmin(d.cache, d.catalog)
 		admin.Cache = d.cached
 	}
-	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, TrustForwarded: d.cfg.HTTP.TrustForwarded, Log: d.log.With("subsystem", "ctl"), Memory: d.transfers, Admin: admin})
+	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, TrustForwarded: d.cfg.HTTP.TrustForwarded, Log: d.log.With("subsystem", "ctl"), Memory: d.transfers, Records: budget.New(d.limits.records), Admin: admin})
 	ln, err := d.listen("unix", d.cfg.Control.Socket, mode, d.cfg.Control.Group)
 	if err != nil {
 		return err
@@ -181,7 +182,7 @@ func (d *daemon) openDoors(ctx context.Context) error {
 			return err
 		}
 		d.mount, err = fs.Mount(ctx, fs.Config{Catalog: d.catalog, Mountpoint: d.cfg.FUSE.Mountpoint, Readers: mode, Group: gid,
-			Passthrough: d.cfg.FUSE.Passthrough, MemoryBytes: d.limits.mounts, MaxOpen: d.limits.mountFiles, Log: d.log.With("subsystem", "fs")})
+			Passthrough: d.cfg.FUSE.Passthrough, MemoryBytes: d.limits.mounts, RecordBytes: d.limits.shown, MaxOpen: d.limits.mountFiles, Log: d.log.With("subsystem", "fs")})
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", d.cfg.FUSE.Mountpoint, err)
 		}

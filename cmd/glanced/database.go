@@ -43,7 +43,7 @@ func (c catalogConfig) check() error {
 // open opens the database that holds the records.
 func (c catalogConfig) open(ctx context.Context) (records.DB, error) {
 	if path := c.sqlitePath(); path != "" {
-		return sqlite.Open(ctx, path)
+		return sqlite.OpenReserved(ctx, path, int64(c.Reserve))
 	}
 	o := postgres.Options{URL: c.URL}
 	if c.PasswordFile != "" {

@@ -57,12 +57,37 @@ func oneOf(column string, list any) (string, any) {
 // sqltx.ErrNewer. One that is made is its owner's alone to read, as it knows every
 // project's images.
 func Open(ctx context.Context, path string) (records.DB, error) {
+	return OpenReserved(ctx, path, 0)
+}
+
+// OpenReserved is Open, and keeps so many bytes of the disk for deletions when that is
+// full; 0 = none. See reserve.
+func OpenReserved(ctx context.Context, path string, bytes int64) (records.DB, error) {
 	write, read, err := open(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("open catalog database %s: %w", path, kind(err))
 	}
-	return sqltx.New(dialect, write, read), nil
+	if bytes == 0 {
+		return sqltx.New(dialect, write, read), nil
+	}
+	room, err := openReserve(path, bytes)
+	if err != nil {
+		return nil, fmt.Errorf("open the log of catalog database %s: %w", path, errors.Join(err, write.Close(), read.Close()))
+	}
+	room.refill()
+	d := dialect
+	d.Room, d.Changed = room.room, room.refill
+	return &reserved{sqltx.New(d, write, read), room}, nil
 }
+
+// reserved is a database with a reserve.
+type reserved struct {
+	*sqltx.DB
+	room *reserve
+}
+
+// Close implements records.DB.
+func (r *reserved) Close() error { return errors.Join(r.DB.Close(), r.room.log.Close()) }
 
 func open(ctx context.Context, path string) (write, read *sql.DB, err error) {
 	if err := makePrivate(path); err != nil {
@@ -100,10 +125,7 @@ func connect(path, txlock string, conns int) (*sql.DB, error) {
 	q.Set("_busy_timeout", fmt.Sprint(busyTimeout))
 	q.Set("_txlock", txlock)
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
-	db, err := sql.Open("sqlite3", u.String())
-	if err != nil {
-		return nil, err
-	}
+	db := sql.OpenDB(newConnector(u.String()))
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	return db, nil

@@ -44,6 +44,11 @@ type Dialect struct {
 	Again func(error) bool
 	// Undone tells whether a commit that failed so has certainly done nothing.
 	Undone func(error) bool
+	// Room is records.ErrFull where there is no room for what makes records grow; nil:
+	// the database itself tells.
+	Room func() error
+	// Changed is called after each transaction that changed something; nil: it is not.
+	Changed func()
 	// Patience is for how long a transaction is tried again while the database cannot
 	// be reached; 0 = not at all.
 	Patience time.Duration
@@ -81,7 +86,11 @@ func (db *DB) View(ctx context.Context, what string, do func(records.Tx) error) 
 
 // Change implements records.DB.
 func (db *DB) Change(ctx context.Context, what string, do func(records.Tx) error) error {
-	return db.d.transact(ctx, db.write, db.d.Changes, what, func(t *tx) error { t.lock = db.d.Lock; return do(t) })
+	err := db.d.transact(ctx, db.write, db.d.Changes, what, func(t *tx) error { t.lock = db.d.Lock; return do(t) })
+	if err == nil && db.d.Changed != nil {
+		db.d.Changed()
+	}
+	return err
 }
 
 // transact runs do in a transaction, and again where another one was in its way, or

@@ -102,6 +102,11 @@ func (t *tx) Child(ctx context.Context, id string) (child string, err error) {
 
 // Insert implements records.Tx.
 func (t *tx) Insert(ctx context.Context, img records.Image) error {
+	if t.d.Room != nil {
+		if err := t.d.Room(); err != nil {
+			return err
+		}
+	}
 	r, err := newRow(img)
 	if err != nil {
 		return err
@@ -119,6 +124,11 @@ func (t *tx) Insert(ctx context.Context, img records.Image) error {
 
 // Write implements records.Tx.
 func (t *tx) Write(ctx context.Context, old, img records.Image) error {
+	if t.d.Room != nil && grows(old, img) {
+		if err := t.d.Room(); err != nil {
+			return err
+		}
+	}
 	r, err := newRow(img)
 	if err != nil {
 		return err
@@ -129,6 +139,14 @@ func (t *tx) Write(ctx context.Context, old, img records.Image) error {
 		return err
 	}
 	return t.replaceParts(ctx, r.pk, old, img)
+}
+
+// grows tells whether a change may need more room than there was. Deletions,
+// uploads that end without an image, and withdrawals do not.
+func grows(old, img records.Image) bool {
+	begins := img.Status == records.Saving && old.Status != records.Saving
+	ends := img.Status == records.Active && old.Status == records.Saving
+	return img.Status != records.Deleted && (begins || ends || img.Reserved > old.Reserved || img.Bytes() > old.Bytes())
 }
 
 // marks is n parameters of a statement.
