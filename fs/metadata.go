@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"syscall"
+	"time"
 
+	"glanced/backends/budget"
 	"glanced/catalog"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
@@ -56,29 +58,23 @@ func (m *metadataFile) Open(ctx context.Context, flags uint32) (gofuse.FileHandl
 	if err != nil {
 		return nil, 0, m.t.fail("open the metadata of image", m.id, err)
 	}
-	if !m.t.holdMetadata(r.bytes()) {
+	o := &openMetadata{r: r, share: m.t.held.Share()}
+	wait, cancel := context.WithTimeout(ctx, heldWithin)
+	defer cancel()
+	// The kernel tells of a file that was closed a moment later: the next may be opened by then.
+	if o.taken, err = o.share.Take(wait, r.bytes(), r.bytes()); err != nil {
 		return nil, 0, syscall.ENFILE
 	}
-	return &openMetadata{m.t, r}, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
+	return o, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
 }
 
-// holdMetadata takes n bytes of the memory for records that are held open, if there is
-// room for them, or nothing else is held.
-func (t *tree) holdMetadata(n int64) bool {
-	for {
-		held := t.heldMetadata.Load()
-		if held > 0 && held+n > t.recordBytes/2 {
-			return false
-		}
-		if t.heldMetadata.CompareAndSwap(held, held+n) {
-			return true
-		}
-	}
-}
+// heldWithin is how long an open(2) of a metadata.json waits for others to be closed.
+const heldWithin = 5 * time.Second
 
 type openMetadata struct {
-	t *tree
-	r *record
+	r     *record
+	share *budget.Share // of the memory for records that are held open
+	taken int64         // bytes of it
 }
 
 var (
@@ -91,6 +87,6 @@ func (o *openMetadata) Read(_ context.Context, dest []byte, off int64) (fuse.Rea
 }
 
 func (o *openMetadata) Release(context.Context) syscall.Errno {
-	o.t.heldMetadata.Add(-o.r.bytes())
+	o.share.Give(o.taken)
 	return 0
 }

@@ -22,10 +22,10 @@ import (
 	"log/slog"
 	"math"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
+	"glanced/backends/budget"
 	"glanced/catalog"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
@@ -45,16 +45,14 @@ type tree struct {
 	failed      rate.Sometimes // logs what fails: whoever reads can make as much as they like
 	passthrough bool
 	maxOpen     int    // open files at once; 0 = no limit
-	recordBytes int64  // for records: half for those kept, half for those held open
 	readers     uint32 // permission bits of files: who may read; folders add x to each r
 	index       *index
 	records     *recordCache
-	loading     chan struct{} // holds one for each record that is being read
+	loading     chan struct{}  // holds one for each record that is being read
+	held        *budget.Budget // for records that are held open
 	follower    *follower
 	root        *root
 	mounted     time.Time
-
-	heldMetadata atomic.Int64 // bytes of records that are held open
 
 	openMu sync.Mutex
 	open   map[*openFile]struct{} // so that none outlives the mount
@@ -67,11 +65,11 @@ func newTree(cfg Config, log *slog.Logger) *tree {
 		failed:      rate.Sometimes{First: 5, Interval: time.Second},
 		passthrough: cfg.Passthrough,
 		maxOpen:     cfg.MaxOpen,
-		recordBytes: cfg.RecordBytes,
 		readers:     uint32(cfg.Readers.Perm() & 0o444),
 		index:       newIndex(),
 		records:     newRecordCache(cfg.RecordBytes / 2),
 		loading:     make(chan struct{}, loads),
+		held:        budget.New(cfg.RecordBytes / 2),
 		mounted:     time.Now(),
 		open:        make(map[*openFile]struct{}),
 	}

@@ -24,7 +24,7 @@ import (
 )
 
 // fatCatalog makes a database of images with as much metadata as they may have now, and
-// with as much as they could have before there was a limit on the sum: 60 MiB together.
+// with as much as they could have before there was a limit on the sum: 30 MiB together.
 // It returns how many.
 func fatCatalog(t *testing.T, dir string) (images int) {
 	t.Helper()
@@ -39,8 +39,8 @@ func fatCatalog(t *testing.T, dir string) (images int) {
 		images, properties, bytes int
 		text                      string
 	}{
-		{5, 128, 60000, "x"},
-		{80, 100, 2500, "\x01"}, // each takes six bytes in JSON
+		{2, 128, 60000, "x"},
+		{60, 100, 2500, "\x01"}, // each takes six bytes in JSON
 	} {
 		for i := range kind.images {
 			name := fmt.Sprintf("fat %d %d", kind.properties, i)
@@ -66,7 +66,7 @@ func TestFatImagesAreListedWithinTheBudget(t *testing.T) {
 	t.Run("HTTP", func(t *testing.T) {
 		p := scarceIn(t, dir, false)
 		var clients sync.WaitGroup
-		for range 6 {
+		for range 3 {
 			clients.Go(func() {
 				if n, err := p.listAll(); err != nil || n != images {
 					t.Errorf("%d of %d images were listed: %v", n, images, err)
