@@ -60,6 +60,8 @@ var sentinels = map[string]struct {
 	"catalog.ErrStoreFull":         {catalog.ErrStoreFull, syscall.ENOSPC},
 	"catalog.ErrStoreReadOnly":     {catalog.ErrStoreReadOnly, syscall.EROFS},
 	"catalog.ErrStoreDenied":       {catalog.ErrStoreDenied, syscall.EROFS},
+	"catalog.ErrMetadata":          {catalog.ErrMetadata, syscall.EINVAL},
+	"catalog.ErrUploads":           {catalog.ErrUploads, syscall.EAGAIN},
 	"catalog.ErrBodySize":          {catalog.ErrBodySize, syscall.EIO},
 	"catalog.ErrBody":              {catalog.ErrBody, syscall.EIO},
 	"stored.ErrUnavailable":        {stored.ErrUnavailable, syscall.EIO},

@@ -82,8 +82,7 @@ func newTree(cfg Config, log *slog.Logger) *tree {
 
 // record is an image's record; catalog.ErrNotFound when it is gone.
 func (t *tree) record(ctx context.Context, id string) (*record, error) {
-	r, changes := t.records.get(id)
-	if r != nil {
+	if r, _ := t.records.get(id); r != nil {
 		return r, nil
 	}
 	p := patiently(ctx)
@@ -94,7 +93,8 @@ func (t *tree) record(ctx context.Context, id string) (*record, error) {
 	case <-p.Done():
 		return nil, context.Cause(p)
 	}
-	if r, changes = t.records.get(id); r != nil { // somebody else read it meanwhile
+	r, changes := t.records.get(id)
+	if r != nil { // somebody else read it meanwhile
 		return r, nil
 	}
 	img, err := t.catalog.Get(p, id)
