@@ -4,9 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,9 +16,11 @@ import (
 
 	"github.com/google/uuid"
 
+	"glanced/backends/stored"
 	"glanced/catalog"
 	"glanced/contrib/testbed"
 	"glanced/formats/all"
+	"glanced/formats/container"
 	"glanced/formats/container/spool"
 )
 
@@ -217,6 +221,11 @@ func TestACompressedDiskIsServedDecompressed(t *testing.T) {
 		w := openWorld(t, dir, func(cfg *catalog.Config) { withContainers(t, cfg, dir) })
 		w.wantGuest(t, id, content)
 	})
+	t.Run("in a spool without room", func(t *testing.T) {
+		w := openWorld(t, dir, func(cfg *catalog.Config) { cfg.Containers, cfg.Spool = all.Containers(), fullSpool{} })
+		_, err := w.Open(t.Context(), id, catalog.View{})
+		wantErr(t, err, catalog.ErrSpoolFull)
+	})
 	t.Run("without a spool", func(t *testing.T) {
 		w := openWorld(t, dir, func(cfg *catalog.Config) { cfg.Containers = all.Containers() })
 		if _, err := w.Open(t.Context(), id, catalog.View{}); err == nil {
@@ -320,3 +329,14 @@ func TestABombIsStoredOnly(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// fullSpool has no room.
+type fullSpool struct{}
+
+func (fullSpool) For(string, string) container.Spool {
+	return func(context.Context, func(context.Context, io.Writer) error) (stored.Bytes, error) {
+		return nil, container.ErrFull
+	}
+}
+func (fullSpool) Remove(string) error { return nil }
+func (fullSpool) Keys() []string      { return nil }

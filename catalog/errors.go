@@ -41,6 +41,7 @@ var (
 	ErrTooLarge          = errors.New("the image is larger than this service takes")
 	ErrStoreFull         = errors.New("the store has no room for the image")
 	ErrUploads           = errors.New("too many uploads are under way")
+	ErrSpoolFull         = errors.New("there is no room now to decompress the image")
 	ErrBodySize          = errors.New("the data is not as long as announced")
 	ErrBody              = errors.New("the upload was cut off")
 	ErrLocation          = errors.New("the location cannot be used")

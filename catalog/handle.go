@@ -10,6 +10,7 @@ import (
 	"glanced/backends/stored"
 	"glanced/catalog/access"
 	"glanced/formats"
+	"glanced/formats/container"
 	"glanced/formats/engine"
 )
 
@@ -118,6 +119,9 @@ func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*opened, err
 	} else {
 		parent := func(ctx context.Context, ref formats.Ref) (Image, error) { return c.frozen(ctx, img, ref) }
 		d, err = c.openGuest(ctx, img, parent, snapshot)
+	}
+	if errors.Is(err, container.ErrFull) {
+		return nil, fmt.Errorf("%w: %w", ErrSpoolFull, err)
 	}
 	if err != nil && !errors.Is(err, ErrStore) {
 		err = fmt.Errorf("%w: %w", ErrStore, err)

@@ -82,6 +82,7 @@ var sentinels = []sentinel{
 	{"ErrTooLarge", catalog.ErrTooLarge, http.StatusRequestEntityTooLarge, ""},
 	{"ErrQuota", catalog.ErrQuota, http.StatusRequestEntityTooLarge, "Over the quota"},
 	{"ErrStoreFull", catalog.ErrStoreFull, http.StatusRequestEntityTooLarge, "There is not enough space in the image store"},
+	{"ErrSpoolFull", catalog.ErrSpoolFull, http.StatusServiceUnavailable, "There is no room now to decompress the image: try again later"},
 	{"ErrClosing", catalog.ErrClosing, http.StatusServiceUnavailable, "The service is shutting down; nothing was kept: upload it again"},
 	{"ErrUploads", catalog.ErrUploads, http.StatusServiceUnavailable, "Enough uploads are under way: try again when one of them is done"},
 	{"ErrBodySize", catalog.ErrBodySize, http.StatusBadRequest, "The body is not as long as was announced; nothing was kept: upload it again"},

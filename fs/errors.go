@@ -34,6 +34,7 @@ var errnos = []struct {
 
 	// Not to be opened.
 	{catalog.ErrDeactivated, syscall.EACCES},
+	{catalog.ErrSpoolFull, syscall.ENOSPC},
 	{catalog.ErrParentDeactivated, syscall.EACCES},
 	{access.ErrHidden, syscall.ENOENT},
 	{access.ErrDenied, syscall.EACCES},

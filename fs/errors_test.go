@@ -32,6 +32,7 @@ var sentinels = map[string]struct {
 	"catalog.ErrGone":              {catalog.ErrGone, syscall.ENOENT},
 	"catalog.ErrDeactivated":       {catalog.ErrDeactivated, syscall.EACCES},
 	"catalog.ErrParentDeactivated": {catalog.ErrParentDeactivated, syscall.EACCES},
+	"catalog.ErrSpoolFull":         {catalog.ErrSpoolFull, syscall.ENOSPC},
 	"access.ErrHidden":             {access.ErrHidden, syscall.ENOENT},
 	"access.ErrDenied":             {access.ErrDenied, syscall.EACCES},
 	"catalog.ErrClosing":           {catalog.ErrClosing, syscall.EIO},

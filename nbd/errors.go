@@ -45,6 +45,8 @@ var outcomes = []outcome{
 	{ErrForbidden, repErrPolicy, protocol.TRANSMISSION_ERROR_EPERM, "you may not open this export"},
 	{ErrUnknownExport, protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, protocol.TRANSMISSION_ERROR_EPERM, "no such export"},
 	{ErrWithheld, repErrPolicy, protocol.TRANSMISSION_ERROR_EPERM, "a disk that the export stands on was withdrawn"},
+	// Not ERR_UNKNOWN, which clients take for a wrong name: it is there, and may be had later.
+	{ErrNoSpace, repErrPolicy, errnoNoSpace, "there is no room now to decompress the image: try again later"},
 	{ErrUnreadable, repErrPolicy, errnoIO, "the export has no readable disk"},
 	{ErrServerClosed, repErrShutdown, errnoShutdown, "the server is shutting down"},
 	{ErrHangUp, repErrShutdown, errnoShutdown, "the connection is closing"},

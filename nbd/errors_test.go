@@ -105,6 +105,7 @@ func TestOutcomes(t *testing.T) {
 		{ErrForbidden, repErrPolicy, 1},
 		{ErrUnreadable, repErrPolicy, 5},
 		{ErrWithheld, repErrPolicy, 1},
+		{ErrNoSpace, repErrPolicy, 28},
 		{ErrRevoked, unknown, 1},
 		{ErrServerClosed, repErrShutdown, 108},
 		{fmt.Errorf("%w: %w", formats.ErrCorrupt, context.Canceled), repErrPolicy, 5},

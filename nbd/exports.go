@@ -15,6 +15,7 @@ var (
 	ErrUnknownExport = errors.New("no such export")
 	ErrForbidden     = errors.New("the export may not be opened by this client")
 	ErrRevoked       = errors.New("the export was withdrawn")
+	ErrNoSpace       = errors.New("there is no room now to make the export readable")
 	ErrWithheld      = errors.New("a disk that the export stands on was withdrawn")
 	ErrUnreadable    = errors.New("the export cannot be opened") // it exists, but has no readable disk
 )
@@ -23,6 +24,7 @@ var (
 type Peer struct {
 	Network string // tcp or unix
 	Addr    net.Addr
+	Who     any // what Config.Who says of the connection
 }
 
 // ExportInfo is one line of an export list.
@@ -33,10 +35,10 @@ type ExportInfo struct {
 
 // Exports supplies disks by name. Safe for concurrent use.
 type Exports interface {
-	// List yields what peer may open now, and holds no more than 128 KiB of it at a time.
+	// List yields what peer may open now (ErrForbidden for one that may open nothing), and holds no more than 128 KiB of it at a time.
 	// An error is yielded once and ends it. yield may wait for the client.
 	List(ctx context.Context, peer Peer) iter.Seq2[ExportInfo, error]
-	// Open opens one; ErrUnknownExport, ErrForbidden, ErrWithheld or ErrUnreadable.
+	// Open opens one; ErrUnknownExport, ErrForbidden, ErrWithheld, ErrNoSpace or ErrUnreadable.
 	Open(ctx context.Context, name string, peer Peer) (Export, error)
 }
 

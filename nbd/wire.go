@@ -73,6 +73,7 @@ const (
 
 // "Error values".
 const (
+	errnoNoSpace  = 28
 	errnoIO       = uint32(5)
 	errnoOverflow = uint32(75)
 	errnoShutdown = uint32(108)
