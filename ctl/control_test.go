@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"glanced/catalog/access/hostuser"
 	"glanced/ctl"
 )
 
@@ -20,7 +21,7 @@ func (w *world) control() *world {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	srv := &http.Server{Handler: w.ctl.Control(), ConnContext: ctl.ControlConnContext}
+	srv := &http.Server{Handler: w.ctl.Control(), ConnContext: w.ctl.ControlConnContext}
 	go srv.Serve(l)
 	w.t.Cleanup(func() { srv.Close() })
 	c := *w
@@ -34,7 +35,7 @@ func TestTheControlSocketKnowsItsCaller(t *testing.T) {
 	w := newWorld(t, options{}).control()
 	// The test runs as the daemon's own user: an admin, without any token.
 	id := w.create(map[string]any{"visibility": "public"}, "X-Auth-Token", "")
-	if img := w.show(id); img["owner"] != ctl.ControlProject || img["visibility"] != "public" {
+	if img := w.show(id); img["owner"] != hostuser.AdminProject || img["visibility"] != "public" {
 		t.Errorf("%v", img)
 	}
 	w.upload(id, []byte("data"), "X-Auth-Token", "")
@@ -108,7 +109,7 @@ func TestQuotasAreSetShownAndKept(t *testing.T) {
 
 func TestTheControlHandlerRefusesOtherListeners(t *testing.T) {
 	w := newWorld(t, options{})
-	srv := &http.Server{Handler: w.ctl.Control(), ConnContext: ctl.ControlConnContext}
+	srv := &http.Server{Handler: w.ctl.Control(), ConnContext: w.ctl.ControlConnContext}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

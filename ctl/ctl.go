@@ -12,6 +12,7 @@ package ctl
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -22,7 +23,8 @@ import (
 // Config is what a Server is made of. Catalog and Auth are required.
 type Config struct {
 	Catalog *catalog.Catalog
-	Auth    Authenticator // of HTTP; the control socket asks the kernel instead
+	Auth    Authenticator                    // of HTTP
+	Peer    func(net.Conn) (Identity, error) // of the control socket: who is at the other end
 	Admin   Admin
 	Log     *slog.Logger // nil: slog.Default()
 	// TrustForwarded makes absolute links follow X-Forwarded-Proto and
@@ -40,6 +42,7 @@ type Config struct {
 type Server struct {
 	catalog        *catalog.Catalog
 	auth           Authenticator
+	peer           func(net.Conn) (Identity, error)
 	admin          Admin
 	log            *slog.Logger
 	trustForwarded bool
@@ -54,6 +57,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		catalog:        cfg.Catalog,
 		auth:           cfg.Auth,
+		peer:           cfg.Peer,
 		admin:          cfg.Admin,
 		log:            cfg.Log,
 		trustForwarded: cfg.TrustForwarded,
@@ -86,7 +90,7 @@ func (s *Server) HTTP() http.Handler {
 
 // Control serves the same API and /admin/… on the control socket, whose
 // http.Server must have ControlConnContext. Who may connect at all is the
-// socket's file mode; who is an admin is peer.go.
+// socket's file mode; who they are is Config.Peer's.
 func (s *Server) Control() http.Handler {
 	mux := http.NewServeMux()
 	s.handle(mux, s.peerIdentity, imageRoutes)

@@ -17,6 +17,7 @@ import (
 	"glanced/backends"
 	"glanced/backends/file"
 	"glanced/catalog"
+	"glanced/catalog/access/hostuser"
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
 	"glanced/catalog/rules"
@@ -48,6 +49,7 @@ type options struct {
 	sizeCap int64
 	admin   ctl.Admin
 	stall   time.Duration
+	hosts   []hostuser.Entry                    // [[control.users]]
 	trust   bool                                // X-Forwarded-…
 	store   func(backends.Store) backends.Store // wraps each store
 	more    []catalog.StoreEntry                // beside those of every world
@@ -96,7 +98,11 @@ func newWorld(t *testing.T, o options) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.ctl = ctl.New(ctl.Config{Catalog: w.catalog, Auth: tokens, Admin: o.admin, Stall: o.stall, TrustForwarded: o.trust, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
+	hosts, err := hostuser.New(o.hosts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ctl = ctl.New(ctl.Config{Catalog: w.catalog, Auth: tokens, Peer: hosts.Of, Admin: o.admin, Stall: o.stall, TrustForwarded: o.trust, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 	w.server = httptest.NewServer(w.ctl.HTTP())
 	t.Cleanup(w.server.Close)
 	w.client = w.server.Client()

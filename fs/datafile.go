@@ -56,7 +56,7 @@ func (d *dataFile) attr(ctx context.Context, r *record, out *fuse.Attr) syscall.
 	if err != nil {
 		return d.t.fail("measure image", d.id, err)
 	}
-	out.Mode = fuse.S_IFREG | d.t.readers
+	out.Mode = fuse.S_IFREG | 0o444
 	out.Nlink = 1
 	out.Size = uint64(size)
 	out.Blksize = blockSize

@@ -41,7 +41,7 @@ func (m *metadataFile) Getattr(ctx context.Context, h gofuse.FileHandle, out *fu
 }
 
 func (t *tree) metadataAttr(r *record, out *fuse.Attr) {
-	out.Mode = fuse.S_IFREG | t.readers
+	out.Mode = fuse.S_IFREG | 0o444
 	out.Nlink = 1
 	out.Size = uint64(r.document().size())
 	out.Blksize = blockSize

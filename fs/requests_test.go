@@ -66,7 +66,7 @@ func TestNoMoreRequestsThanTheirMemorySufficesForAreServedAtOnce(t *testing.T) {
 	r := requestsWithin(6 << 20)
 	file := &stuck{free: make(chan struct{})}
 	root := &gofuse.Inode{}
-	o := options(0, r, slog.New(slog.NewTextHandler(testLog{t}, nil)))
+	o := options(false, r, slog.New(slog.NewTextHandler(testLog{t}, nil)))
 	o.OnAdd = func(ctx context.Context) {
 		root.AddChild("file", root.NewPersistentInode(ctx, file, gofuse.StableAttr{Mode: fuse.S_IFREG}), false)
 	}

@@ -48,10 +48,11 @@ type Config struct {
 	// be read until it is closed even when its image is deactivated or deleted.
 	Passthrough bool
 
-	// Readers says who may read the tree, private images and all: the r bits of a
-	// file mode, for the user who mounts, Group, and others. 0 = 0444.
-	Readers os.FileMode
-	Group   int // group id of all files; 0 = root's
+	// The tree shows every image, whoever owns it, so it is for the user who mounts
+	// (and root) alone, and for those that are named here: Users by id, let in or kept
+	// out whatever their groups, and the members of Groups. Only root can let others in.
+	Users  map[uint32]bool
+	Groups []uint32
 
 	// ReadAheadKiB is the kernel's read-ahead on this mount; 0 = 16384.
 	ReadAheadKiB int
@@ -85,9 +86,6 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Readers == 0 {
-		cfg.Readers = 0o444
-	}
 	if cfg.RecordBytes == 0 {
 		cfg.RecordBytes = defaultRecords
 	}
@@ -99,7 +97,7 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 	if err := t.follower.load(ctx); err != nil {
 		return nil, fmt.Errorf("list the images to mount at %s: %w", path, err)
 	}
-	server, err := gofuse.Mount(path, t.root, options(cfg.Group, requestsWithin(cfg.MemoryBytes), log))
+	server, err := gofuse.Mount(path, t.root, options(t.root.acl != nil, requestsWithin(cfg.MemoryBytes), log))
 	if err != nil {
 		if m, mounted, _ := mountAt(path); mounted && m.fstype == "fuse."+typeName {
 			err = errors.Join(err, detach(path)) // mounted, and failed after it
@@ -129,14 +127,14 @@ func Mount(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// options are go-fuse's, as they were measured to be best.
-func options(group int, r requests, log *slog.Logger) *gofuse.Options {
+// options are go-fuse's, as they were measured to be best; acl: the root has one.
+func options(acl bool, r requests, log *slog.Logger) *gofuse.Options {
 	keep := remember
 	o := &gofuse.Options{
 		EntryTimeout:    &keep,
 		AttrTimeout:     &keep,
 		NegativeTimeout: nil, // a name not found may be there the next moment
-		GID:             uint32(group),
+		UID:             uint32(os.Geteuid()),
 		RootStableAttr:  &gofuse.StableAttr{Ino: rootIno},
 		Logger:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
@@ -147,7 +145,8 @@ func options(group int, r requests, log *slog.Logger) *gofuse.Options {
 		MaxWrite:                 r.read, // READ's limit too
 		MaxInflightRequestBytes:  r.inFlightBytes(),
 		DisableSplice:            true, // a pipe holds less than one READ
-		IgnoreSecurityLabels:     true,
+		IgnoreSecurityLabels:     !acl, // with an ACL they are asked for like other attributes
+		EnableAcl:                acl,
 		ExplicitDataCacheControl: true, // content never changes; only we take it back
 		ExtraCapabilities:        fuse.CAP_ASYNC_DIO | fuse.CAP_READDIRPLUS_AUTO,
 		Logger:                   slog.NewLogLogger(log.Handler(), slog.LevelWarn),

@@ -5,6 +5,7 @@
 //	images/<id>/metadata.json   the image's fields
 //	images/<id>/snapshots/<n>   the disks inside, if the image has snapshots
 //	by-name/<name>              a symbolic link to ../images/<id>
+//	by-name/<name>~<id>         the same, where the name alone is another image's, or nobody's
 //
 // The image's fields are also extended attributes user.glance.<field> of the
 // folder, of disk and of file. The tree follows the catalog: images come and go
@@ -44,8 +45,7 @@ type tree struct {
 	log         *slog.Logger
 	failed      rate.Sometimes // logs what fails: whoever reads can make as much as they like
 	passthrough bool
-	maxOpen     int    // open files at once; 0 = no limit
-	readers     uint32 // permission bits of files: who may read; folders add x to each r
+	maxOpen     int // open files at once; 0 = no limit
 	index       *index
 	records     *recordCache
 	loading     chan struct{}  // holds one for each record that is being read
@@ -65,7 +65,6 @@ func newTree(cfg Config, log *slog.Logger) *tree {
 		failed:      rate.Sometimes{First: 5, Interval: time.Second},
 		passthrough: cfg.Passthrough,
 		maxOpen:     cfg.MaxOpen,
-		readers:     uint32(cfg.Readers.Perm() & 0o444),
 		index:       newIndex(),
 		records:     newRecordCache(cfg.RecordBytes / 2),
 		loading:     make(chan struct{}, loads),
@@ -73,7 +72,7 @@ func newTree(cfg Config, log *slog.Logger) *tree {
 		mounted:     time.Now(),
 		open:        make(map[*openFile]struct{}),
 	}
-	t.root = &root{t: t}
+	t.root = &root{t: t, acl: newACL(cfg.Users, cfg.Groups)}
 	t.root.images = &imagesFolder{t: t}
 	t.root.byName = &byNameFolder{t: t}
 	t.follower = newFollower(t)
@@ -120,6 +119,7 @@ type root struct {
 	gofuse.Inode
 	readOnly
 	t      *tree
+	acl    []byte // who may enter beside the user who mounts; nil = nobody
 	images *imagesFolder
 	byName *byNameFolder
 }
@@ -150,6 +150,10 @@ func (r *root) Readdir(context.Context) (gofuse.DirStream, syscall.Errno) {
 
 func (r *root) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	r.t.folderAttr(&out.Attr, 4, r.t.mounted, r.t.mounted)
+	out.Mode = fuse.S_IFDIR | 0o500
+	if r.acl != nil {
+		out.Mode |= 0o050 // the ACL's mask
+	}
 	return 0
 }
 
@@ -169,7 +173,7 @@ func (r *root) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 // folderAttr fills the attributes of a folder with links hard links ("." and the
 // ".." of its folders included).
 func (t *tree) folderAttr(out *fuse.Attr, links int, modified, changed time.Time) {
-	out.Mode = fuse.S_IFDIR | t.readers | t.readers>>2
+	out.Mode = fuse.S_IFDIR | 0o555 // who gets here is told at the root
 	out.Nlink = uint32(min(links, math.MaxUint32))
 	out.Blksize = blockSize
 	out.SetTimes(&modified, &modified, &changed)

@@ -81,7 +81,7 @@ func TestAttributesOfFiles(t *testing.T) {
 	folder := filepath.Join(mnt, "images", img.ID)
 
 	for path, mode := range map[string]uint32{
-		mnt:                                    syscall.S_IFDIR | 0o555,
+		mnt:                                    syscall.S_IFDIR | 0o500,
 		filepath.Join(mnt, "images"):           syscall.S_IFDIR | 0o555,
 		filepath.Join(mnt, "by-name"):          syscall.S_IFDIR | 0o555,
 		folder:                                 syscall.S_IFDIR | 0o555,

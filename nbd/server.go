@@ -34,7 +34,8 @@ const leastServerBytes = 1 << 20
 // Config is what a Server is made of. A limit of 0 is its default.
 type Config struct {
 	Exports Exports
-	Log     *slog.Logger // nil: slog.Default()
+	Who     func(net.Conn) any // asked once for each connection, for Peer.Who; nil: nobody is
+	Log     *slog.Logger       // nil: slog.Default()
 
 	HandshakeTimeout time.Duration // for each option of the negotiation, opening its export included; for all of them, 30 times that
 	StallTimeout     time.Duration // how long a client may take no byte of the replies that wait for it

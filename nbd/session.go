@@ -40,7 +40,11 @@ func newSession(srv *Server, conn net.Conn, network string) *session {
 		_ = tcp.SetNoDelay(true)
 		_ = tcp.SetKeepAliveConfig(keepAlive)
 	}
-	return &session{srv: srv, conn: conn, peer: Peer{Network: network, Addr: conn.RemoteAddr()}, since: time.Now(),
+	peer := Peer{Network: network, Addr: conn.RemoteAddr()}
+	if srv.cfg.Who != nil {
+		peer.Who = srv.cfg.Who(conn)
+	}
+	return &session{srv: srv, conn: conn, peer: peer, since: time.Now(),
 		share: srv.mem.Share(), workerShare: srv.workers.Share()}
 }
 

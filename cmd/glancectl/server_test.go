@@ -19,6 +19,7 @@ import (
 
 	"glanced/backends/file"
 	"glanced/catalog"
+	"glanced/catalog/access/hostuser"
 	"glanced/catalog/records/sqlite"
 	"glanced/ctl"
 	"glanced/formats/all"
@@ -70,7 +71,11 @@ func newServer(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api := ctl.New(ctl.Config{Catalog: cat, Auth: tokens, Admin: reports(), Log: quiet})
+	hosts, err := hostuser.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := ctl.New(ctl.Config{Catalog: cat, Auth: tokens, Peer: hosts.Of, Admin: reports(), Log: quiet})
 
 	tcp := httptest.NewServer(g.door(api.HTTP()))
 	t.Cleanup(tcp.Close)
@@ -79,7 +84,7 @@ func newServer(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	control := &http.Server{Handler: g.door(api.Control()), ConnContext: ctl.ControlConnContext, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	control := &http.Server{Handler: g.door(api.Control()), ConnContext: api.ControlConnContext, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	go control.Serve(l)
 	t.Cleanup(func() { control.Close() })
 	g.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -17,6 +17,7 @@ import (
 
 	"glanced/backends/all"
 	"glanced/backends/setting"
+	"glanced/catalog/access"
 )
 
 //go:embed default.toml
@@ -52,6 +53,17 @@ type controlConfig struct {
 	Socket string `toml:"socket"`
 	Mode   string `toml:"mode"`  // octal
 	Group  string `toml:"group"` // "" = the daemon's own
+
+	Users []hostUserConfig `toml:"users"` // who users of this host are
+}
+
+// hostUserConfig makes a user or a group of the host an identity, at the control
+// socket, the NBD socket and the mount alike.
+type hostUserConfig struct {
+	User    string   `toml:"user"`
+	Group   string   `toml:"group"`
+	Project string   `toml:"project"`
+	Roles   []string `toml:"roles"`
 }
 
 type nbdConfig struct {
@@ -235,6 +247,16 @@ func (c *config) check() error {
 	if _, err := c.Control.mode(); err != nil {
 		bad("control.mode = %q: want an octal file mode such as 0660", c.Control.Mode)
 	}
+	for i, u := range c.Control.Users {
+		switch {
+		case (u.User == "") == (u.Group == ""):
+			bad("control.users %d: either user or group is needed", i+1)
+		case u.Project == "":
+			bad("control.users %d (%s%s): project is needed", i+1, u.User, u.Group)
+		case !access.AnyRole(u.Roles):
+			bad("control.users %d (%s%s): roles must have one of %s, %s and %s", i+1, u.User, u.Group, access.Reader, access.Member, access.Admin)
+		}
+	}
 	if c.Memory.Budget < 32<<20 {
 		bad("memory.budget is %d bytes: at least 32MiB is needed", int64(c.Memory.Budget))
 	}
@@ -264,6 +286,9 @@ func (c *config) check() error {
 	for i, t := range c.Auth.Tokens {
 		if t.File == "" || t.Project == "" {
 			bad("auth.tokens %d: file and project are needed", i+1)
+		}
+		if !access.AnyRole(t.Roles) {
+			bad("auth.tokens %d: roles must have one of %s, %s and %s", i+1, access.Reader, access.Member, access.Admin)
 		}
 	}
 	for _, l := range c.NBD.Listen {

@@ -20,6 +20,7 @@ import (
 	"glanced/backends/budget"
 	"glanced/backends/cache"
 	"glanced/catalog"
+	"glanced/catalog/access/hostuser"
 	"glanced/ctl"
 	formatsall "glanced/formats/all"
 	"glanced/formats/container/spool"
@@ -53,6 +54,7 @@ type daemon struct {
 	catalog   *catalog.Catalog
 	cached    *cacheAdmin // of cache
 	auth      authenticator
+	users     *hostuser.Table // of this host
 	exports   exports
 	nbd       *nbd.Server
 	mount     *fs.Server // nil: no mount
@@ -86,6 +88,9 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 		return d, fmt.Errorf("make staging.path: %w", err)
 	}
 	if err = d.auth.load(cfg.Auth); err != nil {
+		return d, err
+	}
+	if err = d.lookUpUsers(); err != nil {
 		return d, err
 	}
 	if err = d.openCatalog(ctx); err != nil {
@@ -135,12 +140,10 @@ func (d *daemon) openCatalog(ctx context.Context) error {
 }
 
 func (d *daemon) openDoors(ctx context.Context) error {
-	d.exports.catalog = d.catalog
+	d.exports.catalog, d.exports.users = d.catalog, d.users
 	d.exports.anonymous.Store(&d.cfg.NBD.Anonymous)
-	d.nbd = nbd.NewServer(nbd.Config{Exports: &d.exports, Log: d.log.With("subsystem", "nbd"),
+	d.nbd = nbd.NewServer(nbd.Config{Exports: &d.exports, Who: d.exports.who, Log: d.log.With("subsystem", "nbd"),
 		ServerBytes: d.limits.nbd, MaxConns: d.limits.nbdConns})
-	// The NBD socket and the mount show every image, so they are guarded like the
-	// control socket.
 	mode, err := d.cfg.Control.mode()
 	if err != nil {
 		return err
@@ -162,12 +165,12 @@ func (d *daemon) openDoors(ctx context.Context) error {
 		d.cached = newCacheAdmin(d.cache, d.catalog)
 		admin.Cache = d.cached
 	}
-	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, TrustForwarded: d.cfg.HTTP.TrustForwarded, Log: d.log.With("subsystem", "ctl"), Memory: d.transfers, Records: budget.New(d.limits.records), Admin: admin})
+	api := ctl.New(ctl.Config{Catalog: d.catalog, Auth: &d.auth, Peer: d.users.Of, TrustForwarded: d.cfg.HTTP.TrustForwarded, Log: d.log.With("subsystem", "ctl"), Memory: d.transfers, Records: budget.New(d.limits.records), Admin: admin})
 	ln, err := d.listen("unix", d.cfg.Control.Socket, mode, d.cfg.Control.Group)
 	if err != nil {
 		return err
 	}
-	d.serveHTTP("control", ln, d.limits.adminConns, &http.Server{Handler: api.Control(), ConnContext: ctl.ControlConnContext})
+	d.serveHTTP("control", ln, d.limits.adminConns, &http.Server{Handler: api.Control(), ConnContext: api.ControlConnContext})
 	if d.cfg.HTTP.Listen != "" {
 		ln, err := d.listen("tcp", d.cfg.HTTP.Listen, 0, "")
 		if err != nil {
@@ -177,11 +180,9 @@ func (d *daemon) openDoors(ctx context.Context) error {
 	}
 
 	if d.cfg.FUSE.Mountpoint != "" {
-		gid, err := groupID(d.cfg.Control.Group)
-		if err != nil {
-			return err
-		}
-		d.mount, err = fs.Mount(ctx, fs.Config{Catalog: d.catalog, Mountpoint: d.cfg.FUSE.Mountpoint, Readers: mode, Group: gid,
+		// The mount shows all images, so only administrators may enter it.
+		users, groups := d.users.Administrators()
+		d.mount, err = fs.Mount(ctx, fs.Config{Catalog: d.catalog, Mountpoint: d.cfg.FUSE.Mountpoint, Users: users, Groups: groups,
 			Passthrough: d.cfg.FUSE.Passthrough, MemoryBytes: d.limits.mounts, RecordBytes: d.limits.shown, MaxOpen: d.limits.mountFiles, Log: d.log.With("subsystem", "fs")})
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", d.cfg.FUSE.Mountpoint, err)

@@ -376,7 +376,7 @@ func TestOnlyWhoMayUseTheSocketsMayReadTheMount(t *testing.T) {
 	p := startDaemon(t, t.TempDir())
 	id := p.create("private", "private", []byte("secret"))
 	for path, want := range map[string]os.FileMode{
-		"control.sock": 0o660, "nbd.sock": 0o660, "mnt": 0o550, "mnt/images/" + id: 0o550, "mnt/images/" + id + "/disk": 0o440,
+		"control.sock": 0o660, "nbd.sock": 0o660, "mnt": 0o500, "mnt/images/" + id: 0o555, "mnt/images/" + id + "/disk": 0o444,
 	} {
 		if st, err := os.Stat(filepath.Join(p.dir, path)); err != nil || st.Mode().Perm() != want {
 			t.Errorf("%s: mode %v, %v; want %v", path, st.Mode(), err, want)

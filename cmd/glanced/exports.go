@@ -10,6 +10,7 @@ import (
 
 	"glanced/catalog"
 	"glanced/catalog/access"
+	"glanced/catalog/access/hostuser"
 	"glanced/formats"
 	"glanced/formats/engine"
 	"glanced/nbd"
@@ -20,31 +21,42 @@ import (
 const snapshotSep = "@"
 
 // exports shows the catalog to the NBD server: the active images that have a
-// guest disk, under their ids, and the snapshots in them, as id@name. Over TCP a client without a ticket sees what
-// nbd.anonymous says; who can reach the unix socket sees all.
+// guest disk, under their ids, and the snapshots in them, as id@name. Over TCP a client
+// without a ticket sees what nbd.anonymous says; at the unix socket, users of this host
+// see what control.users makes them.
 type exports struct {
 	catalog   *catalog.Catalog
+	users     *hostuser.Table
 	anonymous atomic.Pointer[string] // none | public | all
 }
 
-// identity is who a connection is to the catalog.
-func (e *exports) identity(peer nbd.Peer) access.Identity {
-	if peer.Network == "unix" {
-		return access.System()
+// identity is who a connection is to the catalog; nbd.ErrForbidden where it is nobody.
+func (e *exports) identity(p nbd.Peer) (access.Identity, error) {
+	if p.Network == "unix" {
+		known, ok := p.Who.(peer)
+		if !ok || known.err != nil {
+			return access.Identity{}, fmt.Errorf("%w: %w", nbd.ErrForbidden, known.err)
+		}
+		return known.who, nil
 	}
 	switch *e.anonymous.Load() {
 	case "public":
-		return access.Anyone(catalog.Scope{Visibility: []string{access.Public}})
+		return access.Anyone(catalog.Scope{Visibility: []string{access.Public}}), nil
 	case "all":
-		return access.Anyone(catalog.Everything)
+		return access.Anyone(catalog.Everything), nil
 	}
-	return access.Identity{}
+	return access.Identity{}, nil
 }
 
 // List implements nbd.Exports. Names and snapshots are all that is read of the images.
 func (e *exports) List(ctx context.Context, peer nbd.Peer) iter.Seq2[nbd.ExportInfo, error] {
-	q := catalog.Query{Scope: access.Sees(e.identity(peer)), Status: []catalog.Status{catalog.Active}, Brief: true}
+	who, err := e.identity(peer)
+	q := catalog.Query{Scope: access.Sees(who), Status: []catalog.Status{catalog.Active}, Brief: true}
 	return func(yield func(nbd.ExportInfo, error) bool) {
+		if err != nil {
+			yield(nbd.ExportInfo{}, err)
+			return
+		}
 		for img, err := range e.catalog.Walk(ctx, q) {
 			if err != nil {
 				yield(nbd.ExportInfo{}, err)
@@ -68,11 +80,15 @@ func (e *exports) List(ctx context.Context, peer nbd.Peer) iter.Seq2[nbd.ExportI
 func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Export, error) {
 	id, snapshot, isSnapshot := strings.Cut(name, snapshotSep)
 	// One text for what is not there and what may not be seen: a guess learns nothing.
-	hidden := fmt.Errorf("%w: no active image %q that this connection may see (over TCP only public ones; the unix socket shows all)", nbd.ErrUnknownExport, name)
+	hidden := fmt.Errorf("%w: no active image %q that this connection may see (over TCP those that nbd.anonymous says; at the unix socket those of its user)", nbd.ErrUnknownExport, name)
+	who, err := e.identity(peer)
+	if err != nil {
+		return nil, err
+	}
 	if isSnapshot && snapshot == "" {
 		return nil, hidden // a name that ends in "@" is no other way to write the image's
 	}
-	h, err := e.catalog.Open(ctx, e.identity(peer), id, catalog.View{Snapshot: snapshot})
+	h, err := e.catalog.Open(ctx, who, id, catalog.View{Snapshot: snapshot})
 	switch {
 	case err == nil:
 		return export{h, snapshot}, nil
@@ -83,6 +99,8 @@ func (e *exports) Open(ctx context.Context, name string, peer nbd.Peer) (nbd.Exp
 		return nil, hidden
 	case errors.Is(err, catalog.ErrStoredOnly):
 		return nil, fmt.Errorf("%w: %w", nbd.ErrUnreadable, err)
+	case errors.Is(err, catalog.ErrSpoolFull):
+		return nil, fmt.Errorf("%w: %w", nbd.ErrNoSpace, err)
 	case errors.Is(err, catalog.ErrParentDeactivated):
 		return nil, fmt.Errorf("%w: %w", nbd.ErrWithheld, err)
 	}

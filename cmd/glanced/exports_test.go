@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"glanced/backends/file"
 	"glanced/catalog"
+	"glanced/catalog/access"
 	"glanced/catalog/records/sqlite"
 	"glanced/formats"
 	formatsall "glanced/formats/all"
@@ -50,7 +55,16 @@ func TestReadsOfAWithdrawnExportSaySo(t *testing.T) {
 		t.Fatal(err)
 	}
 	exports := &exports{catalog: c}
-	x, err := exports.Open(t.Context(), img.ID, nbd.Peer{Network: "unix"})
+	anonymous := "public"
+	exports.anonymous.Store(&anonymous)
+	if x, err := exports.Open(t.Context(), img.ID, nbd.Peer{Network: "tcp"}); !errors.Is(err, nbd.ErrUnknownExport) {
+		t.Errorf("a private image over TCP: %v, %v", x, err)
+	}
+	if x, err := exports.Open(t.Context(), img.ID, nbd.Peer{Network: "unix", Who: peer{err: access.ErrDenied}}); !errors.Is(err, nbd.ErrForbidden) {
+		t.Errorf("for a user in no entry: %v, %v", x, err)
+	}
+	root := nbd.Peer{Network: "unix", Who: peer{who: access.System()}}
+	x, err := exports.Open(t.Context(), img.ID, root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,5 +81,60 @@ func TestReadsOfAWithdrawnExportSaySo(t *testing.T) {
 		if err := read(t.Context()); !errors.Is(err, nbd.ErrRevoked) {
 			t.Errorf("%s: %v, want %v", what, err, nbd.ErrRevoked)
 		}
+	}
+}
+
+// What is made private ends the sessions of who may no longer see it, and no others.
+func TestSessionsEndThatLoseTheRight(t *testing.T) {
+	needNBDsh(t)
+	p := startDaemon(t, t.TempDir())
+	id := p.create("disk", "public", bytes.Repeat([]byte("d"), 1<<20))
+	session := func(uri string) (read func() string) {
+		cmd := exec.Command("nbdsh", "-u", uri, "-c", `
+import sys
+for line in sys.stdin:
+    try:
+        print(len(h.pread(4096, 0)), flush=True)
+    except Exception as e:
+        print("error", e, flush=True)
+`)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { in.Close(); cmd.Wait() })
+		lines := bufio.NewReader(out)
+		return func() string {
+			io.WriteString(in, "read\n")
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				t.Fatalf("nbdsh: %v", err)
+			}
+			return strings.TrimSpace(line)
+		}
+	}
+	anonymous := session("nbd://" + p.nbd + "/" + id)
+	root := session("nbd+unix:///" + id + "?socket=" + filepath.Join(p.dir, "nbd.sock"))
+	for who, read := range map[string]func() string{"anonymous": anonymous, "root": root} {
+		if got := read(); got != "4096" {
+			t.Fatalf("%s: %s", who, got)
+		}
+	}
+	if status, v := p.call("PATCH", "/v2/images/"+id, "application/openstack-images-v2.1-json-patch",
+		strings.NewReader(`[{"op":"replace","path":"/visibility","value":"private"}]`)); status != 200 {
+		t.Fatalf("%d %v", status, v)
+	}
+	if got := anonymous(); !strings.HasPrefix(got, "error") {
+		t.Errorf("who may not see it any more reads %s", got)
+	}
+	if got := root(); got != "4096" {
+		t.Errorf("who may see it: %s", got)
 	}
 }

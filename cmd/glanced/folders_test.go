@@ -233,12 +233,8 @@ func TestAMovedDataFolderOfTheVersionBeforeIsTakenOver(t *testing.T) {
 }
 
 func TestATruncatedImageIsServedAtNoDoor(t *testing.T) {
-	testbed.Need(t, "nbdsh", "python3-libnbd")
+	needNBDsh(t)
 	testbed.Need(t, "qemu-img", "qemu-utils")
-	// nbdsh takes the python3 of the path, and needs the one beside it.
-	if nbdsh, err := exec.LookPath("nbdsh"); err == nil {
-		t.Setenv("PATH", filepath.Dir(nbdsh)+":"+os.Getenv("PATH"))
-	}
 	dir := t.TempDir()
 	p := startDaemon(t, dir)
 	id := p.create("cut off", "private", bytes.Repeat([]byte("a disk "), 100_000))
@@ -286,5 +282,15 @@ assert h.pread(7, 0) == b"a disk "
 	}
 	if said != 1 {
 		t.Errorf("the log says it %d times:\n%s", said, p.log)
+	}
+}
+
+// needNBDsh wants nbdsh, and has it run.
+func needNBDsh(t *testing.T) {
+	t.Helper()
+	testbed.Need(t, "nbdsh", "python3-libnbd")
+	// nbdsh takes the python3 of the path, and needs the one beside it.
+	if nbdsh, err := exec.LookPath("nbdsh"); err == nil {
+		t.Setenv("PATH", filepath.Dir(nbdsh)+":"+os.Getenv("PATH"))
 	}
 }

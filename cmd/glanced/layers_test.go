@@ -59,6 +59,7 @@ var layers = []layer{
 	{"formats/formattest", []string{"formats", "formats/container", "formats/engine", bytesAtRest, localFiles, "contrib/testbed"}, nil, "images and checks for tests fit every driver and container: they know the contracts, and neither a driver nor a program"},
 	{"formats", []string{"formats", bytesAtRest}, []string{"net", "os/exec", "glanced/formats/engine"}, "a format maps: it knows no network, paths or catalog, no other format, and not who moves the bytes"},
 
+	{"catalog/access/hostuser", []string{"catalog/access"}, []string{"glanced/formats/...", "glanced/backends/..."}, "who is at the other end of a socket is asked of the host"},
 	{"catalog/access", []string{"catalog/records"}, []string{"net", "glanced/formats/...", "glanced/backends/..."}, "who may do what with an image is told by its record alone; who asks, and over what, is not its matter"},
 	{"catalog/records/recordstest", []string{"catalog/records", "catalog/rules"}, []string{"glanced/formats/...", "glanced/backends/...", "database/sql"}, "the contract of records, and the rules above it, as tests must fit every database"},
 	{"catalog/records/sqltx", []string{"catalog/records"}, []string{"glanced/catalog/rules", "glanced/formats/...", "glanced/backends/..."}, "statements that databases share know neither a database nor the rules"},
@@ -71,7 +72,7 @@ var layers = []layer{
 	{"ctl", []string{"catalog", "catalog/access", "formats/encode", "formats/engine", bytesAtRest, memory}, []string{"glanced/backends/file", "glanced/nbd", "glanced/fs"}, "the API speaks to the catalog only, and sends disks in other formats"},
 
 	{"cmd/glancectl", []string{"cmd/glancectl/internal/glanceapi", "formats", "formats/all", "formats/check", "formats/goqcow2", "formats/container", "formats/container/spool", "formats/encode", "formats/engine", bytesAtRest, localFiles}, []string{"glanced/catalog/...", "glanced/ctl", "glanced/backends"}, "the CLI is a client: HTTP, and the formats for offline work"},
-	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/access", "catalog/records", "catalog/records/postgres", "catalog/records/sqlite", "backends", "backends/all", "backends/cache", "backends/setting", bytesAtRest, memory, "formats", "formats/all", "formats/container/spool", "formats/engine"}, nil, "the daemon wires the rooms together"},
+	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/access", "catalog/access/hostuser", "catalog/records", "catalog/records/postgres", "catalog/records/sqlite", "backends", "backends/all", "backends/cache", "backends/setting", bytesAtRest, memory, "formats", "formats/all", "formats/container/spool", "formats/engine"}, nil, "the daemon wires the rooms together"},
 	{"contrib", []string{"contrib/distance"}, []string{"glanced/catalog/...", "glanced/formats/...", "glanced/backends/..."}, "contrib holds tools of its own; they drive the programs from outside"},
 }
 
