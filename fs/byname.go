@@ -9,9 +9,11 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// byNameFolder is by-name/, with a link for each name that an image has. Of
-// several images of one name it leads to the newest active one, or to the newest
-// where none is active. fileName says how names are spelled.
+// byNameFolder is by-name/, with a link for each image that has a name, spelled as
+// fileName says. Where several images have one name, it alone is the public one's (of
+// several: before says which), and the others' carry the image's id (idName). So no
+// project can turn a name to an image of its own that means a public image, or that
+// another project's image has.
 type byNameFolder struct {
 	gofuse.Inode
 	readOnly

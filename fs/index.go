@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"glanced/catalog"
+	"glanced/catalog/access"
 )
 
 // Inode numbers: the three fixed directories have their own, an image's five
@@ -41,19 +42,12 @@ type entry struct {
 	id      string
 	file    string // its name as spelled in by-name
 	named   bool   // false: the image's name is null, and file means nothing
-	status  catalog.Status
+	active  bool
+	public  bool
 	created time.Time
 	updated time.Time
 	size    int64  // stored bytes, 0 if not known
 	serial  uint64 // when the index first saw it
-}
-
-// nameEntry is one spelling in by-name and the images that claim it.
-type nameEntry struct {
-	file   string
-	serial uint64
-	claims []*entry
-	best   *entry
 }
 
 // index lists the images and the names, following the catalog. It holds some
@@ -65,7 +59,8 @@ type index struct {
 	byID    map[string]*entry
 	images  listing[*entry]
 	byName  map[string]*nameEntry
-	names   listing[*nameEntry]
+	links   map[string]*linkEntry // by spelling
+	names   listing[*linkEntry]
 	bytes   int64     // sum of the sizes
 	changed time.Time // when an image or a name last came or went
 }
@@ -75,6 +70,7 @@ func newIndex() *index {
 		last:    firstSerial - 1,
 		byID:    make(map[string]*entry),
 		byName:  make(map[string]*nameEntry),
+		links:   make(map[string]*linkEntry),
 		changed: time.Now(),
 	}
 }
@@ -94,7 +90,7 @@ func (x *index) put(img *catalog.Image) shift {
 	defer x.mu.Unlock()
 	var s shift
 	old := x.byID[img.ID]
-	e := &entry{id: img.ID, status: img.Status, created: img.CreatedAt, updated: img.UpdatedAt}
+	e := &entry{id: img.ID, active: img.Status == catalog.Active, public: img.Visibility == access.Public, created: img.CreatedAt, updated: img.UpdatedAt}
 	if img.Name != nil {
 		e.file, e.named = fileName(*img.Name), true
 	}
@@ -132,42 +128,6 @@ func (x *index) remove(id string) shift {
 	return shift{listed: true, links: x.claim(old, nil)}
 }
 
-// claim moves an image's claim on a name from its old state to its new one
-// (either may be nil) and returns the spellings whose link changed.
-func (x *index) claim(old, now *entry) []string {
-	var changed []string
-	if old != nil && old.named {
-		n := x.byName[old.file]
-		if now != nil && now.named && now.file == old.file {
-			if n.replace(old, now) {
-				changed = append(changed, n.file)
-			}
-			return changed
-		}
-		if n.drop(old) {
-			changed = append(changed, n.file)
-		}
-		if len(n.claims) == 0 {
-			delete(x.byName, n.file)
-			x.names.remove(n.serial)
-			x.changed = time.Now()
-		}
-	}
-	if now != nil && now.named {
-		n := x.byName[now.file]
-		if n == nil {
-			n = &nameEntry{file: now.file, serial: x.nextSerial()}
-			x.byName[n.file] = n
-			x.names.add(n.serial, n)
-			x.changed = time.Now()
-		}
-		if n.add(now) {
-			changed = append(changed, n.file)
-		}
-	}
-	return changed
-}
-
 func (x *index) nextSerial() uint64 {
 	x.last++
 	return x.last
@@ -183,16 +143,6 @@ func (x *index) image(id string) (entry, bool) {
 	return entry{}, false
 }
 
-// link is the image that a spelling in by-name leads to.
-func (x *index) link(file string) (entry, bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if n := x.byName[file]; n != nil {
-		return *n.best, true
-	}
-	return entry{}, false
-}
-
 // imageAfter is the image listed next after the one with this serial.
 func (x *index) imageAfter(serial uint64) (next uint64, e entry, ok bool) {
 	x.mu.RLock()
@@ -202,18 +152,6 @@ func (x *index) imageAfter(serial uint64) (next uint64, e entry, ok bool) {
 		return 0, entry{}, false
 	}
 	return next, *p, true
-}
-
-// linkAfter is the name listed next after the one with this serial, and where it
-// leads.
-func (x *index) linkAfter(serial uint64) (next uint64, file string, e entry, ok bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	next, n, ok := x.names.after(serial)
-	if !ok {
-		return 0, "", entry{}, false
-	}
-	return next, n.file, *n.best, true
 }
 
 // totals are the number of images and names, the stored bytes of all images, and
@@ -233,66 +171,4 @@ func (x *index) ids() []string {
 		ids = append(ids, id)
 	}
 	return ids
-}
-
-// before tells whether a is to be preferred over b for a name both have: an
-// active image over one that is not, then the newer one, then the larger id.
-func before(a, b *entry) bool {
-	if x, y := a.status == catalog.Active, b.status == catalog.Active; x != y {
-		return x
-	}
-	if !a.created.Equal(b.created) {
-		return a.created.After(b.created)
-	}
-	return a.id > b.id
-}
-
-// add, drop and replace change the claims on a name and tell whether it now
-// leads to another image.
-func (n *nameEntry) add(e *entry) bool {
-	n.claims = append(n.claims, e)
-	if n.best != nil && before(n.best, e) {
-		return false
-	}
-	n.best = e
-	return true
-}
-
-func (n *nameEntry) drop(e *entry) bool {
-	for i, c := range n.claims {
-		if c == e {
-			n.claims[i] = n.claims[len(n.claims)-1]
-			n.claims = n.claims[:len(n.claims)-1]
-			break
-		}
-	}
-	if n.best != e {
-		return false
-	}
-	n.elect()
-	return true
-}
-
-func (n *nameEntry) replace(old, now *entry) bool {
-	for i, c := range n.claims {
-		if c == old {
-			n.claims[i] = now
-		}
-	}
-	was := n.best.id
-	if n.best == old {
-		n.elect()
-	} else if before(now, n.best) {
-		n.best = now
-	}
-	return n.best.id != was
-}
-
-func (n *nameEntry) elect() {
-	n.best = nil
-	for _, c := range n.claims {
-		if n.best == nil || before(c, n.best) {
-			n.best = c
-		}
-	}
 }

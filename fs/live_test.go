@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,46 +129,76 @@ func TestChangedFieldsAreSeen(t *testing.T) {
 	}
 }
 
-func TestOfSeveralImagesOfOneNameTheNewestActiveOneWins(t *testing.T) {
+// What a name leads to is decided by who made images public, which is for
+// administrators; an image of another project takes no name over.
+func TestANameIsTakenOverByNoOtherProject(t *testing.T) {
 	w := newWorld(t)
 	mnt := w.mount()
-	leads := func(want catalog.Image, when string) {
+	private := func(img *catalog.Image) { img.Visibility = "private" }
+	links := func(when string, want map[string]string) {
 		t.Helper()
-		eventually(t, "the name leads to the right image "+when, func() bool {
-			target, err := os.Readlink(filepath.Join(mnt, "by-name", "same"))
-			return err == nil && target == "../images/"+want.ID
+		eventually(t, "the links are right "+when, func() bool {
+			found := map[string]string{}
+			for _, name := range names(t, filepath.Join(mnt, "by-name")) {
+				target, err := os.Readlink(filepath.Join(mnt, "by-name", name))
+				if err != nil {
+					return false
+				}
+				found[name] = filepath.Base(target)
+			}
+			return maps.Equal(found, want)
 		})
 	}
-	first := w.queued("same")
-	leads(first, "when there is but one")
-	second := w.uploaded("same", []byte("2"))
-	leads(second, "when a newer one is active")
-	third := w.queued("same")
-	leads(second, "when the newest is queued")
-	if err := w.Upload(t.Context(), third.ID, strings.NewReader("3"), catalog.UploadOptions{Size: 1}); err != nil {
-		t.Fatal(err)
+	show := func(img catalog.Image, visibility string) {
+		t.Helper()
+		if _, err := w.Update(t.Context(), img.ID, func(i *catalog.Image) error { i.Visibility = visibility; return nil }); err != nil {
+			t.Fatal(err)
+		}
 	}
-	leads(third, "when the newest became active")
-	if err := w.Deactivate(t.Context(), third.ID); err != nil {
-		t.Fatal(err)
-	}
-	leads(second, "when the newest was deactivated")
-	if err := w.Delete(t.Context(), second.ID); err != nil {
-		t.Fatal(err)
-	}
-	leads(third, "when none is active")
-	if got := names(t, filepath.Join(mnt, "by-name")); !slices.Equal(got, []string{"same"}) {
-		t.Errorf("by-name holds %q", got)
-	}
-	for _, img := range []catalog.Image{third, first} {
+	remove := func(img catalog.Image) {
+		t.Helper()
 		if err := w.Delete(t.Context(), img.ID); err != nil {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the name is gone", func() bool {
-		_, err := os.Lstat(filepath.Join(mnt, "by-name", "same"))
-		return errors.Is(err, os.ErrNotExist)
-	})
+	first := w.queued("same", private)
+	links("with one image", map[string]string{"same": first.ID})
+	second := w.uploaded("same", []byte("2"), private)
+	with := func(img catalog.Image) string { return "same~" + img.ID }
+	links("with two that are not public", map[string]string{with(first): first.ID, with(second): second.ID})
+	show(second, "public")
+	links("with a public one", map[string]string{"same": second.ID, with(first): first.ID})
+	third := w.uploaded("same", []byte("3"), private)
+	links("with another project's, which is newer", map[string]string{"same": second.ID, with(first): first.ID, with(third): third.ID})
+	show(third, "public")
+	links("with a newer public one", map[string]string{"same": second.ID, with(first): first.ID, with(third): third.ID})
+	if err := w.Deactivate(t.Context(), second.ID); err != nil {
+		t.Fatal(err)
+	}
+	links("when the older public one is deactivated", map[string]string{"same": third.ID, with(first): first.ID, with(second): second.ID})
+	if err := w.Reactivate(t.Context(), second.ID); err != nil {
+		t.Fatal(err)
+	}
+	links("when it is active again", map[string]string{"same": second.ID, with(first): first.ID, with(third): third.ID})
+
+	forged := w.queued(with(third), private)
+	links("with a name that looks like one with an id", map[string]string{"same": second.ID, with(first): first.ID, with(third): third.ID,
+		"same%7E" + third.ID: forged.ID})
+	if target, err := os.Readlink(filepath.Join(mnt, "by-name", with(second))); err != nil || filepath.Base(target) != second.ID {
+		t.Errorf("a name with an id that is not listed leads to %q, %v", target, err)
+	}
+	remove(forged)
+	show(second, "private")
+	show(third, "private")
+	remove(first)
+	links("when two that are not public are left", map[string]string{with(second): second.ID, with(third): third.ID})
+	remove(second)
+	links("when one is left", map[string]string{"same": third.ID})
+	if _, err := os.Lstat(filepath.Join(mnt, "by-name", with(second))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a deleted image's name with its id: %v", err)
+	}
+	remove(third)
+	links("when none is left", map[string]string{})
 }
 
 func TestHostileAndForeignNamesWork(t *testing.T) {

@@ -20,9 +20,11 @@ const upperHex = "0123456789ABCDEF"
 // fileName is how an image's name is spelled in by-name. Most names stand as
 // they are, in any script. What cannot be a file name, or would harm a terminal,
 // is percent-encoded byte by byte as in RFC 3986: "/", control characters
-// (ASCII's and Unicode's C1), bytes that are not UTF-8, a name that is "." or
-// ".." altogether, and a "%" that could be read as the start of an escape. The
-// empty name is "%". imageName reverses it.
+// (ASCII's and Unicode's C1), characters that show nothing but change how others are
+// read (those that turn the direction of writing, as U+202E; invisible ones), bytes
+// that are not UTF-8, a name that is "." or ".." altogether, a "%" that could be read
+// as the start of an escape, and the "~" of a name that ends as one with an id does
+// (idName). The empty name is "%". imageName reverses it.
 //
 // A spelling of more than 255 bytes is cut between two characters and ends in
 // "~" and 16 hex digits of the SHA-256 of the whole name; that is the one case
@@ -65,12 +67,39 @@ func mustEscape(rest string, r rune, n int) bool {
 	switch {
 	case r == utf8.RuneError && n == 1: // not UTF-8
 		return true
-	case r == '/' || unicode.IsControl(r):
+	case r == '/' || unicode.IsControl(r) || unseen(r):
 		return true
+	case r == '~':
+		return isID(rest[1:])
 	case r == '%':
 		return isEscape(rest)
 	}
 	return false
+}
+
+// unseen tells whether a character shows nothing itself: format characters, but for
+// the two that Persian, Indic scripts and emoji are written with, and separators of
+// lines and paragraphs.
+func unseen(r rune) bool {
+	const joiner, nonJoiner = '\u200d', '\u200c'
+	return unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) && r != joiner && r != nonJoiner
+}
+
+// idLen is the length of an image's id, a UUID, as it is written.
+const idLen = 36
+
+func isID(s string) bool {
+	if len(s) != idLen {
+		return false
+	}
+	for i, c := range []byte(s) {
+		hyphen := i == 8 || i == 13 || i == 18 || i == 23
+		digit := c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+		if hyphen != (c == '-') || !hyphen && !digit {
+			return false
+		}
+	}
+	return true
 }
 
 // isEscape tells whether s begins with "%" and two hex digits.

@@ -34,6 +34,16 @@ func TestNamesAreSpelledAsTheyAreOrEscaped(t *testing.T) {
 		"c1\u0085":            "c1%C2%85",
 		"bad\xff\xc3utf8\xe4": "bad%FF%C3utf8%E4",
 		"replaced\ufffd":      "replaced\ufffd",
+		"gpj.\u202eexe":       "gpj.%E2%80%AEexe",
+		"\u2066a\u2069\u061c": "%E2%81%A6a%E2%81%A9%D8%9C",
+		"a\u2028b\u2029":      "a%E2%80%A8b%E2%80%A9",
+		"pay\u200bpal\ufeff":  "pay%E2%80%8Bpal%EF%BB%BF",
+		"می\u200cخواهم":       "می\u200cخواهم",
+		"👩\u200d💻":            "👩\u200d💻",
+		"a~b":                 "a~b",
+		"debian~0b1ac9a8-5c3f-4d1e-9a55-1f2e3d4c5b6a": "debian%7E0b1ac9a8-5c3f-4d1e-9a55-1f2e3d4c5b6a",
+		"~0B1AC9A8-5C3F-4D1E-9A55-1F2E3D4C5B6A":       "%7E0B1AC9A8-5C3F-4D1E-9A55-1F2E3D4C5B6A",
+		"x~0b1ac9a8-5c3f-4d1e-9a55-1f2e3d4c5b6a.old":  "x~0b1ac9a8-5c3f-4d1e-9a55-1f2e3d4c5b6a.old",
 	} {
 		got := fileName(name)
 		if got != want {
