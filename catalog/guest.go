@@ -202,7 +202,7 @@ func (c *Catalog) frozen(ctx context.Context, img Image, ref formats.Ref) (Image
 	if img.Parent == nil {
 		return Image{}, fmt.Errorf("%w: %s %q: the image has no parent in the catalog", formats.ErrReference, ref.Kind, ref.Name)
 	}
-	parent, err := c.Get(ctx, img.Parent.ID)
+	parent, err := c.records.Get(ctx, img.Parent.ID) // it may be held
 	if err != nil {
 		return Image{}, fmt.Errorf("parent: %w", err)
 	}

@@ -85,11 +85,11 @@ func (c *Catalog) readable(ctx context.Context, h *Handle, get func(context.Cont
 	}
 	for below := img.Parent; below != nil; {
 		c.handles.enter(h, below.ID)
-		parent, err := get(ctx, below.ID)
+		parent, err := c.records.Get(ctx, below.ID) // it may be held
 		if err != nil {
 			return img, fmt.Errorf("parent: %w", err)
 		}
-		if parent.Status == Deactivated && parent.Owner != img.Owner && access.Check(h.who, access.DownloadDeactivated, parent) != nil {
+		if blocked(parent) && parent.Owner != img.Owner && access.Check(h.who, access.DownloadDeactivated, parent) != nil {
 			return img, fmt.Errorf("image %s is deactivated: %w", parent.ID, ErrParentDeactivated)
 		}
 		below = parent.Parent

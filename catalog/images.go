@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"glanced/catalog/records"
 	"glanced/catalog/rules"
 )
 
@@ -46,13 +45,17 @@ func copySettable(to *Image, from Image) {
 	to.Properties, to.Tags = from.Properties, from.Tags
 }
 
+// gone tells whether there is no such image any more, to whoever asks: it was deleted,
+// though what stands on it may still hold its bytes.
+func gone(img Image) bool { return img.Status == Deleted || img.Status == PendingDelete }
+
 // Get is one image; ErrNotFound for a deleted one too.
 func (c *Catalog) Get(ctx context.Context, id string) (Image, error) {
 	img, err := c.records.Get(ctx, id)
 	if err != nil {
 		return Image{}, err
 	}
-	if img.Status == Deleted {
+	if gone(img) {
 		return Image{}, fmt.Errorf("image %s: %w", id, ErrNotFound)
 	}
 	return img, nil
@@ -175,7 +178,7 @@ func (c *Catalog) update(ctx context.Context, id string, change func(*Image) err
 // ifThere is change for an image that is not deleted.
 func ifThere(id string, change func(*Image) error) func(*Image) error {
 	return func(img *Image) error {
-		if img.Status == Deleted {
+		if gone(*img) {
 			return fmt.Errorf("image %s: %w", id, ErrNotFound)
 		}
 		return change(img)
@@ -218,69 +221,10 @@ func (c *Catalog) toggle(ctx context.Context, id string, from, to Status) error 
 	return err
 }
 
-// Delete removes an image: its record first, then what is open is revoked, then
-// the bytes go: at once, or where other daemons share the records, after they have had
-// the time of a lease to let go of them. Bytes that cannot be removed then are removed later.
-// ErrProtected, ErrNotFound, ErrInUse, ErrStoreReadOnly. An upload under way ends with ErrGone.
-func (c *Catalog) Delete(ctx context.Context, id string) error {
-	remove := func(img *Image) error {
-		if img.Protected {
-			return fmt.Errorf("image %s: %w", id, ErrProtected)
-		}
-		for _, l := range img.Locations {
-			if entry, ok := c.configured(l.Store); ok && entry.ReadOnly && !entry.Foreign {
-				return fmt.Errorf("image %s cannot be deleted: its data lies in store %s: %w", id, l.Store, ErrStoreReadOnly)
-			}
-		}
-		img.Properties, img.Tags, img.Parent = nil, nil, nil
-		return rules.Move(img, Deleted)
-	}
-	var img Image
-	var err error
-	shared := c.others(ctx)
-	if shared {
-		img, err = c.updateUnder(ctx, id, rules.Under{Lease: rules.NewLease(records.BytesLease, id, c.node), Step: rules.Take, During: c.lease}, remove)
-	} else {
-		img, err = c.update(ctx, id, remove)
-	}
-	if err != nil {
-		return err
-	}
-	c.withdraw(ctx, id)
-	c.cancelUpload(id)
-	c.changed.forgetImage(id)
-	c.unspool(img)
-	if shared {
-		return nil // the sweep of any daemon removes the bytes
-	}
-	ctx, cancel := cleanupContext(ctx)
-	defer cancel()
-	if err := c.removeLocations(ctx, img); err != nil {
-		c.log.Warn("a deleted image's data is still in its store; trying again later", "image", id, "error", err)
-	}
-	return nil
-}
-
 // cleanupTime is how long work goes on for a caller that has hung up.
 const cleanupTime = 30 * time.Second
 
 // cleanupContext is for work that must happen even when ctx has ended.
 func cleanupContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-}
-
-// removeLocations deletes a deleted image's bytes, then forgets where they were.
-func (c *Catalog) removeLocations(ctx context.Context, img Image) error {
-	if len(img.Locations) == 0 {
-		return nil
-	}
-	if err := c.removeBytes(ctx, img); err != nil {
-		return err
-	}
-	_, err := c.records.Update(ctx, img.ID, func(i *Image) error {
-		i.Locations = nil
-		return nil
-	})
-	c.changes.wake()
-	return err
 }

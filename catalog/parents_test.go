@@ -231,30 +231,140 @@ func TestAParentThatNoLongerOpensMakesNoChildUnsafe(t *testing.T) {
 	}
 }
 
-func TestAParentStaysWhileItHasChildren(t *testing.T) {
+// An owner may always delete. What stands on the image lives on, and its bytes go with
+// the last of those.
+func TestADeletedParentIsHeldByItsChildren(t *testing.T) {
 	w, o := newWorld(t, nil), newOverlays(t)
 	o.base("base", noise(1, 1<<20))
 	parent := w.active(t, "qcow2", "bare", o.read("base"))
+	w.show(t, parent.ID, "public")
 	want := o.over("child", "base", "qcow2", parent.ID, 0, 1)
-	child, err := w.child(t, o.read("child"), nil)
+	foreign := func(img *catalog.Image) { img.Owner, img.Visibility = "other", "private" }
+	child, err := w.child(t, o.read("child"), foreign)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := w.open(t, child.ID, catalog.View{})
-	wantErr(t, w.Delete(t.Context(), parent.ID), catalog.ErrInUse)
-	if err := w.Deactivate(t.Context(), parent.ID); err != nil {
+	second, err := w.child(t, o.read("child"), nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got := readAll(t, h); !bytes.Equal(got, want) {
-		t.Error("an open child does not read on when its parent is deactivated")
-	}
-	h.Close()
-	w.wantGuest(t, child.ID, want) // nor does it stop a new open
-	if err := w.Delete(t.Context(), child.ID); err != nil {
+	h, own := w.openFor(t, other, child.ID, catalog.View{}), w.open(t, parent.ID, catalog.View{})
+	_, before, _, err := w.Quota(t.Context(), "p")
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Delete(t.Context(), parent.ID); err != nil {
 		t.Fatal(err)
+	}
+	wantErr(t, own.ReadAt(t.Context(), make([]byte, 1), 0), catalog.ErrRevoked)
+	if !bytes.Equal(readAll(t, h), want) || !bytes.Equal(readAll(t, w.openFor(t, other, child.ID, catalog.View{})), want) {
+		t.Error("a child does not read on when its parent is deleted")
+	}
+	// It is gone for everybody, administrators too.
+	_, err = w.Get(t.Context(), parent.ID)
+	wantErr(t, err, catalog.ErrNotFound)
+	wantErr(t, w.Delete(t.Context(), parent.ID), catalog.ErrNotFound)
+	wantErr(t, w.Reactivate(t.Context(), parent.ID), catalog.ErrNotFound)
+	_, err = w.Open(t.Context(), parent.ID, catalog.View{Stored: true, Deactivated: true})
+	wantErr(t, err, catalog.ErrNotFound)
+	if list, err := w.List(t.Context(), catalog.Query{Scope: catalog.Everything}); err != nil || len(list) != 2 {
+		t.Errorf("%d images are listed, %v", len(list), err)
+	}
+	_, err = w.List(t.Context(), catalog.Query{Scope: catalog.Everything, Marker: parent.ID})
+	wantErr(t, err, catalog.ErrMarker)
+	if _, err := w.child(t, o.read("child"), nil); !errors.Is(err, catalog.ErrUnsafe) {
+		t.Errorf("a new child: %v", err)
+	}
+	// But its bytes are its owner's, and administrators see why they are there.
+	if _, after, _, err := w.Quota(t.Context(), "p"); err != nil || after.ImageBytes != before.ImageBytes {
+		t.Errorf("the owner is charged %d bytes, %v; before the deletion %d", after.ImageBytes, err, before.ImageBytes)
+	}
+	held, err := w.HeldImages(t.Context())
+	if err != nil || len(held) != 1 || held[0].Image.ID != parent.ID || len(held[0].Children) != 2 {
+		t.Fatalf("held: %+v, %v", held, err)
+	}
+	h.Close()
+	if err := w.Delete(t.Context(), child.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.wantGuest(t, second.ID, want)
+	if err := w.Delete(t.Context(), second.ID); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := w.HeldImages(t.Context()); err != nil || len(held) != 0 {
+		t.Errorf("held after the last child: %+v, %v", held, err)
+	}
+}
+
+// Held images hold those below them; the last child takes all with it, also where the
+// daemon died between the two.
+func TestAChainOfHeldImagesIsLetGo(t *testing.T) {
+	dir := t.TempDir()
+	w, o := openWorld(t, dir, nil), newOverlays(t)
+	o.base("base", noise(1, 1<<20))
+	bottom := w.active(t, "qcow2", "bare", o.read("base"))
+	var all []string
+	for below, n := bottom.ID, 0; n < 3; n++ {
+		testbed.Run(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", below, "-F", "qcow2", o.path("next"), "1M")
+		img, err := w.child(t, o.read("next"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, below = append(all, img.ID), img.ID
+	}
+	for _, id := range append([]string{bottom.ID}, all[:2]...) {
+		if err := w.Delete(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.wantGuest(t, all[2], noise(1, 1<<20))
+	if held, err := w.HeldImages(t.Context()); err != nil || len(held) != 3 {
+		t.Fatalf("%d are held, %v", len(held), err)
+	}
+	// As a daemon leaves it that dies in the deletion of the last one.
+	if _, err := w.records.Update(t.Context(), all[2], func(img *catalog.Image) error {
+		img.Status, img.Parent = catalog.Deleted, nil
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	again := openWorld(t, dir, nil)
+	if held, err := again.HeldImages(t.Context()); err != nil || len(held) != 0 {
+		t.Errorf("%d are held after the next start, %v", len(held), err)
+	}
+	again.wantNothingStored(t)
+}
+
+// The deletion of a deactivated image makes what other projects have standing on it no
+// more readable than it was.
+func TestADeactivatedParentStaysSoWhenItIsDeleted(t *testing.T) {
+	w, o := newWorld(t, nil), newOverlays(t)
+	o.base("base", noise(1, 1<<20))
+	parent := w.active(t, "qcow2", "bare", o.read("base"))
+	w.show(t, parent.ID, "public")
+	want := o.over("child", "base", "qcow2", parent.ID, 0, 1)
+	foreign, err := w.child(t, o.read("child"), func(img *catalog.Image) { img.Owner = "other" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := w.child(t, o.read("child"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Deactivate(t.Context(), parent.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Delete(t.Context(), parent.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Catalog.Open(t.Context(), other, foreign.ID, catalog.View{})
+	wantErr(t, err, catalog.ErrParentDeactivated)
+	w.wantGuest(t, own.ID, want)
+	for _, id := range []string{foreign.ID, own.ID} {
+		if err := w.Delete(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w.wantNothingStored(t)
 }

@@ -47,7 +47,7 @@ func (c *Catalog) sweep(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return c.sweepHeld(ctx)
 }
 
 // sweepBytes removes the bytes of a deleted image, unless others still have the time to
@@ -70,11 +70,11 @@ func (c *Catalog) sweepSpool(ctx context.Context) error {
 	}
 	for _, key := range c.spool.Keys() {
 		id, _, _ := strings.Cut(key, ".")
-		img, err := c.Get(ctx, id)
+		img, err := c.records.Get(ctx, id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if err == nil && c.spoolKey(img) == key {
+		if err == nil && img.Status != Deleted && c.spoolKey(img) == key {
 			continue
 		}
 		if err := c.spool.Remove(key); err != nil {

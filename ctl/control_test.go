@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"glanced/catalog"
 	"glanced/catalog/access/hostuser"
 	"glanced/ctl"
 )
@@ -147,4 +148,51 @@ func TestAStoreIsTriedForAnAdmin(t *testing.T) {
 	if a := w.do("POST", "/admin/stores/slow/check", nil); a.StatusCode == 200 {
 		t.Errorf("over HTTP: %d %s", a.StatusCode, a.body)
 	}
+}
+
+// What a project has standing on another's image does not keep that from being deleted;
+// administrators see what is held by whom.
+func TestHeldImagesAreShownToAdministrators(t *testing.T) {
+	w := newWorld(t, options{})
+	c := w.control()
+	if a := c.do("GET", "/admin/held", nil); a.StatusCode != 200 || string(a.body) != `{"images":[]}` {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	parent := w.create(map[string]any{"visibility": "public", "name": "base"}, "X-Auth-Token", "admin-token")
+	w.upload(parent, make([]byte, 1<<20), "X-Auth-Token", "admin-token")
+	img, err := w.catalog.Get(t.Context(), parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := w.create(nil)
+	w.upload(child, []byte("child"))
+	if _, err := w.records.Update(t.Context(), child, func(i *catalog.Image) error {
+		i.Parent = &catalog.Parent{ID: parent, HashValue: *img.HashValue}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if a := w.do("DELETE", "/v2/images/"+parent, nil, "X-Auth-Token", "admin-token"); a.StatusCode != 204 {
+		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	for _, path := range []string{"/v2/images/" + parent, "/v2/images/" + parent + "/file"} {
+		w.refused(w.do("GET", path, nil, "X-Auth-Token", "admin-token"), 404)
+	}
+	if a := w.do("GET", "/v2/images?status=pending_delete", nil, "X-Auth-Token", "admin-token"); strings.Contains(string(a.body), parent) {
+		t.Errorf("it is listed: %s", a.body)
+	}
+	a := c.do("GET", "/admin/held", nil)
+	for _, want := range []string{`"id":"` + parent + `"`, `"owner":"` + adminProject + `"`, `"size":1048576`,
+		`"children":[{"id":"` + child + `","name":null,"owner":"` + demoProject + `","status":"active"}]`} {
+		if !strings.Contains(string(a.body), want) {
+			t.Errorf("%d %s has no %s", a.StatusCode, a.body, want)
+		}
+	}
+	if a := w.do("DELETE", "/v2/images/"+child, nil); a.StatusCode != 204 {
+		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	if a := c.do("GET", "/admin/held", nil); string(a.body) != `{"images":[]}` {
+		t.Errorf("after the last child: %s", a.body)
+	}
+	w.nothingLeft("")
 }

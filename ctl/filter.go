@@ -155,7 +155,7 @@ func statuses(value string) ([]catalog.Status, error) {
 	words, err := oneOf(value)
 	var all []catalog.Status
 	for _, w := range words {
-		if w == string(catalog.Deleted) {
+		if w == string(catalog.Deleted) || w == string(catalog.PendingDelete) {
 			w = "" // no image's status: the catalog still has deleted ones, the API has none
 		}
 		all = append(all, catalog.Status(w))

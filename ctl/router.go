@@ -64,6 +64,7 @@ var adminRoutes = []route{
 	{"/admin/status", []method{{"GET", false, (*Server).adminStatus}}},
 	{"/admin/exports", []method{{"GET", false, (*Server).adminExports}}},
 	{"/admin/mounts", []method{{"GET", false, (*Server).adminMounts}}},
+	{"/admin/held", []method{{"GET", false, (*Server).showHeld}}},
 	{"/admin/images/{id}/location", []method{{"PUT", true, (*Server).setLocation}}},
 	{"/admin/stores/{id}/check", []method{{"POST", false, (*Server).checkStore}}},
 	{"/admin/quotas/{project}", []method{

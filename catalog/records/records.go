@@ -185,7 +185,8 @@ type SortKey struct {
 }
 
 // Query selects images. Empty fields do not filter; slices mean "one of".
-// Deleted images are listed only where Status asks for them.
+// Deleted images, and those that are pending_delete, are listed only where Status asks
+// for them.
 type Query struct {
 	Scope           Scope  // what the viewer may see: nothing else is found
 	Among           *Scope // which of that is listed; nil = all
@@ -204,6 +205,7 @@ type Query struct {
 	HashValue       string
 	Tags            []string          // all of them
 	Properties      map[string]string // all of them, exactly
+	Parent          string            // only those whose Parent this image is
 	Holding         bool              // only those that have Locations or Claims
 	Unhashed        bool              // only those that have no HashValue
 	CreatedAt       []Compare

@@ -14,7 +14,7 @@ var Moves = map[records.Status][]records.Status{
 	records.Uploading:     {records.Importing, records.Queued, records.Deleted},
 	records.Importing:     {records.Active, records.Deleted, records.Queued},
 	records.Active:        {records.PendingDelete, records.Deleted, records.Deactivated},
-	records.Deactivated:   {records.Active, records.Deleted},
+	records.Deactivated:   {records.Active, records.PendingDelete, records.Deleted}, // PendingDelete is not Glance's: held by its children
 	records.Killed:        {records.Deleted},
 	records.PendingDelete: {records.Deleted, records.Active},
 	records.Deleted:       {},

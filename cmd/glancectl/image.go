@@ -24,7 +24,7 @@ func imageCommand(s streams) *cli.Command {
 			"glancectl image create --name debian-12 --file debian-12.qcow2"),
 		Subcommands: []*cli.Command{
 			imageCreateCommand(s), imageListCommand(s), imageShowCommand(s), imageUpdateCommand(s), imageDeleteCommand(s),
-			imageUploadCommand(s), imageDownloadCommand(s), imageDeactivateCommand(s), imageReactivateCommand(s),
+			imageUploadCommand(s), imageDownloadCommand(s), imageDeactivateCommand(s), imageReactivateCommand(s), imageHeldCommand(s),
 		},
 	}
 }

@@ -64,7 +64,7 @@ var layers = []layer{
 	{"catalog/records/recordstest", []string{"catalog/records", "catalog/rules"}, []string{"glanced/formats/...", "glanced/backends/...", "database/sql"}, "the contract of records, and the rules above it, as tests must fit every database"},
 	{"catalog/records/sqltx", []string{"catalog/records"}, []string{"glanced/catalog/rules", "glanced/formats/...", "glanced/backends/..."}, "statements that databases share know neither a database nor the rules"},
 	{"catalog/records", []string{"catalog/records", "catalog/records/sqltx"}, []string{"glanced/catalog/rules", "glanced/formats/...", "glanced/backends/..."}, "records are rows: they know nothing of bytes, and decide nothing"},
-	{"catalog/rules", []string{"catalog/records"}, []string{"database/sql", "glanced/formats/...", "glanced/backends/...", "net"}, "the rules of records know no database, and no bytes"},
+	{"catalog/rules", []string{"catalog/access", "catalog/records"}, []string{"database/sql", "glanced/formats/...", "glanced/backends/...", "net"}, "the rules of records know no database, and no bytes"},
 	{"catalog", []string{"catalog/access", "catalog/records", "catalog/rules", "backends", "backends/replicas", bytesAtRest, memory, "formats", "formats/container", "formats/engine"}, []string{"net/http", "glanced/backends/file", "glanced/formats/qcow2", "database/sql"}, "the catalog knows no protocol and no concrete store, format or database: they are handed in"},
 
 	{"nbd", []string{"nbd", "formats", "formats/engine", bytesAtRest, memory}, []string{"glanced/catalog/...", "glanced/backends", "net/http"}, "the NBD wire serves disks; it knows neither the catalog nor stores"},

@@ -12,7 +12,7 @@ import (
 // parentOf is an active image and the edge to it.
 func parentOf(t *testing.T, s *rules.Records) (records.Image, *records.Parent) {
 	t.Helper()
-	img := create(t, s, records.Image{Status: records.Active, HashValue: ptr("h1")})
+	img := create(t, s, records.Image{Status: records.Active, HashValue: ptr("h1"), Owner: "parents", Visibility: "public"})
 	return img, &records.Parent{ID: img.ID, HashValue: "h1"}
 }
 
@@ -45,7 +45,9 @@ func testParentMustBeSound(t *testing.T, s *rules.Records) {
 	if got := get(t, s, child.ID); got.Status != records.Saving || got.Parent != nil {
 		t.Errorf("a refused edge left %+v", got)
 	}
-	update(t, s, parent.ID, func(i *records.Image) { i.Status = records.Active })
+	update(t, s, parent.ID, func(i *records.Image) { i.Status, i.Visibility = records.Active, "private" })
+	wantErr(t, adopt(t, s, child.ID, edge), records.ErrParent) // its owner can no longer read it
+	update(t, s, parent.ID, func(i *records.Image) { i.Visibility = "public" })
 	if err := adopt(t, s, child.ID, edge); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +55,7 @@ func testParentMustBeSound(t *testing.T, s *rules.Records) {
 		t.Errorf("the edge reads back as %+v", got.Parent)
 	}
 	// What happens to the parent later does not break the child.
-	update(t, s, parent.ID, func(i *records.Image) { i.Status = records.Deactivated })
+	update(t, s, parent.ID, func(i *records.Image) { i.Status, i.Visibility = records.Deactivated, "private" })
 	update(t, s, child.ID, func(i *records.Image) { i.Name = ptr("still mine") })
 }
 

@@ -110,7 +110,7 @@ func filter(c *conditions, q records.Query) {
 	if len(q.Status) > 0 {
 		oneOf(c, "status", q.Status)
 	} else {
-		c.add("status <> 'deleted'")
+		c.add("status NOT IN ('deleted', 'pending_delete')")
 	}
 	if q.Owner != "" {
 		c.add("owner = ?", q.Owner)
@@ -154,6 +154,9 @@ func filter(c *conditions, q records.Query) {
 	}
 	if q.AfterID != "" {
 		c.add("id > ?", q.AfterID)
+	}
+	if q.Parent != "" {
+		c.add("parent_id = ?", q.Parent)
 	}
 	if q.Holding {
 		c.add("pk IN (SELECT image FROM locations UNION ALL SELECT image FROM claims)")
@@ -224,7 +227,7 @@ func (t *tx) after(ctx context.Context, c *conditions, keys []records.SortKey, v
 		names, pointers[i] = append(names, k.Key), &values[i]
 	}
 	which := conditions{d: t.d}
-	which.add("id = ? AND status <> 'deleted'", marker)
+	which.add("id = ? AND status NOT IN ('deleted', 'pending_delete')", marker)
 	within(&which, visible)
 	err := t.row(ctx, `SELECT `+strings.Join(names, ", ")+` FROM images WHERE `+strings.Join(which.terms, " AND "), which.args, pointers...)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -114,6 +114,31 @@ func (c *Client) Mounts(ctx context.Context) ([]Mount, error) {
 	return answer.Mounts, err
 }
 
+// HeldImage is a deleted image whose bytes are still there, because others stand on it.
+type HeldImage struct {
+	ID        string      `json:"id"`
+	Name      *string     `json:"name"`
+	Owner     string      `json:"owner"`
+	Size      *int64      `json:"size"` // bytes
+	DeletedAt time.Time   `json:"deleted_at"`
+	Children  []HeldChild `json:"children"`
+}
+
+// HeldChild is an image that stands on it.
+type HeldChild struct {
+	ID    string `json:"id"`
+	Owner string `json:"owner"`
+}
+
+// Held lists those.
+func (c *Client) Held(ctx context.Context) ([]HeldImage, error) {
+	var answer struct {
+		Images []HeldImage `json:"images"`
+	}
+	err := c.call(ctx, request{method: http.MethodGet, path: "/admin/held"}, nil, &answer)
+	return answer.Images, err
+}
+
 func quotaPath(project string) string { return "/admin/quotas/" + url.PathEscape(project) }
 
 // Quota is project's quota and usage.

@@ -1,0 +1,189 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"glanced/catalog/records"
+	"glanced/catalog/rules"
+)
+
+// deactivatedProperty marks the record of a held image that was deactivated when it was
+// deleted: what other projects have standing on it stays unreadable.
+const deactivatedProperty = "os_glance_deactivated"
+
+// Delete removes an image: its record first, then what is open is revoked, then
+// the bytes go: at once, or where other daemons share the records, after they have had
+// the time of a lease to let go of them. Bytes that cannot be removed then are removed later.
+// Where other images stand on it, it is held: gone for everybody, and its bytes, which
+// count against its owner's quota, stay until the last of them is deleted.
+// ErrProtected, ErrNotFound, ErrStoreReadOnly. An upload under way ends with ErrGone.
+func (c *Catalog) Delete(ctx context.Context, id string) error {
+	var parent *Parent
+	remove := func(to Status) func(*Image) error {
+		return ifThere(id, func(img *Image) error {
+			if img.Protected {
+				return fmt.Errorf("image %s: %w", id, ErrProtected)
+			}
+			for _, l := range img.Locations {
+				if entry, ok := c.configured(l.Store); ok && entry.ReadOnly && !entry.Foreign {
+					return fmt.Errorf("image %s cannot be deleted: its data lies in store %s: %w", id, l.Store, ErrStoreReadOnly)
+				}
+			}
+			parent = img.Parent
+			return retire(img, to)
+		})
+	}
+	shared := c.others(ctx)
+	img, err := c.toDeleted(ctx, id, shared, remove(Deleted))
+	held := errors.Is(err, ErrInUse)
+	if held {
+		img, err = c.update(ctx, id, remove(PendingDelete))
+	}
+	if err != nil {
+		return err
+	}
+	c.withdraw(ctx, id)
+	c.cancelUpload(id)
+	c.changed.forgetImage(id)
+	ctx, cancel := cleanupContext(ctx)
+	defer cancel()
+	switch {
+	case held:
+		c.letGo(ctx, id) // the last child may have gone meanwhile
+		return nil
+	case parent != nil:
+		defer c.letGo(ctx, parent.ID)
+	}
+	c.discard(ctx, img, shared)
+	return nil
+}
+
+// toDeleted is an Update that deletes an image. Where other daemons share the records
+// they have the time of a lease to let go of its bytes.
+func (c *Catalog) toDeleted(ctx context.Context, id string, shared bool, change func(*Image) error) (img Image, err error) {
+	if shared {
+		img, err = c.records.UpdateUnder(ctx, id, rules.Under{Lease: rules.NewLease(records.BytesLease, id, c.node), Step: rules.Take, During: c.lease}, change)
+	} else {
+		img, err = c.records.Update(ctx, id, change)
+	}
+	if err == nil {
+		c.changes.wake()
+	}
+	return img, err
+}
+
+// retire makes the record that of a deleted image, or of one that is held.
+func retire(img *Image, to Status) error {
+	deactivated := img.Status == Deactivated || img.Properties[deactivatedProperty] != ""
+	if err := rules.Move(img, to); err != nil {
+		return err
+	}
+	img.Properties, img.Tags = nil, nil
+	if to == Deleted {
+		img.Parent = nil
+	} else if deactivated {
+		img.Properties = map[string]string{deactivatedProperty: "true"}
+	}
+	return nil
+}
+
+// letGo deletes an image that was held, if nothing stands on it any more, and so on
+// below it. What fails is done by a sweep.
+func (c *Catalog) letGo(ctx context.Context, id string) {
+	for id != "" {
+		var below *Parent
+		shared := c.others(ctx)
+		img, err := c.toDeleted(ctx, id, shared, func(img *Image) error {
+			if img.Status != PendingDelete {
+				return errNotHeld
+			}
+			below = img.Parent
+			return retire(img, Deleted)
+		})
+		if errors.Is(err, errNotHeld) || errors.Is(err, ErrInUse) || errors.Is(err, ErrNotFound) {
+			return
+		}
+		if err != nil {
+			c.log.Warn("a deleted image that nothing stands on any more is still held; trying again later", "image", id, "error", err)
+			return
+		}
+		c.discard(ctx, img, shared)
+		id = ""
+		if below != nil {
+			id = below.ID
+		}
+	}
+}
+
+// sweepHeld lets go of what is held by nothing: the last child went as its daemon died.
+func (c *Catalog) sweepHeld(ctx context.Context) error {
+	held, err := c.HeldImages(ctx)
+	for _, h := range held {
+		if len(h.Children) == 0 {
+			c.letGo(ctx, h.Image.ID)
+		}
+	}
+	return err
+}
+
+// errNotHeld ends letGo's transaction.
+var errNotHeld = errors.New("the image is not held")
+
+// blocked tells whether an image below others is deactivated, or was when it was deleted.
+func blocked(img Image) bool {
+	return img.Status == Deactivated || img.Status == PendingDelete && img.Properties[deactivatedProperty] != ""
+}
+
+// Held is a deleted image whose bytes are still there, and what stands on it.
+type Held struct {
+	Image    Image
+	Children []Image // of any project; held ones too
+}
+
+// HeldImages are those, by their ids, without properties and tags.
+func (c *Catalog) HeldImages(ctx context.Context) ([]Held, error) {
+	var all []Held
+	for img, err := range c.Walk(ctx, Query{Scope: Everything, Status: []Status{PendingDelete}, Brief: true}) {
+		if err != nil {
+			return nil, err
+		}
+		h := Held{Image: img}
+		for child, err := range c.Walk(ctx, Query{Scope: Everything, Parent: img.ID, Status: []Status{Active, Deactivated, PendingDelete}, Brief: true}) {
+			if err != nil {
+				return nil, err
+			}
+			h.Children = append(h.Children, child)
+		}
+		all = append(all, h)
+	}
+	return all, nil
+}
+
+// discard removes a deleted image's bytes; shared: the sweep of any daemon does.
+func (c *Catalog) discard(ctx context.Context, img Image, shared bool) {
+	c.unspool(img)
+	if shared {
+		return
+	}
+	if err := c.removeLocations(ctx, img); err != nil {
+		c.log.Warn("a deleted image's data is still in its store; trying again later", "image", img.ID, "error", err)
+	}
+}
+
+// removeLocations deletes a deleted image's bytes, then forgets where they were.
+func (c *Catalog) removeLocations(ctx context.Context, img Image) error {
+	if len(img.Locations) == 0 {
+		return nil
+	}
+	if err := c.removeBytes(ctx, img); err != nil {
+		return err
+	}
+	_, err := c.records.Update(ctx, img.ID, func(i *Image) error {
+		i.Locations = nil
+		return nil
+	})
+	c.changes.wake()
+	return err
+}
