@@ -152,7 +152,7 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 		shared:       cfg.Shared,
 		lease:        cfg.Lease,
 		presence:     rules.NewLease(records.NodeLease, cfg.Node, cfg.Node),
-		leases:       leases{held: map[string]func(){}},
+		leases:       leases{held: map[string]func(context.Context){}},
 		failedUpload: cfg.FailedUpload,
 		sizeCap:      cfg.SizeCap,
 		uploadMemory: cfg.Memory,

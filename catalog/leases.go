@@ -18,10 +18,10 @@ const DefaultLease = 30 * time.Second
 // leases are those that this daemon holds and renews.
 type leases struct {
 	mu   sync.Mutex
-	held map[string]func() // by holder: what is to be done when it is found to be lost
+	held map[string]func(context.Context) // by holder: what is to be done when it is found to be lost
 }
 
-func (l *leases) add(lease records.Lease, lost func()) {
+func (l *leases) add(lease records.Lease, lost func(context.Context)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held[lease.Holder] = lost
@@ -52,7 +52,7 @@ func (c *Catalog) renew(ctx context.Context) {
 	}
 	for holder, lost := range held {
 		if !slices.Contains(kept, holder) && c.leases.has(holder) {
-			lost()
+			lost(ctx)
 		}
 	}
 }
@@ -73,10 +73,20 @@ func (c *Catalog) enter(ctx context.Context) error {
 	if err := c.records.SetLease(ctx, c.presence, c.lease); err != nil {
 		return err
 	}
-	c.leases.add(c.presence, func() {
-		c.log.Error("another daemon goes by this one's name, which is in the file node-id of its data folder: each needs a folder of its own, not a copy", "node", c.node)
-	})
+	c.leases.add(c.presence, c.enterAgain)
 	return nil
+}
+
+// enterAgain is for a daemon that was away from the database for so long that it was
+// forgotten there, or that another one goes by the name of.
+func (c *Catalog) enterAgain(ctx context.Context) {
+	err := c.records.TakeLease(ctx, c.presence, c.lease)
+	switch {
+	case errors.Is(err, ErrLeased):
+		c.log.Error("another daemon goes by this one's name, which is in the file node-id of its data folder: each needs a folder of its own, not a copy", "node", c.node)
+	case err != nil && ctx.Err() == nil:
+		c.log.Warn("cannot tell the other daemons that this one runs; trying again", "error", err)
+	}
 }
 
 // leave is enter's opposite.
@@ -137,7 +147,7 @@ func (c *Catalog) underLease(ctx context.Context, kind, id string, do func(recor
 	if err != nil {
 		return false, err
 	}
-	c.leases.add(l, func() {})
+	c.leases.add(l, func(context.Context) {})
 	defer c.leases.remove(l)
 	return true, errors.Join(do(l), c.records.DropLease(ctx, l))
 }

@@ -275,6 +275,27 @@ func TestADeletedImagesBytesGoWhenOthersHaveLetGo(t *testing.T) {
 	}
 }
 
+// A daemon that was forgotten, as it was away for long, is one of several again.
+func TestADaemonThatWasForgottenComesBack(t *testing.T) {
+	dir := t.TempDir()
+	a := node(t, dir, "a", sharedStores(t, dir)["file"](), nil)
+	if err := a.records.Forget(t.Context(), records.NodeLease, "a"); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		all, err := a.records.Leases(t.Context(), records.NodeLease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) == 1 && all[0].Node == "a" {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("the daemons are %v", all)
+		}
+	}
+}
+
 // lostAnswer is a database that loses the answers to some commits: they were made, or not.
 type lostAnswer struct {
 	records.DB

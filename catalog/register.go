@@ -37,7 +37,7 @@ func (c *Catalog) Register(client context.Context, id string, o RegisterOptions)
 	}
 	defer c.ending.Done()
 	u := &upload{c: c, id: id, store: entry.Store, storeID: entry.ID, announced: loc.Size,
-		lost: func() { end(ErrLeaseLost) }}
+		lost: func(context.Context) { end(ErrLeaseLost) }}
 	if err := u.begin(ctx); err != nil {
 		return cutOff(ctx, err)
 	}

@@ -70,7 +70,7 @@ func (c *Catalog) Upload(client context.Context, id string, body io.Reader, o Up
 	}
 	defer leave()
 	u := &upload{c: c, id: id, store: entry.Store, storeID: entry.ID, announced: o.Size, letGo: stored,
-		lost: func() { end(ErrLeaseLost) }}
+		lost: func(context.Context) { end(ErrLeaseLost) }}
 	if err := u.begin(ctx); err != nil {
 		return cutOff(ctx, err)
 	}
@@ -190,10 +190,10 @@ type upload struct {
 	announced int64       // bytes, -1 = unknown
 	letGo     func() bool // goes on without the client
 	lease     records.Lease
-	lost      func()    // what happens when the lease is
-	kept      time.Time // when it was last seen to be still ours
-	unsure    *Location // the answer to the activation with it was lost
-	reserved  int64     // bytes counted against the quota so far
+	lost      func(context.Context) // what happens when the lease is
+	kept      time.Time             // when it was last seen to be still ours
+	unsure    *Location             // the answer to the activation with it was lost
+	reserved  int64                 // bytes counted against the quota so far
 	writer    backends.Writer
 	left      []Claim // of an earlier try that could not be cleaned up
 }
