@@ -182,11 +182,20 @@ for format in qcow2 vmdk; do
 done
 bin/glancectl disk check "$work/appliance.ova"
 
-step 'retired: gone from every door'
-if "${ctl[@]}" image delete "${id[glance]}"; then die 'an image that another one stands on was deleted'; fi
+step 'retired: gone from every door, but for what stands on it'
+gone() { # id
+	[ ! -e "$work/var/mnt/images/$1" ] || die 'a deleted image is still in the tree'
+	if nbdinfo --size "nbd+unix:///$1?socket=$work/var/nbd.sock" 2>/dev/null; then die 'a deleted image is still exported'; fi
+}
+held() { "${ctl[@]}" image held -f value -c id; }
+"${ctl[@]}" image delete "${id[glance]}"
+gone "${id[glance]}"
+qemu-img compare -f raw -F raw "nbd+unix:///${id[overlay]}?socket=$work/var/nbd.sock" "$work/overlay.raw"
+[ "$(held)" = "${id[glance]}" ] || die 'the image that another one stands on is not held'
+"${ctl[@]}" image delete "${id[overlay]}"
+[ -z "$(held)" ] || die 'an image that nothing stands on is still held'
 "${ctl[@]}" image delete "${id[zstd]}"
-[ ! -e "$work/var/mnt/images/${id[zstd]}" ] || die 'a deleted image is still in the tree'
-if nbdinfo --size "nbd+unix:///${id[zstd]}?socket=$work/var/nbd.sock" 2>/dev/null; then die 'a deleted image is still exported'; fi
+gone "${id[zstd]}"
 
 step 'a Debian in S3 boots from there, with nothing cached'
 far=$("${ctl[@]}" image create --name debian --disk-format raw --container-format bare --store far --file "$debian" -f value -c id)
