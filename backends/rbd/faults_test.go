@@ -139,6 +139,27 @@ func TestZerosAreNotStored(t *testing.T) {
 	wantNothing(t, operator(t, srv))
 }
 
+// An upload that was committed has its image open no more: it can be deleted at once.
+func TestACommittedImageIsNotInUse(t *testing.T) {
+	srv := testbed.RBD(t)
+	s := openStore(t, srv)
+	for range 20 {
+		w, err := s.begin(t.Context(), "k", 1)
+		must(t, err)
+		_, err = w.Write([]byte("x"))
+		must(t, err)
+		loc, err := w.Commit(t.Context())
+		must(t, err)
+		select {
+		case <-w.h.done:
+		default:
+			t.Error("it is still open")
+		}
+		must(t, s.Delete(t.Context(), loc))
+	}
+	wantNothing(t, operator(t, srv))
+}
+
 func TestAnImageThatIsInUseIsNotDeleted(t *testing.T) {
 	srv := testbed.RBD(t)
 	s := openStore(t, srv)

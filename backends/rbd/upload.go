@@ -290,7 +290,12 @@ func (w *writer) commit(ctx context.Context) (none backends.Location, err error)
 		return none, err
 	}
 	w.forget()
+	// Until the image is closed, a deletion would find it in use. It is committed anyway.
 	h.close()
+	select {
+	case <-h.done:
+	case <-ctx.Done():
+	}
 	return loc, nil
 }
 
