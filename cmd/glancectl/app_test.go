@@ -265,7 +265,7 @@ func TestCompletionOffersWhatMayFollow(t *testing.T) {
 	for _, tt := range []struct{ words, want string }{
 		{"", "cache completion disk exports image mounts quota status store"},
 		{"cache", "evict list pin prefetch stat"},
-		{"image", "create deactivate delete download list reactivate show update upload"},
+		{"image", "create deactivate delete download held list reactivate show update upload"},
 		{"-f json quota", "set show unset"},
 		{"image create --name x --prog", "--progress"},
 		{"image show somename --he", "--help"},
