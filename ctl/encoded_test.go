@@ -132,7 +132,7 @@ func TestASnapshotIsDownloadedAsItWas(t *testing.T) {
 	}
 }
 
-func TestAnImageSaysWhatItStandsOnAndHoldsIt(t *testing.T) {
+func TestAnImageSaysWhatItStandsOnAndReadsOnWithoutIt(t *testing.T) {
 	w := newWorld(t, options{})
 	parent := w.create(nil)
 	w.upload(parent, make([]byte, 1<<20))
@@ -147,10 +147,16 @@ func TestAnImageSaysWhatItStandsOnAndHoldsIt(t *testing.T) {
 	if got := w.show(child)["os_glance_backing_image"]; got != parent {
 		t.Errorf("os_glance_backing_image is %v, want %s", got, parent)
 	}
-	w.refused(w.do("DELETE", "/v2/images/"+parent, nil), 409, "in use")
-	for _, id := range []string{child, parent} {
+	for _, id := range []string{parent, child} {
+		a := w.do("GET", "/v2/images/"+child+"/file?disk_format=raw", nil)
+		if a.StatusCode != 200 || !bytes.Equal(a.body, make([]byte, 1<<20)) {
+			t.Errorf("the child: %d", a.StatusCode)
+		}
 		if a := w.do("DELETE", "/v2/images/"+id, nil); a.StatusCode != 204 {
 			t.Errorf("%d: %s", a.StatusCode, a.body)
+		}
+		if a := w.do("GET", "/v2/images/"+id, nil); a.StatusCode != 404 {
+			t.Errorf("when it is deleted: %d", a.StatusCode)
 		}
 	}
 }

@@ -288,6 +288,7 @@ listen = ["unix:other.sock"]
 [[auth.tokens]]
 file = "ops.token"
 project = "ops"
+roles = ["member"]
 [[stores]]
 id = "big"
 type = "file"
@@ -300,7 +301,7 @@ path = "big"
 	if len(c.NBD.Listen) != 1 || len(c.Auth.Tokens) != 1 || len(c.Stores) != 1 {
 		t.Fatalf("the file's lists do not replace the embedded ones: %+v", c)
 	}
-	if tok := c.Auth.Tokens[0]; tok.Project != "ops" || tok.User != "" || len(tok.Roles) != 0 {
+	if tok := c.Auth.Tokens[0]; tok.Project != "ops" || tok.User != "" || !slices.Equal(tok.Roles, []string{"member"}) {
 		t.Errorf("a token takes over the embedded one's user or roles: %+v", tok)
 	}
 	if s := c.Stores[0]; s.ID != "big" {
@@ -319,7 +320,8 @@ func TestDefaultAndSampleSetTheSameKeys(t *testing.T) {
 		if err := toml.Unmarshal(text, &doc); err != nil {
 			t.Fatal(err)
 		}
-		set := map[string]bool{"data_dir": true} // --dir says it, and a file has to
+		// data_dir is what --dir says, and a file has to; of control.users there are none by default.
+		set := map[string]bool{"data_dir": true, "control.users": true}
 		for section, body := range doc {
 			if table, ok := body.(map[string]any); ok {
 				for key := range table {

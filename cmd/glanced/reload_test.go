@@ -198,7 +198,7 @@ func TestAReloadIsAllOrNothingAndSaysWhatTakesARestart(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"a store that cannot be opened": {good + "[[stores]]\nid = \"bad\"\ntype = \"file\"\npath = \"file/x\"\n", "file/x"},
 		"a log that cannot be opened":   {good + "[log]\nlevel = \"debug\"\nfile = \"nowhere/log\"\n", "nowhere/log"},
-		"a token that is none":          {good + "[[auth.tokens]]\nfile = \"file\"\nproject = \"p\"\n", "should hold one token"},
+		"a token that is none":          {good + "[[auth.tokens]]\nfile = \"file\"\nproject = \"p\"\nroles = [\"member\"]\n", "should hold one token"},
 		"a value that is none":          {good + "[nbd]\nanonymous = \"some\"\n", "want one of none, public, all"},
 		"two defaults":                  {good + "default = true\n", "exactly one must have default"},
 	} {
