@@ -19,8 +19,10 @@ import (
 	"glanced/contrib/testbed"
 )
 
-// shortLease is that of daemons whose lease is to lapse while a test waits.
-const shortLease = 300 * time.Millisecond
+const (
+	shortLease = 300 * time.Millisecond // of a daemon whose lease is to lapse while a test waits
+	testLease  = 3 * time.Second        // of the others: a busy machine does not make them lose theirs
+)
 
 // stall stops a daemon: at a call of its store, and all that it asks of the database.
 type stall struct {
@@ -48,6 +50,29 @@ func (s *stall) hook(op backendtest.Op) error {
 		<-s.wake
 	}
 	return nil
+}
+
+// upload has a, which is to stall, take in an image that b sees too, and returns when it
+// has stalled; its end will be told on failed. Where the machine is so busy that a lost its
+// lease before it came so far, another image is tried.
+func (s *stall) upload(t *testing.T, a, b *world, content []byte) (img catalog.Image, failed chan error) {
+	t.Helper()
+	for limit := time.After(patience); ; {
+		img, failed = b.queued(t, "raw", "bare"), make(chan error, 1)
+		go func() {
+			failed <- a.Upload(context.Background(), img.ID, bytes.NewReader(content), catalog.UploadOptions{Size: -1})
+		}()
+		select {
+		case <-s.stopped:
+			return img, failed
+		case err := <-failed:
+			if !errors.Is(err, catalog.ErrLeaseLost) {
+				t.Fatalf("the upload that was to stall: %v", err)
+			}
+		case <-limit:
+			t.Fatalf("waited %v for the first daemon to stall", patience)
+		}
+	}
 }
 
 func (s *stall) pass() {
@@ -93,7 +118,7 @@ func sharedStores(t *testing.T, dir string) map[string]func() backends.Store {
 func node(t *testing.T, dir, name string, store backends.Store, change func(*catalog.Config)) *world {
 	t.Helper()
 	return openWorld(t, dir, func(cfg *catalog.Config) {
-		cfg.Node, cfg.Shared, cfg.Lease = name, true, shortLease
+		cfg.Node, cfg.Shared, cfg.Lease = name, true, testLease
 		cfg.Stores[0].Store = store
 		if change != nil {
 			change(cfg)
@@ -149,6 +174,7 @@ func wakesAfterSuccessor(t *testing.T, kind string, point backendtest.Op, after 
 	}
 	stop := newStall(point)
 	a := node(t, dir, "a", nil, func(cfg *catalog.Config) {
+		cfg.Lease = shortLease
 		faulty := backendtest.Faulty{Store: open(), Fail: stop.hook}
 		if after {
 			faulty.Fail, faulty.Lose = nil, stop.hook
@@ -158,12 +184,7 @@ func wakesAfterSuccessor(t *testing.T, kind string, point backendtest.Op, after 
 		cfg.Records = stop
 	})
 	b := node(t, dir, "b", open(), nil)
-	img := b.queued(t, "raw", "bare")
-	failed := make(chan error, 1)
-	go func() {
-		failed <- a.Upload(context.Background(), img.ID, bytes.NewReader(first), catalog.UploadOptions{Size: -1})
-	}()
-	wantClosed(t, stop.stopped, "the first daemon to stall")
+	img, failed := stop.upload(t, a, b, first)
 	b.await(t, img.ID, queuedAgain)
 	if err := b.Upload(t.Context(), img.ID, bytes.NewReader(second), catalog.UploadOptions{Size: -1}); err != nil {
 		t.Errorf("the successor: %v", err)
@@ -188,17 +209,13 @@ func TestWhoLostItsLeaseLeavesNothing(t *testing.T) {
 			open := sharedStores(t, dir)[kind]
 			stop := newStall(backendtest.OpCommit)
 			a := node(t, dir, "a", nil, func(cfg *catalog.Config) {
+				cfg.Lease = shortLease
 				cfg.Stores[0].Store = backendtest.Faulty{Store: open(), Fail: stop.hook}
 				stop.DB = cfg.Records
 				cfg.Records = stop
 			})
 			b := node(t, dir, "b", open(), nil)
-			img := b.queued(t, "raw", "bare")
-			failed := make(chan error, 1)
-			go func() {
-				failed <- a.Upload(context.Background(), img.ID, bytes.NewReader(noise(1, 3<<20)), catalog.UploadOptions{Size: -1})
-			}()
-			wantClosed(t, stop.stopped, "the first daemon to stall")
+			img, failed := stop.upload(t, a, b, noise(1, 3<<20))
 			b.await(t, img.ID, queuedAgain)
 			close(stop.wake)
 			if err := <-failed; !errors.Is(err, catalog.ErrLeaseLost) {
@@ -221,7 +238,7 @@ func TestAnUploadThatTakesLongKeepsItsLease(t *testing.T) {
 	a, b := node(t, dir, "a", open(), nil), node(t, dir, "b", open(), nil)
 	img := b.queued(t, "raw", "bare")
 	content := noise(1, 1<<20)
-	body := &slowly{bytes.NewReader(content), 4 * shortLease}
+	body := &slowly{bytes.NewReader(content), 2 * testLease}
 	if err := a.Upload(t.Context(), img.ID, body, catalog.UploadOptions{Size: -1}); err != nil {
 		t.Fatal(err)
 	}

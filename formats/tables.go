@@ -3,6 +3,7 @@ package formats
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"glanced/backends/stored"
 )
@@ -65,11 +66,21 @@ type LongTable struct {
 	Tables   Tables
 	Pos, End int64 // host range of all of it
 	Each     int   // bytes of a slice, a power of two; the last one may be shorter
+
+	short atomic.Pointer[[]byte] // all of it, once read, where it has at most shortTable bytes
 }
+
+// shortTable is the longest LongTable that is kept for as long as the disk is open: every
+// read begins at it, and it takes no more than the open disk does beside. It is the L1
+// table of a qcow2 of 64 GiB.
+const shortTable = 1 << 10
 
 // Slice returns slice i. Those that a walk up to host offset until will want next
 // are read ahead.
 func (t *LongTable) Slice(ctx context.Context, i, until int64) ([]byte, error) {
+	if b := t.short.Load(); b != nil && i == 0 {
+		return *b, nil
+	}
 	each := int64(t.Each)
 	pos := t.Pos + i*each
 	until = min(until, t.End)
@@ -80,5 +91,10 @@ func (t *LongTable) Slice(ctx context.Context, i, until int64) ([]byte, error) {
 		}
 		at = next
 	}
-	return t.Tables.Read(ctx, pos, int(min(each, t.End-pos)))
+	b, err := t.Tables.Read(ctx, pos, int(min(each, t.End-pos)))
+	if err == nil && t.End-t.Pos <= min(shortTable, each) {
+		all := b
+		t.short.Store(&all)
+	}
+	return b, err
 }

@@ -17,9 +17,10 @@ import (
 // randomFormats are those over which small reads are measured.
 var randomFormats = []string{"qcow2", "qcow2-zlib", "qcow2-zstd", "vmdk-stream"}
 
-// The daemons' budgets: so that the cluster cache gets 2 GiB, and as little as there is.
+// The daemons' budgets: so that the cluster cache has room for all of the disk, and as
+// little as there is.
 const (
-	largeBudget, smallBudget = "4600MiB", "32MiB"
+	largeBudget, smallBudget = "6GiB", "32MiB"
 )
 
 // The two things that are measured.
@@ -108,7 +109,7 @@ func (b *formatsBench) inSmall(ctx context.Context, f format, file string) error
 	defer q.stop()
 	peers := []peer{q.peer()}
 	for i, build := range builds(b.against) {
-		for _, g := range []*glanced{{build: build, budget: smallBudget, what: ", smallest cache"}, {build: build, budget: largeBudget, what: ", 2 GiB of clusters"}} {
+		for _, g := range []*glanced{{build: build, budget: smallBudget, what: ", smallest cache"}, {build: build, budget: largeBudget, what: ", all clusters cached"}} {
 			home := filepath.Join(b.dir, fmt.Sprintf("%s-%d-%s", f.name, i, g.budget))
 			defer os.RemoveAll(home)
 			if err := g.start(ctx, home); err != nil {
