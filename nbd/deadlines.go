@@ -187,22 +187,26 @@ func (t *transmission) watchRevocation(over <-chan struct{}) {
 	t.session.drain()
 }
 
+// waiter is somebody who waits for a share of the server's memory.
+type waiter struct {
+	share *budget.Share
+	since time.Time
+}
+
 // pressed notes that somebody waits for a share of the server's memory, until over is
-// called. Meanwhile, clients that hold as much and take nothing are cut off early.
+// called. Clients that hold as much and take nothing are cut off early if that lasts.
 func (s *Server) pressed(share *budget.Share) (over func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.waiting[share]++; len(s.waiting) == 1 && s.waiting[share] == 1 {
+	w := &waiter{share, time.Now()}
+	if s.waiting[w] = struct{}{}; len(s.waiting) == 1 {
 		s.relieved = make(chan struct{})
 		go s.relieve(s.relieved)
 	}
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.waiting[share]--; s.waiting[share] > 0 {
-			return
-		}
-		if delete(s.waiting, share); len(s.waiting) == 0 {
+		if delete(s.waiting, w); len(s.waiting) == 0 {
 			close(s.relieved)
 		}
 	}
@@ -220,6 +224,7 @@ func (s *Server) relieve(over <-chan struct{}) {
 		}
 		s.mu.Lock()
 		for x := range s.sessions {
+			x.look()
 			if x.patience.waited() > pressedStall && s.holdsUp(x) {
 				x.cutOff(fmt.Errorf("%w: it took nothing for %v, and others wait for the memory that its replies hold", errStalled, pressedStall))
 			}
@@ -228,14 +233,51 @@ func (s *Server) relieve(over <-chan struct{}) {
 	}
 }
 
-// holdsUp reports whether another connection waits for memory that holds no more than x
-// does. One that waits because it has so much already is no reason to cut off another:
-// a client may pause. mu is held.
+// look notes that the client takes something, or has room for more, though nobody has come
+// to write it: on a busy machine that may take longer than a stalled client has. It is
+// called by one goroutine at a time.
+func (x *session) look() {
+	since := x.patience.since.Load()
+	if since == 0 {
+		x.unread = 0
+		return
+	}
+	unread, room := outgoing(x.conn)
+	if room || unread < x.unread {
+		x.patience.since.CompareAndSwap(since, time.Now().UnixNano())
+	}
+	x.unread = unread
+}
+
+// outgoing is how many bytes of what was sent the other end of a socket has not taken yet
+// (SIOCOUTQ, unix(7) and tcp(7)), and whether more can be sent now. What cannot be told is
+// as if the other end had taken nothing.
+func outgoing(conn net.Conn) (unread int, room bool) {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return 0, false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(p, 0)
+		room = err == nil && n == 1 && p[0].Revents == unix.POLLOUT
+	})
+	return unread, room
+}
+
+// holdsUp reports whether another connection that holds no more than x does has waited
+// for memory for long. One that waits because it has so much already is no reason to cut
+// off another: a client may pause. mu is held.
 func (s *Server) holdsUp(x *session) bool {
 	for _, own := range []*budget.Share{x.share, x.workerShare} {
 		held := own.Held()
 		for w := range s.waiting {
-			if held > 0 && w != own && w.Budget() == own.Budget() && w.Held() <= held {
+			if held > 0 && w.share != own && w.share.Budget() == own.Budget() && time.Since(w.since) > pressedStall && w.share.Held() <= held {
 				return true
 			}
 		}

@@ -7,10 +7,12 @@ import (
 	"iter"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
@@ -236,38 +238,85 @@ func (x single) List(context.Context, Peer) iter.Seq2[ExportInfo, error] {
 func (x single) Open(context.Context, string, Peer) (Export, error) { return x.Export, nil }
 
 // Who waits because it holds much already, and takes its replies, is no reason to cut
-// off a client that pauses; who holds no more than that client is.
+// off a client that pauses; who holds no more than that client is, if it waits for long.
 func TestAPausingClientIsCutOffOnlyForWhoHoldsNoMore(t *testing.T) {
-	s := NewServer(Config{})
-	pausing, greedy, small := newSession(s, deaf{}, "unix"), newSession(s, deaf{}, "unix"), newSession(s, deaf{}, "unix")
-	holdsUp := func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.holdsUp(pausing)
-	}
-	pausing.share.TryTake(64<<10, 64<<10)
-	greedy.share.TryTake(8<<20, 8<<20)
-	over := s.pressed(greedy.share)
-	if holdsUp() {
-		t.Error("it is cut off for one that holds much more")
-	}
-	again := s.pressed(greedy.share)
-	again()
-	own := s.pressed(pausing.share)
-	worker := s.pressed(small.workerShare)
-	if holdsUp() {
-		t.Error("it is cut off for itself, or for one who waits for what it holds nothing of")
-	}
-	own()
-	worker()
-	relieve := s.pressed(small.share)
-	if !holdsUp() {
-		t.Error("it holds up one that holds nothing, and is not cut off")
-	}
-	relieve()
-	over()
-	if len(s.waiting) != 0 {
-		t.Errorf("%d are still noted as waiting", len(s.waiting))
+	synctest.Test(t, func(t *testing.T) {
+		s := NewServer(Config{})
+		pausing, greedy, small := newSession(s, deaf{}, "unix"), newSession(s, deaf{}, "unix"), newSession(s, deaf{}, "unix")
+		holdsUp := func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.holdsUp(pausing)
+		}
+		pausing.share.TryTake(64<<10, 64<<10)
+		greedy.share.TryTake(8<<20, 8<<20)
+		over := s.pressed(greedy.share)
+		time.Sleep(2 * pressedStall)
+		if holdsUp() {
+			t.Error("it is cut off for one that holds much more")
+		}
+		again := s.pressed(greedy.share)
+		again()
+		own := s.pressed(pausing.share)
+		worker := s.pressed(small.workerShare)
+		time.Sleep(2 * pressedStall)
+		if holdsUp() {
+			t.Error("it is cut off for itself, or for one who waits for what it holds nothing of")
+		}
+		own()
+		worker()
+		relieve := s.pressed(small.share)
+		if time.Sleep(pressedStall / 2); holdsUp() {
+			t.Error("it is cut off for one that has waited for a moment")
+		}
+		if time.Sleep(pressedStall); !holdsUp() {
+			t.Error("it holds up one that holds nothing, and is not cut off")
+		}
+		relieve()
+		over()
+		if len(s.waiting) != 0 {
+			t.Errorf("%d are still noted as waiting", len(s.waiting))
+		}
+	})
+}
+
+// A client that takes what was sent is not stalled, though the machine is so busy that
+// nobody has come to send more.
+func TestWhoTakesWhatWasSentIsNotStalled(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		l, err := net.Listen(network, map[string]string{"unix": filepath.Join(t.TempDir(), "s"), "tcp": "127.0.0.1:0"}[network])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		client, err := net.Dial(network, l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		for err = nil; err == nil; { // until it is full
+			_, err = conn.Write(make([]byte, 64<<10))
+		}
+		x := newSession(NewServer(Config{}), conn, network)
+		x.patience.since.Store(time.Now().Add(-time.Hour).UnixNano())
+		for range 3 {
+			if x.look(); x.patience.waited() < time.Hour {
+				t.Errorf("%s: a client that takes nothing counts as one that does", network)
+			}
+		}
+		if _, err := io.ReadFull(client, make([]byte, 64<<10)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is seen to take something", func() bool {
+			x.look()
+			return x.patience.waited() < time.Minute
+		})
 	}
 }
 

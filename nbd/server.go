@@ -61,9 +61,9 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	sessions  map[*session]struct{}
-	running   sync.WaitGroup        // sessions
-	waiting   map[*budget.Share]int // how often each waits for memory, see pressed
-	relieved  chan struct{}         // closed when none is left
+	running   sync.WaitGroup       // sessions
+	waiting   map[*waiter]struct{} // for memory, see pressed
+	relieved  chan struct{}        // closed when none is left
 }
 
 // SessionInfo describes one connection in the transmission phase.
@@ -90,7 +90,7 @@ func NewServer(cfg Config) *Server {
 		workers: budget.New(cfg.ServerBytes / sideShare), down: make(chan struct{}),
 		plans:     sync.Pool{New: func() any { return new(engine.Plan) }},
 		listeners: map[net.Listener]struct{}{}, sessions: map[*session]struct{}{},
-		waiting: map[*budget.Share]int{},
+		waiting: map[*waiter]struct{}{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s

@@ -27,6 +27,7 @@ type session struct {
 	share       *budget.Share // of the server's memory for replies
 	workerShare *budget.Share // … for workers
 	patience    patience      // with its client, in the transmission phase
+	unread      int           // what it had not taken when it was last looked at, bytes; look's
 	cut         atomic.Pointer[error]
 
 	mu           sync.Mutex
