@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"glanced/backends"
 )
@@ -115,13 +116,37 @@ func (f *Frame) Abort() {
 // backends.ErrExists: another upload's), and publish puts it there. Where publish says
 // occupied, another came first, or an earlier call whose answer was lost; mine tells
 // which. What mine and publish do is one step: the caller has the lock on the key.
+// publish is not cut off with its caller, but leaveTime later: a server may do what it
+// was asked after nobody waits for its answer, and what aborts the upload would not find
+// it yet.
 func Once[T any](ctx context.Context, mine func(context.Context) (T, error), publish func(context.Context) error, occupied error) (T, error) {
 	there, err := mine(ctx)
 	if !errors.Is(err, backends.ErrNotFound) {
 		return there, err
 	}
-	if err := publish(ctx); err != nil && !errors.Is(err, occupied) {
+	outlasting, done := outlast(ctx)
+	defer done()
+	if err := publish(outlasting); err != nil && !errors.Is(err, occupied) {
 		return there, err
 	}
 	return mine(ctx)
+}
+
+// leaveTime is how long what publishes goes on for a caller who has left.
+const leaveTime = 10 * time.Second
+
+// outlast is a context that ends leaveTime after ctx, or with done.
+func outlast(ctx context.Context) (outlasting context.Context, done func()) {
+	outlasting, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(leaveTime):
+			end(context.Cause(ctx))
+		case <-outlasting.Done():
+		}
+	})
+	return outlasting, func() {
+		stop()
+		end(nil)
+	}
 }

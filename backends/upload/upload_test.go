@@ -1,10 +1,13 @@
 package upload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"glanced/backends"
 )
@@ -120,4 +123,31 @@ func TestOnceTellsWhoseItIs(t *testing.T) {
 			t.Errorf("%s: %q, published %d times", name, got, published)
 		}
 	}
+}
+
+// What publishes is done with when Once returns, also for a caller who has left: only then
+// is it known what there is to remove. A server that never answers is left in the end.
+func TestWhatPublishesOutlastsItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, takes := range []time.Duration{leaveTime / 2, 2 * leaveTime} {
+			ctx, leave := context.WithCancelCause(t.Context())
+			mine := func(ctx context.Context) (string, error) { return "", cmp.Or(context.Cause(ctx), backends.ErrNotFound) }
+			published := false
+			began := time.Now()
+			_, err := Once(ctx, mine, func(ctx context.Context) error {
+				leave(errCaller)
+				select {
+				case <-time.After(takes):
+					published = true
+					return nil
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}, errors.New("there is one"))
+			wantErr(t, "a caller who has left", err, errCaller)
+			if took := time.Since(began); published != (takes < leaveTime) || took > leaveTime {
+				t.Errorf("what takes %v was published: %v; after %v", takes, published, took)
+			}
+		}
+	})
 }
