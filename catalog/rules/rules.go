@@ -1,6 +1,6 @@
 // Package rules is what holds for image records whatever database keeps them: the
-// moves of the status machine, quotas, the edge between a child and its parent, what
-// counts as a change, and how a record is spelled. It stands on the transactions of
+// moves of the status machine, quotas, the edge between a child and its parent, which
+// images are gone, what counts as a change, and how a record is spelled. It stands on the transactions of
 // package records, and knows nothing of SQL, bytes or protocols.
 package rules
 
@@ -22,8 +22,9 @@ type Options struct {
 // Records are the records of all images, by the rules. Every method is one
 // transaction: durable when it returns nil, or without effect. Safe for concurrent use.
 type Records struct {
-	db records.DB
-	o  Options
+	db      records.DB
+	o       Options
+	changed hub
 }
 
 // New is the records that db keeps; the caller closes db after the last call.
@@ -31,7 +32,7 @@ func New(db records.DB, o Options) *Records {
 	if o.ChangeLog <= 0 {
 		o.ChangeLog = 1 << 16
 	}
-	return &Records{db, o}
+	return &Records{db: db, o: o, changed: hub{next: make(chan struct{})}}
 }
 
 // Create adds an image, checking its owner's quotas; ErrExists, QuotaError.
@@ -49,6 +50,7 @@ func (r *Records) Create(ctx context.Context, img records.Image) (records.Image,
 	if err != nil {
 		return records.Image{}, err
 	}
+	r.Wake()
 	return img, nil
 }
 
@@ -111,6 +113,7 @@ func (r *Records) Update(ctx context.Context, id string, change func(*records.Im
 
 func (r *Records) update(ctx context.Context, id string, under *Under, change func(*records.Image) error) (img records.Image, err error) {
 	var refused error // by change
+	logged := false
 	err = r.db.Change(ctx, "update image "+id, func(tx records.Tx) error {
 		refused = nil
 		old, err := tx.Image(ctx, id)
@@ -134,7 +137,8 @@ func (r *Records) update(ctx context.Context, id string, under *Under, change fu
 				return err
 			}
 		}
-		return r.write(ctx, tx, old, &img)
+		logged, err = r.write(ctx, tx, old, &img)
+		return err
 	})
 	switch {
 	case refused != nil:
@@ -142,37 +146,41 @@ func (r *Records) update(ctx context.Context, id string, under *Under, change fu
 	case err != nil:
 		return records.Image{}, err
 	}
+	if logged {
+		r.Wake()
+	}
 	return img, nil
 }
 
-// write turns old into img, as Update says; it sets img's UpdatedAt.
-func (r *Records) write(ctx context.Context, tx records.Tx, old records.Image, img *records.Image) error {
+// write turns old into img, as Update says, and tells whether that is a change which is
+// logged; it sets img's UpdatedAt.
+func (r *Records) write(ctx context.Context, tx records.Tx, old records.Image, img *records.Image) (logged bool, err error) {
 	if reflect.DeepEqual(*img, old) {
-		return nil
+		return false, nil
 	}
-	logged := !reflect.DeepEqual(visible(*img), visible(old))
+	logged = !reflect.DeepEqual(visible(*img), visible(old))
 	if logged {
 		img.UpdatedAt = now()
 	}
 	if err := checkMove(old, *img); err != nil {
-		return err
+		return logged, err
 	}
 	if err := checkParents(ctx, tx, old, *img); err != nil {
-		return err
+		return logged, err
 	}
 	if err := tx.Write(ctx, old, *img); err != nil {
-		return err
+		return logged, err
 	}
 	if err := r.count(ctx, tx, &old, *img); err != nil {
-		return err
+		return logged, err
 	}
 	switch {
 	case !logged:
-		return nil
+		return false, nil
 	case img.Status == records.Deleted && old.Status != records.Deleted:
-		return r.log(ctx, tx, records.Removed, *img)
+		return true, r.log(ctx, tx, records.Removed, *img)
 	}
-	return r.log(ctx, tx, records.Updated, *img)
+	return true, r.log(ctx, tx, records.Updated, *img)
 }
 
 // checkMove lets a status become only what Moves says.
