@@ -1,6 +1,7 @@
-// Package catalog is what an image service knows: images, their status machine,
-// quotas and changes; and it is where records, backends and formats meet: taking
-// an image in, opening it, retiring it. It knows no protocol.
+// Package catalog is what an image service knows: the door to all images. It creates,
+// lists, changes and deletes their records, tells of changes, and wires the rooms that do
+// the rest: stores, the configured ones; leases, those of this daemon; disks, what is
+// open; intake, taking images in. It knows no protocol.
 //
 // Vocabulary: the stored bytes are what was uploaded; the guest disk is the disk
 // decoded from them. An image can be stored only: its bytes can be read, but it
@@ -13,13 +14,15 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"glanced/backends"
 	"glanced/backends/budget"
+	"glanced/catalog/disks"
+	"glanced/catalog/intake"
+	"glanced/catalog/leases"
 	"glanced/catalog/records"
 	"glanced/catalog/rules"
+	"glanced/catalog/stores"
 	"glanced/formats"
 	"glanced/formats/container"
 	"glanced/formats/engine"
@@ -69,15 +72,6 @@ const (
 // Glance's image_size_cap.
 const DefaultSizeCap = 1 << 40
 
-// StoreEntry is one configured store.
-type StoreEntry struct {
-	ID, Type, Description string
-	Store                 backends.Store
-	Default, ReadOnly     bool // ReadOnly: no uploads, and images that lie there are not deleted
-	Foreign               bool // others keep its objects: no uploads, locations can be registered, and deletions leave the bytes
-	Weight                int  // of several locations of an image, that in the store of the greatest weight is read first
-}
-
 // Config of a Catalog. What it names is not closed by Close.
 type Config struct {
 	Records      records.DB
@@ -90,7 +84,7 @@ type Config struct {
 	Engine       *engine.Engine
 	Node         string         // stable name of this daemon; its unfinished uploads are swept at the next New
 	Shared       bool           // other daemons may use the same records
-	Lease        time.Duration  // of a daemon that is silent so long, others take over its uploads; 0 = DefaultLease
+	Lease        time.Duration  // of a daemon that is silent so long, others take over its uploads; 0 = leases.Default
 	FailedUpload Status         // what a failed upload leaves: Queued (default) or Killed
 	SizeCap      int64          // largest image, bytes; 0 = DefaultSizeCap
 	Memory       *budget.Budget // for uploads, besides the UploadBytes that each takes; nil = one of 64 MiB
@@ -102,117 +96,39 @@ type Config struct {
 
 // Catalog is the door to all images. Safe for concurrent use.
 type Catalog struct {
-	records      *rules.Records
-	stores       atomic.Pointer[[]StoreEntry] // see SetStores
-	drivers      []formats.Driver
-	containers   []container.Container
-	spool        Spool
-	raw          formats.Driver
-	engine       *engine.Engine
-	node         string
-	shared       bool
-	lease        time.Duration
-	presence     records.Lease // that this daemon runs
-	failedUpload Status
-	sizeCap      int64
-	uploadMemory *budget.Budget
-	places       *budget.Places // of uploads under way, by project
-	uploadWait   time.Duration
-	log          *slog.Logger
-
-	disks   disks
-	handles handles
-	changes hub
-	changed changed
-	hashing hashing
-	leases  leases
-
-	mu      sync.Mutex
-	uploads map[string]context.CancelCauseFunc // under way here, by image id
-	aborted map[string]aborted                 // failed ones that could not be written yet
-	closing bool                               // no more of them
-	closed  chan struct{}                      // closed with closing
-	ending  sync.WaitGroup                     // counts them
+	records *rules.Records
+	stores  *stores.Set
+	leases  *leases.Keeper
+	disks   *disks.Opener
+	intake  *intake.Intake
+	log     *slog.Logger
 
 	stop context.CancelFunc
-	done chan struct{} // closed when the watcher and the hashers have ended
+	done chan struct{} // closed when all that runs in the background has ended
 }
 
 // New checks cfg, sweeps what this node's last run left behind (uploads cut off
 // go back to queued, half stored and deleted bytes are removed), and starts to
 // follow the log of changes. Close it after its doors.
 func New(ctx context.Context, cfg Config) (*Catalog, error) {
-	c := &Catalog{
-		records:      rules.New(cfg.Records, rules.Options{DefaultQuota: cfg.DefaultQuota, ChangeLog: cfg.ChangeLog}),
-		drivers:      cfg.Drivers,
-		containers:   cfg.Containers,
-		spool:        cfg.Spool,
-		engine:       cfg.Engine,
-		node:         cfg.Node,
-		shared:       cfg.Shared,
-		lease:        cfg.Lease,
-		presence:     rules.NewLease(records.NodeLease, cfg.Node, cfg.Node),
-		leases:       leases{held: map[string]func(context.Context){}},
-		failedUpload: cfg.FailedUpload,
-		sizeCap:      cfg.SizeCap,
-		uploadMemory: cfg.Memory,
-		log:          cfg.Log,
-		uploads:      map[string]context.CancelCauseFunc{},
-		aborted:      map[string]aborted{},
-		closed:       make(chan struct{}),
-		done:         make(chan struct{}),
+	c, err := build(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	if c.failedUpload == "" {
-		c.failedUpload = Queued
-	}
-	if c.uploadMemory == nil {
-		c.uploadMemory = budget.New(64 << 20)
-	}
-	if c.lease == 0 {
-		c.lease = DefaultLease
-	}
-	if cfg.Uploads == 0 {
-		cfg.Uploads = 64 << 20
-	}
-	c.places = budget.NewPlaces(int(max(cfg.Uploads/UploadBytes, 2)))
-	if c.uploadWait = cfg.UploadWait; c.uploadWait == 0 {
-		c.uploadWait = uploadWait
-	}
-	if c.sizeCap == 0 {
-		c.sizeCap = DefaultSizeCap
-	}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
-	}
-	var ok bool
-	if c.raw, ok = formats.Find(cfg.Drivers, "raw"); !ok {
-		return nil, errors.New("catalog: the drivers lack raw, which reads images as they are stored")
-	}
-	if c.failedUpload != Queued && c.failedUpload != Killed {
-		return nil, fmt.Errorf("catalog: a failed upload can leave an image queued or killed, not %q", c.failedUpload)
-	}
-	if err := c.SetStores(cfg.Stores); err != nil {
-		return nil, err
-	}
-	c.disks.init()
-	c.handles.init()
-	c.changes.init()
-	c.changed.places = map[changedPlace]struct{}{}
 	since, err := c.records.LastSeq(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	if err := c.enter(ctx); err != nil {
+	if err := c.leases.Enter(ctx); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	if err := errors.Join(c.sweep(ctx), c.sweepSpool(ctx)); err != nil {
+	if err := errors.Join(c.sweep(ctx), c.disks.SweepSpool(ctx)); err != nil {
 		return nil, fmt.Errorf("catalog: sweep after the last run: %w", err)
 	}
 	if err := c.unknownStores(ctx); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	c.hashing.init(cfg.HashPause)
-	if err := c.resumeHashing(ctx); err != nil {
+	if err := c.intake.Resume(ctx); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -220,14 +136,43 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	go func() {
 		defer close(c.done)
 		var all sync.WaitGroup
-		for range hashers {
-			all.Go(func() { c.hashOn(run) })
-		}
-		all.Go(func() { c.tend(run) })
+		all.Go(func() { c.intake.Run(run) })
+		all.Go(func() { c.leases.Run(run) })
 		all.Go(func() { c.tidy(run) })
 		c.follow(run, since)
 		all.Wait()
 	}()
+	return c, nil
+}
+
+// build makes the rooms of a Catalog, of which nothing runs yet.
+func build(cfg Config) (c *Catalog, err error) {
+	c = &Catalog{
+		records: rules.New(cfg.Records, rules.Options{DefaultQuota: cfg.DefaultQuota, ChangeLog: cfg.ChangeLog}),
+		log:     cfg.Log,
+		done:    make(chan struct{}),
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.SizeCap == 0 {
+		cfg.SizeCap = DefaultSizeCap
+	}
+	if c.stores, err = stores.NewSet(cfg.Stores); err != nil {
+		return nil, err
+	}
+	c.leases = leases.New(c.records, leases.Options{Node: cfg.Node, Shared: cfg.Shared, During: cfg.Lease, Log: c.log})
+	c.disks, err = disks.New(disks.Config{Records: c.records, Stores: c.stores, Drivers: cfg.Drivers, Containers: cfg.Containers,
+		Spool: cfg.Spool, Engine: cfg.Engine, MaxBytes: cfg.SizeCap, Log: c.log})
+	if err != nil {
+		return nil, err
+	}
+	c.intake, err = intake.New(intake.Config{Records: c.records, Stores: c.stores, Leases: c.leases, Disks: c.disks,
+		Drivers: cfg.Drivers, Containers: cfg.Containers, FailedUpload: cfg.FailedUpload, SizeCap: cfg.SizeCap,
+		Memory: cfg.Memory, Uploads: cfg.Uploads, UploadWait: cfg.UploadWait, HashPause: cfg.HashPause, Log: c.log})
+	if err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -239,12 +184,15 @@ const closeTime = 3 * time.Second
 // of the next New, and Close says so. Then it stops hashing, which the next New
 // goes on with, and following the log of changes, and ends every Watch. The doors have closed their handles before.
 func (c *Catalog) Close() error {
-	err := c.endUploads()
+	err := c.intake.Close(closeTime)
+	if err != nil {
+		err = fmt.Errorf("catalog: %w", err)
+	}
 	c.stop()
 	<-c.done
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	c.leave(ctx)
+	c.leases.Leave(ctx)
 	return err
 }
 

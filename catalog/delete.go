@@ -7,11 +7,8 @@ import (
 
 	"glanced/catalog/records"
 	"glanced/catalog/rules"
+	"glanced/catalog/stores"
 )
-
-// deactivatedProperty marks the record of a held image that was deactivated when it was
-// deleted: what other projects have standing on it stays unreadable.
-const deactivatedProperty = "os_glance_deactivated"
 
 // Delete removes an image: its record first, then what is open is revoked, then
 // the bytes go: at once, or where other daemons share the records, after they have had
@@ -22,32 +19,32 @@ const deactivatedProperty = "os_glance_deactivated"
 func (c *Catalog) Delete(ctx context.Context, id string) error {
 	var parent *Parent
 	remove := func(to Status) func(*Image) error {
-		return ifThere(id, func(img *Image) error {
+		return rules.IfExisting(id, func(img *Image) error {
 			if img.Protected {
 				return fmt.Errorf("image %s: %w", id, ErrProtected)
 			}
 			for _, l := range img.Locations {
-				if entry, ok := c.configured(l.Store); ok && entry.ReadOnly && !entry.Foreign {
+				if entry, ok := c.stores.Find(l.Store); ok && entry.ReadOnly && !entry.Foreign {
 					return fmt.Errorf("image %s cannot be deleted: its data lies in store %s: %w", id, l.Store, ErrStoreReadOnly)
 				}
 			}
 			parent = img.Parent
-			return retire(img, to)
+			return rules.Retire(img, to)
 		})
 	}
-	shared := c.others(ctx)
+	shared := c.leases.Others(ctx)
 	img, err := c.toDeleted(ctx, id, shared, remove(Deleted))
 	held := errors.Is(err, ErrInUse)
 	if held {
-		img, err = c.update(ctx, id, remove(PendingDelete))
+		img, err = c.records.Update(ctx, id, remove(PendingDelete))
 	}
 	if err != nil {
 		return err
 	}
 	c.withdraw(ctx, id)
-	c.cancelUpload(id)
-	c.changed.forgetImage(id)
-	ctx, cancel := cleanupContext(ctx)
+	c.intake.Cancel(id)
+	c.disks.ForgetChanged(id)
+	ctx, cancel := stores.CleanupContext(ctx)
 	defer cancel()
 	switch {
 	case held:
@@ -62,31 +59,11 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 
 // toDeleted is an Update that deletes an image. Where other daemons share the records
 // they have the time of a lease to let go of its bytes.
-func (c *Catalog) toDeleted(ctx context.Context, id string, shared bool, change func(*Image) error) (img Image, err error) {
+func (c *Catalog) toDeleted(ctx context.Context, id string, shared bool, change func(*Image) error) (Image, error) {
 	if shared {
-		img, err = c.records.UpdateUnder(ctx, id, rules.Under{Lease: rules.NewLease(records.BytesLease, id, c.node), Step: rules.Take, During: c.lease}, change)
-	} else {
-		img, err = c.records.Update(ctx, id, change)
+		return c.records.UpdateUnder(ctx, id, rules.Under{Lease: c.leases.New(records.BytesLease, id), Step: rules.Take, During: c.leases.During()}, change)
 	}
-	if err == nil {
-		c.changes.wake()
-	}
-	return img, err
-}
-
-// retire makes the record that of a deleted image, or of one that is held.
-func retire(img *Image, to Status) error {
-	deactivated := img.Status == Deactivated || img.Properties[deactivatedProperty] != ""
-	if err := rules.Move(img, to); err != nil {
-		return err
-	}
-	img.Properties, img.Tags = nil, nil
-	if to == Deleted {
-		img.Parent = nil
-	} else if deactivated {
-		img.Properties = map[string]string{deactivatedProperty: "true"}
-	}
-	return nil
+	return c.records.Update(ctx, id, change)
 }
 
 // letGo deletes an image that was held, if nothing stands on it any more, and so on
@@ -94,13 +71,13 @@ func retire(img *Image, to Status) error {
 func (c *Catalog) letGo(ctx context.Context, id string) {
 	for id != "" {
 		var below *Parent
-		shared := c.others(ctx)
+		shared := c.leases.Others(ctx)
 		img, err := c.toDeleted(ctx, id, shared, func(img *Image) error {
 			if img.Status != PendingDelete {
 				return errNotHeld
 			}
 			below = img.Parent
-			return retire(img, Deleted)
+			return rules.Retire(img, Deleted)
 		})
 		if errors.Is(err, errNotHeld) || errors.Is(err, ErrInUse) || errors.Is(err, ErrNotFound) {
 			return
@@ -131,11 +108,6 @@ func (c *Catalog) sweepHeld(ctx context.Context) error {
 // errNotHeld ends letGo's transaction.
 var errNotHeld = errors.New("the image is not held")
 
-// blocked tells whether an image below others is deactivated, or was when it was deleted.
-func blocked(img Image) bool {
-	return img.Status == Deactivated || img.Status == PendingDelete && img.Properties[deactivatedProperty] != ""
-}
-
 // Held is a deleted image whose bytes are still there, and what stands on it.
 type Held struct {
 	Image    Image
@@ -163,7 +135,7 @@ func (c *Catalog) HeldImages(ctx context.Context) ([]Held, error) {
 
 // discard removes a deleted image's bytes; shared: the sweep of any daemon does.
 func (c *Catalog) discard(ctx context.Context, img Image, shared bool) {
-	c.unspool(img)
+	c.disks.Unspool(img)
 	if shared {
 		return
 	}
@@ -177,13 +149,12 @@ func (c *Catalog) removeLocations(ctx context.Context, img Image) error {
 	if len(img.Locations) == 0 {
 		return nil
 	}
-	if err := c.removeBytes(ctx, img); err != nil {
+	if err := c.stores.Remove(ctx, img); err != nil {
 		return err
 	}
 	_, err := c.records.Update(ctx, img.ID, func(i *Image) error {
 		i.Locations = nil
 		return nil
 	})
-	c.changes.wake()
 	return err
 }

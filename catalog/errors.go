@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 
+	"glanced/catalog/disks"
+	"glanced/catalog/intake"
 	"glanced/catalog/records"
+	"glanced/catalog/rules"
+	"glanced/catalog/stores"
 )
 
-// Those of catalog/records.
+// Those of the catalog's rooms, under the same names, so that doors need not import them.
 var (
 	ErrNotFound    = records.ErrNotFound
 	ErrExists      = records.ErrExists
@@ -23,33 +27,37 @@ var (
 	ErrTrimmed     = records.ErrTrimmed
 	ErrInUse       = records.ErrInUse
 	ErrParent      = records.ErrParent
+
+	ErrInvalid = rules.ErrInvalid
+
+	ErrStore         = stores.ErrStore
+	ErrStoreFull     = stores.ErrStoreFull
+	ErrUnknownStore  = stores.ErrUnknownStore
+	ErrStoreReadOnly = stores.ErrStoreReadOnly
+	ErrStoreDenied   = stores.ErrStoreDenied
+
+	ErrStoredOnly        = disks.ErrStoredOnly
+	ErrNoSnapshot        = disks.ErrNoSnapshot
+	ErrNoData            = disks.ErrNoData
+	ErrDeactivated       = disks.ErrDeactivated
+	ErrParentDeactivated = disks.ErrParentDeactivated
+	ErrSpoolFull         = disks.ErrSpoolFull
+	ErrRevoked           = disks.ErrRevoked
+
+	ErrFormat   = intake.ErrFormat
+	ErrUnsafe   = intake.ErrUnsafe
+	ErrGone     = intake.ErrGone
+	ErrTooLarge = intake.ErrTooLarge
+	ErrUploads  = intake.ErrUploads
+	ErrBodySize = intake.ErrBodySize
+	ErrBody     = intake.ErrBody
+	ErrLocation = intake.ErrLocation
+	ErrClosing  = intake.ErrClosing
 )
 
 // Those of the catalog itself; they come wrapped, with what was wrong.
 var (
-	ErrInvalid           = errors.New("invalid value")
-	ErrMetadata          = errors.New("the image has too much metadata")
-	ErrFixed             = fmt.Errorf("only a queued image's formats can be changed: %w", ErrStatus)
-	ErrProtected         = errors.New("the image is protected and cannot be deleted")
-	ErrFormat            = errors.New("the content does not match the disk format")
-	ErrUnsafe            = errors.New("the content is not safe to use")
-	ErrStoredOnly        = errors.New("the image has no readable guest disk")
-	ErrNoSnapshot        = errors.New("no such snapshot")
-	ErrNoData            = errors.New("the image has no data yet")
-	ErrDeactivated       = errors.New("the image is deactivated")
-	ErrGone              = errors.New("the image was deleted while its data was uploaded")
-	ErrTooLarge          = errors.New("the image is larger than this service takes")
-	ErrStoreFull         = errors.New("the store has no room for the image")
-	ErrUploads           = errors.New("too many uploads are under way")
-	ErrSpoolFull         = errors.New("there is no room now to decompress the image")
-	ErrBodySize          = errors.New("the data is not as long as announced")
-	ErrBody              = errors.New("the upload was cut off")
-	ErrLocation          = errors.New("the location cannot be used")
-	ErrUnknownStore      = errors.New("no such store")
-	ErrStoreReadOnly     = errors.New("the store is configured as read-only")
-	ErrStoreDenied       = errors.New("the store cannot be written")
-	ErrParentDeactivated = errors.New("the image stands on a deactivated one of another project")
-	ErrStore             = errors.New("the store failed")
-	ErrClosing           = errors.New("the service is shutting down")
-	ErrRevoked           = errors.New("the image was withdrawn")
+	ErrMetadata  = errors.New("the image has too much metadata")
+	ErrFixed     = fmt.Errorf("only a queued image's formats can be changed: %w", ErrStatus)
+	ErrProtected = errors.New("the image is protected and cannot be deleted")
 )

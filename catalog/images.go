@@ -6,7 +6,6 @@ import (
 	"iter"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -28,11 +27,7 @@ func (c *Catalog) Create(ctx context.Context, img Image) (Image, error) {
 	if err := validate(&fresh, 0); err != nil {
 		return Image{}, err
 	}
-	img, err := c.records.Create(ctx, fresh)
-	if err == nil {
-		c.changes.wake()
-	}
-	return img, err
+	return c.records.Create(ctx, fresh)
 }
 
 // copySettable copies the fields that users may set.
@@ -45,27 +40,9 @@ func copySettable(to *Image, from Image) {
 	to.Properties, to.Tags = from.Properties, from.Tags
 }
 
-// gone tells whether there is no such image any more, to whoever asks: it was deleted,
-// though what stands on it may still hold its bytes.
-func gone(img Image) bool { return img.Status == Deleted || img.Status == PendingDelete }
-
 // Get is one image; ErrNotFound for a deleted one too.
 func (c *Catalog) Get(ctx context.Context, id string) (Image, error) {
-	img, err := c.records.Get(ctx, id)
-	if err != nil {
-		return Image{}, err
-	}
-	if gone(img) {
-		return Image{}, fmt.Errorf("image %s: %w", id, ErrNotFound)
-	}
-	return img, nil
-}
-
-// brief is img without what can be long and is of no use while its bytes are moved: as
-// many are held as there are clients.
-func brief(img Image) Image {
-	img.Properties, img.Tags, img.Snapshots = nil, nil, nil
-	return img
+	return c.records.GetExisting(ctx, id)
 }
 
 // List is all of Page: for questions whose answer is known to be short.
@@ -84,33 +61,15 @@ func (c *Catalog) Page(ctx context.Context, q Query, maxBytes int64) (images []I
 	return c.records.Page(ctx, q, maxBytes)
 }
 
-// walkBytes is what Walk holds of the records at a time.
-const walkBytes = 128 << 10
-
 // Walk yields all images that q selects, by their ids, some at a time: each is as it was
 // when its turn came. Between two of them nothing of the database is held, so yield may
 // take its time. q has neither Sort nor Marker nor Limit. An error is yielded once and
 // ends it.
 func (c *Catalog) Walk(ctx context.Context, q Query) iter.Seq2[Image, error] {
-	q.Sort = []SortKey{{Key: "id"}}
-	return func(yield func(Image, error) bool) {
-		for {
-			page, more, err := c.Page(ctx, q, walkBytes)
-			if err != nil {
-				yield(Image{}, err)
-				return
-			}
-			for _, img := range page {
-				if !yield(img, nil) {
-					return
-				}
-			}
-			if !more || len(page) == 0 {
-				return
-			}
-			q.AfterID = page[len(page)-1].ID
-		}
+	if err := checkQuery(q); err != nil {
+		return func(yield func(Image, error) bool) { yield(Image{}, err) }
 	}
+	return c.records.Walk(ctx, q)
 }
 
 // checkQuery refuses what no list can be asked for.
@@ -123,7 +82,7 @@ func checkQuery(q Query) error {
 	}
 	for i, k := range q.Sort {
 		if !slices.Contains(SortKeys, k.Key) {
-			return invalid("sort_key", "%q is not one of %v", clip(k.Key), SortKeys)
+			return invalid("sort_key", "%q is not one of %v", rules.Clip(k.Key), SortKeys)
 		}
 		if slices.ContainsFunc(q.Sort[:i], func(o SortKey) bool { return o.Key == k.Key }) {
 			return invalid("sort_key", "%q is given twice", k.Key)
@@ -131,7 +90,7 @@ func checkQuery(q Query) error {
 	}
 	for _, t := range slices.Concat(q.CreatedAt, q.UpdatedAt) {
 		if !slices.Contains([]string{"eq", "neq", "gt", "gte", "lt", "lte"}, t.Op) {
-			return invalid("operator", "%q is not one of eq, neq, gt, gte, lt, lte", clip(t.Op))
+			return invalid("operator", "%q is not one of eq, neq, gt, gte, lt, lte", rules.Clip(t.Op))
 		}
 	}
 	return nil
@@ -146,7 +105,7 @@ var SortKeys = []string{"name", "status", "container_format", "disk_format", "si
 // a format is changed after the upload began. Whoever may no longer read the image
 // afterwards, and has it open, is cut off when it returns.
 func (c *Catalog) Update(ctx context.Context, id string, change func(*Image) error) (Image, error) {
-	img, err := c.update(ctx, id, func(img *Image) error {
+	img, err := c.records.UpdateExisting(ctx, id, func(img *Image) error {
 		edited := img.Clone()
 		if err := change(&edited); err != nil {
 			return err
@@ -166,34 +125,6 @@ func (c *Catalog) Update(ctx context.Context, id string, change func(*Image) err
 
 func same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// update is records' Update for images that are not deleted; it wakes watchers.
-func (c *Catalog) update(ctx context.Context, id string, change func(*Image) error) (Image, error) {
-	img, err := c.records.Update(ctx, id, ifThere(id, change))
-	if err == nil {
-		c.changes.wake()
-	}
-	return img, err
-}
-
-// ifThere is change for an image that is not deleted.
-func ifThere(id string, change func(*Image) error) func(*Image) error {
-	return func(img *Image) error {
-		if gone(*img) {
-			return fmt.Errorf("image %s: %w", id, ErrNotFound)
-		}
-		return change(img)
-	}
-}
-
-// updateUnder is update by who has a lease.
-func (c *Catalog) updateUnder(ctx context.Context, id string, u rules.Under, change func(*Image) error) (Image, error) {
-	img, err := c.records.UpdateUnder(ctx, id, u, ifThere(id, change))
-	if err == nil {
-		c.changes.wake()
-	}
-	return img, err
-}
-
 // Deactivate withdraws an active image: it is kept, but cannot be opened, and
 // what is open is revoked. Without effect on a deactivated one.
 func (c *Catalog) Deactivate(ctx context.Context, id string) error {
@@ -206,7 +137,7 @@ func (c *Catalog) Reactivate(ctx context.Context, id string) error {
 }
 
 func (c *Catalog) toggle(ctx context.Context, id string, from, to Status) error {
-	_, err := c.update(ctx, id, func(img *Image) error {
+	_, err := c.records.UpdateExisting(ctx, id, func(img *Image) error {
 		if img.Status == to {
 			return nil
 		}
@@ -219,12 +150,4 @@ func (c *Catalog) toggle(ctx context.Context, id string, from, to Status) error 
 		c.withdraw(ctx, id)
 	}
 	return err
-}
-
-// cleanupTime is how long work goes on for a caller that has hung up.
-const cleanupTime = 30 * time.Second
-
-// cleanupContext is for work that must happen even when ctx has ended.
-func cleanupContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 }

@@ -7,9 +7,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
-
 	"glanced/catalog/access"
+	"glanced/catalog/rules"
 )
 
 // Glance's words, in the order of its schema.
@@ -18,10 +17,6 @@ var (
 	DiskFormats      = []string{"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"}
 	Visibilities     = access.Visibilities
 )
-
-// BackingProperty names the image that a backing file, or a parent, found inside an
-// uploaded one stands for. What it says counts when the image becomes active.
-const BackingProperty = "backing_image"
 
 // Limits of what users write. Glance counts characters, not bytes; so do we.
 const (
@@ -59,8 +54,8 @@ func metadataBytes(img *Image) int {
 // has already: one that came to too many when there was no limit may keep them. Any valid UTF-8 is taken, characters
 // beyond the basic plane too (Glance refuses those, for the sake of MySQL's old utf8).
 func validate(img *Image, before int) error {
-	if !isID(img.ID) {
-		return invalid("id", "%q is not a UUID", clip(img.ID))
+	if !rules.IsID(img.ID) {
+		return invalid("id", "%q is not a UUID", rules.Clip(img.ID))
 	}
 	if img.Name != nil {
 		if err := text("name", *img.Name, maxName); err != nil {
@@ -118,12 +113,6 @@ func validate(img *Image, before int) error {
 	return nil
 }
 
-// isID is as Glance's schema: the canonical spelling of a UUID, either case.
-func isID(s string) bool {
-	id, err := uuid.Parse(s)
-	return err == nil && strings.EqualFold(id.String(), s)
-}
-
 func invalid(field, why string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrInvalid, field, fmt.Sprintf(why, args...))
 }
@@ -134,7 +123,7 @@ func text(field, value string, limit int) error {
 		return invalid(field, "not text in UTF-8")
 	}
 	if n := utf8.RuneCountInString(value); n > limit {
-		return invalid(field, "%q is too long: %d characters, at most %d are allowed", clip(value), n, limit)
+		return invalid(field, "%q is too long: %d characters, at most %d are allowed", rules.Clip(value), n, limit)
 	}
 	return nil
 }
@@ -144,14 +133,5 @@ func word(field string, value *string, words []string) error {
 	if value == nil || slices.Contains(words, *value) {
 		return nil
 	}
-	return invalid(field, "%q is not one of %s", clip(*value), strings.Join(words, ", "))
-}
-
-// clip keeps a long value from filling an error message.
-func clip(s string) string {
-	const most = 64
-	if utf8.RuneCountInString(s) <= most {
-		return s
-	}
-	return string([]rune(s)[:most]) + "…"
+	return invalid(field, "%q is not one of %s", rules.Clip(*value), strings.Join(words, ", "))
 }

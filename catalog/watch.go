@@ -4,39 +4,16 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"sync"
 	"time"
 
 	"glanced/catalog/records"
+	"glanced/catalog/stores"
 )
 
 const (
 	pollEvery  = time.Second // for changes that other daemons make
 	changeStep = 256         // log entries read at once
 )
-
-// hub wakes whoever follows the log of changes.
-type hub struct {
-	mu   sync.Mutex
-	next chan struct{} // closed at the next wake
-}
-
-func (h *hub) init() { h.next = make(chan struct{}) }
-
-func (h *hub) wake() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	close(h.next)
-	h.next = make(chan struct{})
-}
-
-// wait is a channel that the next wake closes. Take it before looking at the
-// log, so that nothing falls between.
-func (h *hub) wait() <-chan struct{} {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.next
-}
 
 // LastSeq is the number of the newest change.
 func (c *Catalog) LastSeq(ctx context.Context) (Seq, error) { return c.records.LastSeq(ctx) }
@@ -49,7 +26,7 @@ func (c *Catalog) LastSeq(ctx context.Context) (Seq, error) { return c.records.L
 func (c *Catalog) Watch(ctx context.Context, since Seq) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		for {
-			more := c.changes.wait()
+			more := c.records.Changed()
 			all, err := c.records.Changes(ctx, since, changeStep)
 			if ctx.Err() != nil {
 				return
@@ -85,7 +62,7 @@ func (c *Catalog) follow(ctx context.Context, since Seq) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		more := c.changes.wait()
+		more := c.records.Changed()
 		next, err := c.catchUp(ctx, since)
 		if err != nil && ctx.Err() == nil {
 			c.log.Error("cannot read the log of changes; trying again", "error", err)
@@ -93,13 +70,13 @@ func (c *Catalog) follow(ctx context.Context, since Seq) {
 		if next != since {
 			since = next
 			// Their own wait may have been taken before a change of another daemon.
-			c.changes.wake()
+			c.records.Wake()
 			continue
 		}
 		select {
 		case <-more:
 		case <-tick.C:
-			c.abortAgain(ctx)
+			c.intake.AbortAgain(ctx)
 		case <-ctx.Done():
 			return
 		}
@@ -114,10 +91,8 @@ func (c *Catalog) catchUp(ctx context.Context, since Seq) (Seq, error) {
 		if err != nil {
 			return since, err
 		}
-		for _, id := range c.handles.images() {
-			if err := c.recheck(ctx, id); err != nil {
-				return since, err
-			}
+		if err := c.disks.RecheckAll(ctx); err != nil {
+			return since, err
 		}
 		return last, nil
 	}
@@ -126,13 +101,23 @@ func (c *Catalog) catchUp(ctx context.Context, since Seq) (Seq, error) {
 	}
 	for _, ch := range all {
 		if ch.Kind == Removed {
-			c.cancelUpload(ch.ID)
-			c.changed.forgetImage(ch.ID)
+			c.intake.Cancel(ch.ID)
+			c.disks.ForgetChanged(ch.ID)
 		}
-		if err := c.recheck(ctx, ch.ID); err != nil {
+		if err := c.disks.Recheck(ctx, ch.ID); err != nil {
 			return since, err
 		}
 		since = ch.Seq
 	}
 	return since, nil
+}
+
+// withdraw is disks' Recheck for who has just changed image id. Where the records cannot be
+// read, follow does it later.
+func (c *Catalog) withdraw(ctx context.Context, id string) {
+	ctx, cancel := stores.CleanupContext(ctx)
+	defer cancel()
+	if err := c.disks.Recheck(ctx, id); err != nil {
+		c.log.Warn("whether an image's readers may read on cannot be told now", "image", id, "error", err)
+	}
 }

@@ -1,4 +1,4 @@
-package catalog
+package disks
 
 import (
 	"context"
@@ -25,21 +25,19 @@ type disk struct {
 
 	once   sync.Once
 	ready  chan struct{} // closed when opened or err is set
-	opened *opened
+	opened *Opened
 	err    error
 }
 
-// disks is the table of open disks.
-type disks struct {
+// table is the open disks, by their keys.
+type table struct {
 	mu    sync.Mutex
 	byKey map[diskKey]*disk // those that may get new users
 }
 
-func (t *disks) init() { t.byKey = map[diskKey]*disk{} }
-
 // acquire finds or enters the disk of key, with one more user: the caller, who
 // releases it. shared tells that it was found.
-func (t *disks) acquire(key diskKey) (d *disk, shared bool) {
+func (t *table) acquire(key diskKey) (d *disk, shared bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if d, ok := t.byKey[key]; ok && d.retain() {
@@ -52,7 +50,7 @@ func (t *disks) acquire(key diskKey) (d *disk, shared bool) {
 }
 
 // retire keeps a disk from new users.
-func (t *disks) retire(d *disk) {
+func (t *table) retire(d *disk) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.byKey[d.key] == d {
@@ -74,7 +72,7 @@ func (d *disk) retain() bool {
 }
 
 // release takes a user away; the last one closes the disk.
-func (t *disks) release(d *disk) error {
+func (t *table) release(d *disk) error {
 	if d.users.Add(-1) > 0 {
 		return nil
 	}
@@ -82,13 +80,11 @@ func (t *disks) release(d *disk) error {
 	if d.opened == nil {
 		return nil
 	}
-	err := d.opened.Close()
-	t.releaseAll(d.opened.parents)
-	return err
+	return d.opened.Close()
 }
 
 // releaseAll takes a user away from each of all.
-func (t *disks) releaseAll(all []*disk) {
+func (t *table) releaseAll(all []*disk) {
 	for _, d := range all {
 		t.release(d)
 	}
@@ -100,7 +96,7 @@ var errAbandoned = errors.New("the opening was given up")
 // open waits until d is open, the first caller having it opened. The opening ends when
 // all who wait for it have left, not with the first of them: it may decompress for minutes
 // what others want too. errAbandoned where the others had left before.
-func (t *disks) open(ctx context.Context, d *disk, how func(context.Context) (*opened, error)) error {
+func (t *table) open(ctx context.Context, d *disk, how func(context.Context) (*Opened, error)) error {
 	if !t.join(d) {
 		return errAbandoned
 	}
@@ -130,7 +126,7 @@ func (t *disks) open(ctx context.Context, d *disk, how func(context.Context) (*o
 }
 
 // join adds one who waits for d to be open, unless all have left.
-func (t *disks) join(d *disk) bool {
+func (t *table) join(d *disk) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if d.abandoned {
@@ -141,7 +137,7 @@ func (t *disks) join(d *disk) bool {
 }
 
 // leave takes one away; the last one ends an opening that is still under way.
-func (t *disks) leave(d *disk) {
+func (t *table) leave(d *disk) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	d.waiting--

@@ -1,7 +1,6 @@
-package catalog
+package intake
 
 import (
-	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -53,14 +52,4 @@ func addressed(found []formats.Snapshot) []records.Snapshot {
 func fileName(name string) bool {
 	return name != "" && name != "." && name != ".." && len(name) <= 255 && utf8.ValidString(name) &&
 		!strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsControl(r) })
-}
-
-// snapshotID is what the image itself calls the snapshot that is addressed by name.
-func snapshotID(img Image, name string) (string, error) {
-	for _, s := range img.Snapshots {
-		if s.Name == name {
-			return s.ID, nil
-		}
-	}
-	return "", fmt.Errorf("%w: image %s has none called %q", ErrNoSnapshot, img.ID, clip(name))
 }

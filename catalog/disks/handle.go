@@ -1,4 +1,4 @@
-package catalog
+package disks
 
 import (
 	"context"
@@ -9,6 +9,9 @@ import (
 
 	"glanced/backends/stored"
 	"glanced/catalog/access"
+	"glanced/catalog/records"
+	"glanced/catalog/rules"
+	"glanced/catalog/stores"
 	"glanced/formats"
 	"glanced/formats/container"
 	"glanced/formats/engine"
@@ -24,11 +27,11 @@ type View struct {
 // Handle is one open image, for one reader. All handles of one image and view share
 // one open disk. Safe for concurrent use.
 type Handle struct {
-	c       *Catalog
+	o       *Opener
 	who     access.Identity
 	id      string
 	view    View
-	img     Image
+	img     records.Image
 	d       *disk
 	revoked chan struct{}
 	revoke  func() // closes revoked, once
@@ -38,23 +41,23 @@ type Handle struct {
 // Open opens an image for reading by who; the caller closes the Handle. ErrNotFound
 // (to who may not see it, too), access.ErrDenied, ErrNoSnapshot, ErrNoData,
 // ErrDeactivated, ErrParentDeactivated, ErrStoredOnly (the guest disk of an image that
-// has none), ErrStatus, ErrStore.
-func (c *Catalog) Open(ctx context.Context, who access.Identity, id string, v View) (*Handle, error) {
+// has none), ErrSpoolFull, ErrStore.
+func (o *Opener) Open(ctx context.Context, who access.Identity, id string, v View) (*Handle, error) {
 	for {
-		h := &Handle{c: c, who: who, id: id, view: v, revoked: make(chan struct{})}
+		h := &Handle{o: o, who: who, id: id, view: v, revoked: make(chan struct{})}
 		h.revoke = sync.OnceFunc(func() { close(h.revoked) })
 		// The handle is entered into the table before the record is read: a change that
 		// the record does not show yet will find it there.
-		c.handles.enter(h, id)
-		shared, err := c.open(ctx, h)
+		o.handles.enter(h, id)
+		shared, err := o.open(ctx, h)
 		if err != nil {
-			c.handles.leave(h)
+			o.handles.leave(h)
 			if errors.Is(err, errAbandoned) && ctx.Err() == nil {
 				continue
 			}
 			return nil, fmt.Errorf("open image %s: %w", id, err)
 		}
-		if !shared || c.verify(ctx, h.d) {
+		if !shared || o.verify(ctx, h.d) {
 			return h, nil
 		}
 		h.Close() // it is opened anew, or cannot be
@@ -62,26 +65,26 @@ func (c *Catalog) Open(ctx context.Context, who access.Identity, id string, v Vi
 }
 
 // open opens what h is to read; shared: it was open already.
-func (c *Catalog) open(ctx context.Context, h *Handle) (shared bool, err error) {
-	if h.img, err = c.readable(ctx, h, c.Get); err != nil {
+func (o *Opener) open(ctx context.Context, h *Handle) (shared bool, err error) {
+	if h.img, err = o.readable(ctx, h, o.records.GetExisting); err != nil {
 		return false, err
 	}
 	v := h.view
 	v.Deactivated = false // who may read a disk is no matter of what it is
-	h.d, shared = c.disks.acquire(diskKey{h.id, v})
+	h.d, shared = o.disks.acquire(diskKey{h.id, v})
 	img := h.img
 	h.img = brief(img)
-	err = c.disks.open(ctx, h.d, func(ctx context.Context) (*opened, error) { return c.openDisk(ctx, img, v) })
+	err = o.disks.open(ctx, h.d, func(ctx context.Context) (*Opened, error) { return o.openDisk(ctx, img, v) })
 	select {
 	case <-h.revoked:
 		// Whether it opened or not: the bytes may have gone under it.
-		if _, err = c.readable(ctx, h, c.Get); err == nil { // it may be read again already
+		if _, err = o.readable(ctx, h, o.records.GetExisting); err == nil { // it may be read again already
 			err = ErrRevoked
 		}
 	default:
 	}
 	if err != nil {
-		c.disks.release(h.d)
+		o.disks.release(h.d)
 	}
 	return shared, err
 }
@@ -89,22 +92,22 @@ func (c *Catalog) open(ctx context.Context, h *Handle) (shared bool, err error) 
 // verify tells whether the bytes of a disk that has been open for a while still seem
 // to be those that were opened, and those of the disks below it. Who has one open
 // that they are not of reads on, as far as that goes; nobody else gets it.
-func (c *Catalog) verify(ctx context.Context, d *disk) bool {
+func (o *Opener) verify(ctx context.Context, d *disk) bool {
 	sound := true
 	for _, parent := range d.opened.parents {
-		sound = c.verify(ctx, parent) && sound
+		sound = o.verify(ctx, parent) && sound
 	}
 	if v, ok := stored.As[stored.Verifier](d.opened.bytes); ok && v.Verify(ctx) != nil {
 		sound = false
 	}
 	if !sound {
-		c.disks.retire(d)
+		o.disks.retire(d)
 	}
 	return sound
 }
 
 // openDisk opens the bytes as stored, or the guest disk in them.
-func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*opened, error) {
+func (o *Opener) openDisk(ctx context.Context, img records.Image, v View) (*Opened, error) {
 	snapshot := ""
 	if v.Snapshot != "" {
 		var err error
@@ -112,39 +115,56 @@ func (c *Catalog) openDisk(ctx context.Context, img Image, v View) (*opened, err
 			return nil, err
 		}
 	}
-	var d *opened
+	var d *Opened
 	var err error
 	if v.Stored {
-		d, err = c.openStored(ctx, img)
+		d, err = o.openStored(ctx, img)
 	} else {
-		parent := func(ctx context.Context, ref formats.Ref) (Image, error) { return c.frozen(ctx, img, ref) }
-		d, err = c.openGuest(ctx, img, parent, snapshot)
+		parent := func(ctx context.Context, ref formats.Ref) (records.Image, error) { return o.frozen(ctx, img, ref) }
+		d, err = o.OpenGuest(ctx, img, parent, snapshot)
 	}
 	if errors.Is(err, container.ErrFull) {
 		return nil, fmt.Errorf("%w: %w", ErrSpoolFull, err)
 	}
-	if err != nil && !errors.Is(err, ErrStore) {
-		err = fmt.Errorf("%w: %w", ErrStore, err)
+	if err != nil && !errors.Is(err, stores.ErrStore) {
+		err = fmt.Errorf("%w: %w", stores.ErrStore, err)
 	}
 	return d, err
 }
 
+// snapshotID is what the image itself calls the snapshot that is addressed by name.
+func snapshotID(img records.Image, name string) (string, error) {
+	for _, s := range img.Snapshots {
+		if s.Name == name {
+			return s.ID, nil
+		}
+	}
+	return "", fmt.Errorf("%w: image %s has none called %q", ErrNoSnapshot, img.ID, rules.Clip(name))
+}
+
 // openStored opens an image's bytes as they are.
-func (c *Catalog) openStored(ctx context.Context, img Image) (*opened, error) {
-	b, err := c.openBytes(ctx, img)
+func (o *Opener) openStored(ctx context.Context, img records.Image) (*Opened, error) {
+	b, err := o.OpenBytes(ctx, img)
 	if err != nil {
 		return nil, err
 	}
-	d, err := c.engine.Open(ctx, c.raw, b, engine.OpenOptions{})
+	d, err := o.engine.Open(ctx, o.raw, b, engine.OpenOptions{})
 	if err != nil {
 		return nil, err
 	}
-	return &opened{Disk: d, bytes: b}, nil
+	return &Opened{Disk: d, bytes: b, below: &o.disks}, nil
+}
+
+// brief is img without what can be long and is of no use while its bytes are moved: as
+// many are held as there are clients.
+func brief(img records.Image) records.Image {
+	img.Properties, img.Tags, img.Snapshots = nil, nil, nil
+	return img
 }
 
 // Image is the record as it was when the handle was opened, without Properties, Tags and
 // Snapshots.
-func (h *Handle) Image() Image { return h.img.Clone() }
+func (h *Handle) Image() records.Image { return h.img.Clone() }
 
 // Size in bytes, of the guest disk or of the stored bytes.
 func (h *Handle) Size() int64 { return h.d.opened.Size() }
@@ -167,7 +187,7 @@ func (h *Handle) Plan(ctx context.Context, p *engine.Plan, off, n int64, o engin
 	if err := h.enter(); err != nil {
 		return err
 	}
-	defer h.c.disks.release(h.d)
+	defer h.o.disks.release(h.d)
 	return h.d.opened.Plan(ctx, p, off, n, o)
 }
 
@@ -176,7 +196,7 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := h.enter(); err != nil {
 		return err
 	}
-	defer h.c.disks.release(h.d)
+	defer h.o.disks.release(h.d)
 	return h.d.opened.ReadAt(ctx, p, off)
 }
 
@@ -185,7 +205,7 @@ func (h *Handle) Extents(ctx context.Context, off, n int64, yield func(formats.E
 	if err := h.enter(); err != nil {
 		return err
 	}
-	defer h.c.disks.release(h.d)
+	defer h.o.disks.release(h.d)
 	return h.d.opened.Extents(ctx, off, n, yield)
 }
 
@@ -194,7 +214,7 @@ func (h *Handle) WholeFile() (stored.FileRange, bool) {
 	if h.enter() != nil {
 		return stored.FileRange{}, false
 	}
-	defer h.c.disks.release(h.d)
+	defer h.o.disks.release(h.d)
 	return h.d.opened.WholeFile()
 }
 
@@ -203,7 +223,7 @@ func (h *Handle) Prefetch(off, n int64) {
 	if h.enter() != nil {
 		return
 	}
-	defer h.c.disks.release(h.d)
+	defer h.o.disks.release(h.d)
 	h.d.opened.Prefetch(off, n)
 }
 
@@ -215,7 +235,7 @@ func (h *Handle) enter() error {
 	}
 	select {
 	case <-h.revoked:
-		h.c.disks.release(h.d)
+		h.o.disks.release(h.d)
 		return fmt.Errorf("image %s: %w", h.img.ID, ErrRevoked)
 	default:
 		return nil
@@ -227,6 +247,6 @@ func (h *Handle) Close() error {
 	if h.closed.Swap(true) {
 		return nil
 	}
-	h.c.handles.leave(h)
-	return h.c.disks.release(h.d)
+	h.o.handles.leave(h)
+	return h.o.disks.release(h.d)
 }

@@ -1,4 +1,4 @@
-package catalog
+package intake
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"glanced/catalog/records"
+	"glanced/catalog/stores"
 	"glanced/formats"
 	"glanced/formats/container"
 )
@@ -14,26 +16,26 @@ import (
 // inspected tells whether an image's content must be what its disk format says, as
 // in Glance: in container bare, and not for the parts of an Amazon image, which
 // are disks and kernels of any content.
-func inspected(img Image) bool {
+func inspected(img records.Image) bool {
 	return *img.ContainerFormat == "bare" && !slices.Contains([]string{"ami", "ari", "aki"}, *img.DiskFormat)
 }
 
 // verdict is what a look at a stored image says of its guest disk.
 type verdict struct {
 	virtualSize, allocated *int64
-	snapshots              []Snapshot
-	parent                 *Parent
+	snapshots              []records.Snapshot
+	parent                 *records.Parent
 	diskError              string // why there is no guest disk; "" = there is one
 }
 
 // inspect opens a stored image's guest disk once. Where its content must be what
 // was declared, content that is not, or that is not safe, is an error: ErrFormat,
 // ErrUnsafe. What is just not readable here is a verdict: stored only.
-func (c *Catalog) inspect(ctx context.Context, img Image) (verdict, error) {
+func (in *Intake) inspect(ctx context.Context, img records.Image) (verdict, error) {
 	declared, kind := *img.DiskFormat, *img.ContainerFormat
 	storedOnly := func(why string) (verdict, error) { return verdict{diskError: why}, nil }
-	_, driven := formats.Find(c.drivers, declared)
-	_, opens := container.Find(c.containers, kind)
+	_, driven := formats.Find(in.drivers, declared)
+	_, opens := container.Find(in.containers, kind)
 	switch {
 	case !driven:
 		return storedOnly("there is no driver for disk format " + declared)
@@ -43,7 +45,7 @@ func (c *Catalog) inspect(ctx context.Context, img Image) (verdict, error) {
 		// Anything opens as raw; the container's own bytes are no disk.
 		return storedOnly("the disk is inside a container (" + kind + "), which is not opened")
 	}
-	v, err := c.measure(ctx, img)
+	v, err := in.measure(ctx, img)
 	var bad *contentError
 	switch {
 	case err == nil:
@@ -71,16 +73,16 @@ func (e *contentError) Unwrap() error { return e.err }
 // ErrStore if not, or if it is one on an image below, which was fine when it was
 // taken in.
 func content(err error) error {
-	if errors.Is(err, ErrStore) {
+	if errors.Is(err, stores.ErrStore) {
 		return err
 	}
 	if formats.IsRefusal(err) || errors.Is(err, formats.ErrFormat) || errors.Is(err, container.ErrNoDisk) || errors.Is(err, container.ErrDigest) {
 		return &contentError{err}
 	}
 	if errors.Is(err, container.ErrFull) {
-		return fmt.Errorf("%w: %w", ErrStoreFull, err)
+		return fmt.Errorf("%w: %w", stores.ErrStoreFull, err)
 	}
-	return fmt.Errorf("%w: %w", ErrStore, err)
+	return fmt.Errorf("%w: %w", stores.ErrStore, err)
 }
 
 // walkTime bounds how long the map of a new image is walked.
@@ -88,27 +90,24 @@ const walkTime = time.Minute
 
 // measure opens the guest disk, and walks its map to see what is allocated and
 // whether it makes sense.
-func (c *Catalog) measure(ctx context.Context, img Image) (verdict, error) {
+func (in *Intake) measure(ctx context.Context, img records.Image) (verdict, error) {
 	var v verdict
-	parent := func(ctx context.Context, ref formats.Ref) (Image, error) {
-		found, err := c.candidate(ctx, img, ref)
+	parent := func(ctx context.Context, ref formats.Ref) (records.Image, error) {
+		found, err := in.candidate(ctx, img, ref)
 		if err == nil {
-			v.parent = &Parent{ID: found.ID, HashValue: *found.HashValue}
+			v.parent = &records.Parent{ID: found.ID, HashValue: *found.HashValue}
 		}
 		return found, err
 	}
-	disk, err := c.openGuest(ctx, img, parent, "")
+	disk, err := in.disks.OpenGuest(ctx, img, parent, "")
 	if errors.Is(err, formats.ErrEncrypted) {
 		// What encryption hides is told as far as the header does.
-		return c.describe(ctx, img, err)
+		return in.describe(ctx, img, err)
 	}
 	if err != nil {
 		return verdict{}, content(err)
 	}
-	defer func() {
-		disk.Close()
-		c.disks.releaseAll(disk.parents)
-	}()
+	defer disk.Close()
 	if err := disk.Check(ctx); err != nil {
 		return verdict{}, content(err)
 	}
@@ -129,7 +128,7 @@ func (c *Catalog) measure(ctx context.Context, img Image) (verdict, error) {
 		v.allocated = &allocated
 	case ctx.Err() == nil && errors.Is(err, walk.Err()):
 		// Large, or far away. What has not been seen is checked when it is read.
-		c.log.Warn("the map of a new image takes too long to walk: how much of it is allocated is not known", "image", img.ID)
+		in.log.Warn("the map of a new image takes too long to walk: how much of it is allocated is not known", "image", img.ID)
 	default:
 		return verdict{}, content(err)
 	}
@@ -138,13 +137,13 @@ func (c *Catalog) measure(ctx context.Context, img Image) (verdict, error) {
 
 // describe is the verdict on an encrypted image, which cannot be opened: why.
 // Encryption must not hide a reference that would be refused without it.
-func (c *Catalog) describe(ctx context.Context, img Image, why error) (verdict, error) {
-	inside, err := c.unwrap(ctx, img)
+func (in *Intake) describe(ctx context.Context, img records.Image, why error) (verdict, error) {
+	inside, err := in.disks.Unwrap(ctx, img)
 	if err != nil {
 		return verdict{}, content(err)
 	}
 	defer inside.Image.Close()
-	driver, _ := formats.Find(c.drivers, *img.DiskFormat) // it was opened just now
+	driver, _ := formats.Find(in.drivers, *img.DiskFormat) // it was opened just now
 	info, err := driver.Inspect(ctx, inside.Image)
 	if err != nil {
 		return verdict{}, content(err)

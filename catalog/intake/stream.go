@@ -1,4 +1,4 @@
-package catalog
+package intake
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"glanced/catalog/records"
 	"glanced/formats/container"
 )
 
@@ -14,11 +15,11 @@ const (
 	leastStep = 1 << 20 // below this, what is needed and no more
 )
 
-// intake is the body of an upload on its way into the store: reading from it
+// stream is the body of an upload on its way into the store: reading from it
 // checks the size limits, reserves quota, feeds the hashes, and stops a body
 // that is not of the declared format.
-type intake struct {
-	ctx   context.Context // the upload's; an intake lives inside one call of Upload
+type stream struct {
+	ctx   context.Context // the upload's; a stream lives inside one call of Upload
 	u     *upload
 	body  io.Reader
 	n     int64 // bytes so far
@@ -28,54 +29,54 @@ type intake struct {
 	err   error              // why the body was refused; not io.EOF
 }
 
-func newIntake(ctx context.Context, u *upload, body io.Reader) *intake {
-	in := &intake{ctx: ctx, u: u, body: body, kind: u.c.recogniser(u.img), hash: newHashes(u.c.uploadMemory)}
-	if kind, ok := container.Find(u.c.containers, *u.img.ContainerFormat); ok && kind.Verify != nil {
-		in.check = kind.Verify()
+func newStream(ctx context.Context, u *upload, body io.Reader) *stream {
+	s := &stream{ctx: ctx, u: u, body: body, kind: u.in.recogniser(u.img), hash: newHashes(u.in.memory)}
+	if kind, ok := container.Find(u.in.containers, *u.img.ContainerFormat); ok && kind.Verify != nil {
+		s.check = kind.Verify()
 	}
-	return in
+	return s
 }
 
 // Read implements io.Reader.
-func (in *intake) Read(p []byte) (int, error) {
-	if in.err != nil {
-		return 0, in.err
+func (s *stream) Read(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
 	}
-	n, err := in.read(p)
+	n, err := s.read(p)
 	if err != nil && err != io.EOF {
-		in.err = err
+		s.err = err
 	}
 	return n, err
 }
 
-func (in *intake) read(p []byte) (int, error) {
-	if in.ctx.Err() != nil {
-		return 0, in.cutOff()
+func (s *stream) read(p []byte) (int, error) {
+	if s.ctx.Err() != nil {
+		return 0, s.cutOff()
 	}
-	n, err := in.body.Read(p)
+	n, err := s.body.Read(p)
 	if err != nil && err != io.EOF {
-		return 0, fmt.Errorf("%w after %d bytes: %w", ErrBody, in.n+int64(n), err)
+		return 0, fmt.Errorf("%w after %d bytes: %w", ErrBody, s.n+int64(n), err)
 	}
-	in.n += int64(n)
-	if in.n > in.u.c.sizeCap {
-		return 0, fmt.Errorf("%w: at most %d bytes", ErrTooLarge, in.u.c.sizeCap)
+	s.n += int64(n)
+	if s.n > s.u.in.sizeCap {
+		return 0, fmt.Errorf("%w: at most %d bytes", ErrTooLarge, s.u.in.sizeCap)
 	}
-	if a := in.u.announced; a >= 0 && (in.n > a || err == io.EOF && in.n < a) {
-		return 0, fmt.Errorf("%w: %d bytes were announced, %d came", ErrBodySize, a, in.n)
+	if a := s.u.announced; a >= 0 && (s.n > a || err == io.EOF && s.n < a) {
+		return 0, fmt.Errorf("%w: %d bytes were announced, %d came", ErrBodySize, a, s.n)
 	}
-	if in.n > in.u.reserved {
-		if err := in.u.reserve(in.ctx, in.n); err != nil {
-			if in.ctx.Err() != nil {
-				return 0, in.cutOff()
+	if s.n > s.u.reserved {
+		if err := s.u.reserve(s.ctx, s.n); err != nil {
+			if s.ctx.Err() != nil {
+				return 0, s.cutOff()
 			}
 			return 0, err
 		}
 	}
-	if err := in.kind.write(p[:n], err == io.EOF); err != nil {
+	if err := s.kind.write(p[:n], err == io.EOF); err != nil {
 		return 0, err
 	}
-	in.hash.write(p[:n])
-	if err := in.verify(p[:n], err == io.EOF); err != nil {
+	s.hash.write(p[:n])
+	if err := s.verify(p[:n], err == io.EOF); err != nil {
 		return 0, err
 	}
 	return n, err
@@ -83,45 +84,45 @@ func (in *intake) read(p []byte) (int, error) {
 
 // verify hands a container's bytes to its check. Only what the container itself
 // contradicts is an error: as in Glance, one may hold anything.
-func (in *intake) verify(p []byte, last bool) error {
-	if in.check == nil {
+func (s *stream) verify(p []byte, last bool) error {
+	if s.check == nil {
 		return nil
 	}
-	_, err := in.check.Write(p)
+	_, err := s.check.Write(p)
 	if err == nil && last {
-		err = in.endCheck()
+		err = s.endCheck()
 	}
 	switch {
 	case errors.Is(err, container.ErrDigest):
 		return fmt.Errorf("%w: %w", ErrFormat, err)
 	case err != nil:
-		in.endCheck()
+		s.endCheck()
 	}
 	return nil
 }
 
 // endCheck ends the check, and is its last word.
-func (in *intake) endCheck() error {
-	check := in.check
+func (s *stream) endCheck() error {
+	check := s.check
 	if check == nil {
 		return nil
 	}
-	in.check = nil
+	s.check = nil
 	return check.Close()
 }
 
 // cutOff is why an upload whose context has ended cannot go on.
-func (in *intake) cutOff() error {
-	return fmt.Errorf("%w after %d bytes: %w", ErrBody, in.n, context.Cause(in.ctx))
+func (s *stream) cutOff() error {
+	return fmt.Errorf("%w after %d bytes: %w", ErrBody, s.n, context.Cause(s.ctx))
 }
 
 // sums are the hashes of the whole body; call it once, after Read said io.EOF.
-func (in *intake) sums() sums { return in.hash.sums() }
+func (s *stream) sums() sums { return s.hash.sums() }
 
 // close stops the hashes and the check.
-func (in *intake) close() {
-	in.hash.close()
-	in.endCheck()
+func (s *stream) close() {
+	s.hash.close()
+	s.endCheck()
 }
 
 // reserve counts an upload of unknown size against the quota before its bytes
@@ -135,8 +136,8 @@ func (u *upload) reserve(ctx context.Context, need int64) error {
 			want = need
 		}
 		err := u.whenFree(ctx, func() error {
-			_, err := u.c.records.UpdateUnder(ctx, u.id, u.keep(), func(img *Image) error {
-				if img.Status != Saving {
+			_, err := u.in.records.UpdateUnder(ctx, u.id, u.keep(), func(img *records.Image) error {
+				if img.Status != records.Saving {
 					return fmt.Errorf("image %s: %w", u.id, ErrGone)
 				}
 				img.Reserved = want
@@ -148,7 +149,7 @@ func (u *upload) reserve(ctx context.Context, need int64) error {
 		case err == nil:
 			u.reserved = want
 			return nil
-		case !errors.Is(err, ErrQuota) || want == need:
+		case !errors.Is(err, records.ErrQuota) || want == need:
 			return err
 		}
 		step /= 2

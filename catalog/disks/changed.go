@@ -1,4 +1,4 @@
-package catalog
+package disks
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 // place is one location of one image, as it was opened.
 type place struct {
-	c     *Catalog
+	o     *Opener
 	image string // id
 	loc   backends.Location
 }
@@ -20,8 +20,8 @@ type place struct {
 // failed names the image in an error, and logs once if its bytes are no longer the
 // recorded ones. Somebody has to look at that: no retry helps.
 func (p place) failed(err error) error {
-	if errors.Is(err, backends.ErrChanged) && p.c.changed.note(p) {
-		p.c.log.Error("the data in the store is not what the image's record says, and is not served: restore it, or delete the image",
+	if errors.Is(err, backends.ErrChanged) && p.o.changed.note(p) {
+		p.o.log.Error("the data in the store is not what the image's record says, and is not served: restore it, or delete the image",
 			"image", p.image, "store", p.loc.Store, "expected_size", p.loc.Size, "expected_version", p.loc.Version, "error", err)
 	}
 	return fmt.Errorf("image %s in store %s: %w", p.image, p.loc.Store, err)
@@ -84,7 +84,10 @@ func (c *changed) forget(p place) {
 	delete(c.places, p.key())
 }
 
-// forgetImage is for an image that was deleted.
+// ForgetChanged forgets which places of an image that was deleted were found changed.
+func (o *Opener) ForgetChanged(id string) { o.changed.forgetImage(id) }
+
+// forgetImage forgets all places of an image.
 func (c *changed) forgetImage(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,4 +1,4 @@
-package catalog
+package intake
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"glanced/backends"
+	"glanced/catalog/records"
+	"glanced/catalog/stores"
 	"glanced/formats"
 )
 
@@ -22,53 +24,53 @@ type RegisterOptions struct {
 // image is queued again, as after Upload, and the errors are those of Upload;
 // besides ErrLocation: no store takes such a URL, or there is nothing to be had at it.
 // What a container's own manifest says of its content is not compared.
-func (c *Catalog) Register(client context.Context, id string, o RegisterOptions) error {
-	entry, loc, err := c.locate(client, o)
+func (in *Intake) Register(client context.Context, id string, o RegisterOptions) error {
+	entry, loc, err := in.locate(client, o)
 	if err != nil {
 		return err
 	}
-	if loc.Size > c.sizeCap {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, loc.Size, c.sizeCap)
+	if loc.Size > in.sizeCap {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, loc.Size, in.sizeCap)
 	}
 	ctx, end := context.WithCancelCause(client)
 	defer end(nil)
-	if !c.admit() {
+	if !in.admit() {
 		return ErrClosing
 	}
-	defer c.ending.Done()
-	u := &upload{c: c, id: id, store: entry.Store, storeID: entry.ID, announced: loc.Size,
-		lost: func(context.Context) { end(ErrLeaseLost) }}
+	defer in.ending.Done()
+	u := &upload{in: in, id: id, store: entry.Store, storeID: entry.ID, announced: loc.Size,
+		lost: func(context.Context) { end(records.ErrLeaseLost) }}
 	if err := u.begin(ctx); err != nil {
 		return cutOff(ctx, err)
 	}
-	c.enterUpload(id, end)
-	defer c.leaveUpload(id)
-	c.leases.add(u.lease, u.lost)
-	defer c.leases.remove(u.lease)
-	if err := u.register(ctx, Location{Store: entry.ID, URL: loc.URL, Size: loc.Size, Version: loc.Version}); err != nil {
+	in.enterUpload(id, end)
+	defer in.leaveUpload(id)
+	in.leases.Add(u.lease, u.lost)
+	defer in.leases.Remove(u.lease)
+	if err := u.register(ctx, records.Location{Store: entry.ID, URL: loc.URL, Size: loc.Size, Version: loc.Version}); err != nil {
 		return u.fail(ctx, cutOff(ctx, err))
 	}
-	c.hashing.add(id)
+	in.hashing.add(id)
 	return nil
 }
 
 // locate asks the stores of others' objects for what is at a location.
-func (c *Catalog) locate(ctx context.Context, o RegisterOptions) (StoreEntry, backends.Location, error) {
-	var stores []StoreEntry
+func (in *Intake) locate(ctx context.Context, o RegisterOptions) (stores.Entry, backends.Location, error) {
+	var among []stores.Entry
 	if o.Store != "" {
-		entry, err := c.store(o.Store)
+		entry, err := in.stores.Choose(o.Store)
 		if err != nil {
 			return entry, backends.Location{}, err
 		}
 		if !entry.Foreign {
 			return entry, backends.Location{}, fmt.Errorf("%w: store %s keeps its objects itself: upload the data", ErrLocation, entry.ID)
 		}
-		stores = append(stores, entry)
+		among = append(among, entry)
 	} else {
-		stores = slices.DeleteFunc(c.Stores(), func(e StoreEntry) bool { return !e.Foreign })
+		among = slices.DeleteFunc(in.stores.All(), func(e stores.Entry) bool { return !e.Foreign })
 	}
 	err := fmt.Errorf("%w: no store is configured that reads what others keep, as one of type http", ErrLocation)
-	for _, entry := range stores {
+	for _, entry := range among {
 		var loc backends.Location
 		loc, err = entry.Store.Stat(ctx, backends.Location{Store: entry.ID, URL: o.URL, Size: -1})
 		if err == nil {
@@ -79,7 +81,7 @@ func (c *Catalog) locate(ctx context.Context, o RegisterOptions) (StoreEntry, ba
 			break
 		}
 	}
-	return StoreEntry{}, backends.Location{}, err
+	return stores.Entry{}, backends.Location{}, err
 }
 
 // whyNotLocated says in the catalog's words why a store does not know an object.
@@ -93,12 +95,12 @@ func whyNotLocated(ctx context.Context, err error) error {
 }
 
 // register looks at the data and makes the image active.
-func (u *upload) register(ctx context.Context, loc Location) error {
-	u.img.Size, u.img.Locations = &loc.Size, []Location{loc}
-	if err := u.c.recognise(ctx, u.img); err != nil {
+func (u *upload) register(ctx context.Context, loc records.Location) error {
+	u.img.Size, u.img.Locations = &loc.Size, []records.Location{loc}
+	if err := u.in.recognise(ctx, u.img); err != nil {
 		return err
 	}
-	verdict, err := u.c.inspect(ctx, u.img)
+	verdict, err := u.in.inspect(ctx, u.img)
 	if err != nil {
 		return err
 	}
@@ -106,19 +108,19 @@ func (u *upload) register(ctx context.Context, loc Location) error {
 }
 
 // recognise is for stored bytes what an upload's recogniser is for a stream.
-func (c *Catalog) recognise(ctx context.Context, img Image) error {
-	r := c.recogniser(img)
+func (in *Intake) recognise(ctx context.Context, img records.Image) error {
+	r := in.recogniser(img)
 	if r == nil {
 		return nil
 	}
-	b, err := c.openBytes(ctx, img)
+	b, err := in.disks.OpenBytes(ctx, img)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
 	head, err := formats.ReadHead(ctx, b)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrStore, err)
+		return fmt.Errorf("%w: %w", stores.ErrStore, err)
 	}
 	rest := b.Size() - int64(len(head))
 	if err := r.write(head, rest == 0); err != nil || rest == 0 {
@@ -126,7 +128,7 @@ func (c *Catalog) recognise(ctx context.Context, img Image) error {
 	}
 	tail := make([]byte, min(formats.TailLen, rest))
 	if err := b.ReadAt(ctx, tail, b.Size()-int64(len(tail))); err != nil {
-		return fmt.Errorf("%w: read the last %d bytes: %w", ErrStore, len(tail), err)
+		return fmt.Errorf("%w: read the last %d bytes: %w", stores.ErrStore, len(tail), err)
 	}
 	return r.write(tail, true)
 }

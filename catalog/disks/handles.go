@@ -1,4 +1,4 @@
-package catalog
+package disks
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"glanced/catalog/access"
+	"glanced/catalog/records"
+	"glanced/catalog/rules"
 )
 
 // handles is the table of open handles, by the ids of the images that each depends
@@ -69,14 +71,14 @@ func (t *handles) images() []string {
 
 // readable is the image of h as it is now, or why its reader may not read it: the
 // errors of Open. get finds records, as Get does.
-func (c *Catalog) readable(ctx context.Context, h *Handle, get func(context.Context, string) (Image, error)) (Image, error) {
+func (o *Opener) readable(ctx context.Context, h *Handle, get func(context.Context, string) (records.Image, error)) (records.Image, error) {
 	img, err := get(ctx, h.id)
 	if err != nil {
 		return img, err
 	}
 	switch err := access.Check(h.who, access.Download, img); {
 	case errors.Is(err, access.ErrHidden):
-		return img, fmt.Errorf("%w: %w", ErrNotFound, err)
+		return img, fmt.Errorf("%w: %w", records.ErrNotFound, err)
 	case err != nil:
 		return img, err
 	}
@@ -84,12 +86,12 @@ func (c *Catalog) readable(ctx context.Context, h *Handle, get func(context.Cont
 		return img, err
 	}
 	for below := img.Parent; below != nil; {
-		c.handles.enter(h, below.ID)
-		parent, err := c.records.Get(ctx, below.ID) // it may be held
+		o.handles.enter(h, below.ID)
+		parent, err := o.records.Get(ctx, below.ID) // it may be held
 		if err != nil {
 			return img, fmt.Errorf("parent: %w", err)
 		}
-		if blocked(parent) && parent.Owner != img.Owner && access.Check(h.who, access.DownloadDeactivated, parent) != nil {
+		if rules.Blocked(parent) && parent.Owner != img.Owner && access.Check(h.who, access.DownloadDeactivated, parent) != nil {
 			return img, fmt.Errorf("image %s is deactivated: %w", parent.ID, ErrParentDeactivated)
 		}
 		below = parent.Parent
@@ -99,17 +101,17 @@ func (c *Catalog) readable(ctx context.Context, h *Handle, get func(context.Cont
 
 // openable says why an image in this state cannot be read; blocked: it may be although
 // it is deactivated.
-func openable(img Image, v View, blocked bool) error {
+func openable(img records.Image, v View, blocked bool) error {
 	switch img.Status {
-	case Active:
-	case Deactivated:
+	case records.Active:
+	case records.Deactivated:
 		if !v.Deactivated || !blocked {
 			return ErrDeactivated
 		}
-	case Queued, Saving, Uploading, Importing, Killed:
+	case records.Queued, records.Saving, records.Uploading, records.Importing, records.Killed:
 		return fmt.Errorf("%w: it is %s", ErrNoData, img.Status)
 	default:
-		return fmt.Errorf("%w: it is %s", ErrNotFound, img.Status)
+		return fmt.Errorf("%w: it is %s", records.ErrNotFound, img.Status)
 	}
 	if !v.Stored && img.DiskError != "" {
 		return fmt.Errorf("%w: %s", ErrStoredOnly, img.DiskError)
@@ -120,27 +122,27 @@ func openable(img Image, v View, blocked bool) error {
 	return nil
 }
 
-// recheck revokes the handles whose readers may no longer read what they have open,
+// Recheck revokes the handles whose readers may no longer read what they have open,
 // after a change of image id. It looks at the records and not at the change, which may
 // be long past. The handles are taken first: one that comes later has read the
 // records after the change itself.
-func (c *Catalog) recheck(ctx context.Context, id string) error {
-	open := c.handles.of(id)
+func (o *Opener) Recheck(ctx context.Context, id string) error {
+	open := o.handles.of(id)
 	if len(open) == 0 {
 		return nil
 	}
-	known := map[string]func() (Image, error){}
-	get := func(ctx context.Context, id string) (Image, error) {
+	known := map[string]func() (records.Image, error){}
+	get := func(ctx context.Context, id string) (records.Image, error) {
 		if known[id] == nil {
-			known[id] = sync.OnceValues(func() (Image, error) { return c.Get(ctx, id) })
+			known[id] = sync.OnceValues(func() (records.Image, error) { return o.records.GetExisting(ctx, id) })
 		}
 		return known[id]()
 	}
 	var failed error
 	for _, h := range open {
-		switch _, err := c.readable(ctx, h, get); {
+		switch _, err := o.readable(ctx, h, get); {
 		case err == nil:
-		case errors.Is(err, ErrNotFound), errors.Is(err, access.ErrDenied), errors.Is(err, ErrDeactivated),
+		case errors.Is(err, records.ErrNotFound), errors.Is(err, access.ErrDenied), errors.Is(err, ErrDeactivated),
 			errors.Is(err, ErrParentDeactivated), errors.Is(err, ErrNoData), errors.Is(err, ErrStoredOnly):
 			h.revoke()
 		default:
@@ -150,12 +152,12 @@ func (c *Catalog) recheck(ctx context.Context, id string) error {
 	return failed
 }
 
-// withdraw is recheck for who has just changed image id. Where the records cannot be
-// read, follow does it later.
-func (c *Catalog) withdraw(ctx context.Context, id string) {
-	ctx, cancel := cleanupContext(ctx)
-	defer cancel()
-	if err := c.recheck(ctx, id); err != nil {
-		c.log.Warn("whether an image's readers may read on cannot be told now", "image", id, "error", err)
+// RecheckAll is Recheck for every image that somebody has open.
+func (o *Opener) RecheckAll(ctx context.Context) error {
+	for _, id := range o.handles.images() {
+		if err := o.Recheck(ctx, id); err != nil {
+			return err
+		}
 	}
+	return nil
 }

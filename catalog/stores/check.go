@@ -1,4 +1,4 @@
-package catalog
+package stores
 
 import (
 	"bytes"
@@ -6,16 +6,18 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/google/uuid"
 
 	"glanced/backends"
 	"glanced/backends/stored"
+	"glanced/catalog/records"
 )
 
-// StoreStep is one thing that a check of a store tried.
-type StoreStep struct {
+// Step is one thing that a check of a store tried.
+type Step struct {
 	Name string // write | read | delete | use all of it
 	Err  error  // nil = it works
 }
@@ -25,58 +27,58 @@ const (
 	checkLen  = 4 << 10          // bytes
 )
 
-// CheckStore tries a store, and says step by step what works: it writes a small
-// object, reads it and deletes it; of a read-only one, it reads from an image that
-// lies there, and tries nothing where there is none. It stops at the first step that
+// Check tries a store, and says step by step what works: it writes a small
+// object, reads it and deletes it; of a read-only one, it reads from the first of images
+// that lies there, and tries nothing where there is none. It stops at the first step that
 // fails, but for the deletion of what was written. The object's key begins with
 // glanced-check. A store that can work in part is asked whether all of it does.
-// ErrUnknownStore.
-func (c *Catalog) CheckStore(ctx context.Context, id string) ([]StoreStep, error) {
-	entry, ok := c.configured(id)
+// ErrUnknownStore, and the error that images yields.
+func (s *Set) Check(ctx context.Context, id string, images func(context.Context) iter.Seq2[records.Image, error]) ([]Step, error) {
+	entry, ok := s.Find(id)
 	if !ok {
 		return nil, fmt.Errorf("%w: %q", ErrUnknownStore, id)
 	}
 	late := fmt.Errorf("%w: no answer within %v", backends.ErrUnavailable, checkTime)
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, late)
 	defer cancel()
-	var steps []StoreStep
+	var steps []Step
 	var err error
 	if entry.ReadOnly {
-		steps, err = c.checkReading(ctx, entry)
+		steps, err = checkReading(ctx, entry, images(ctx))
 	} else {
 		steps = checkWriting(ctx, entry.Store)
 	}
 	if part, ok := backends.As[backends.Degrader](entry.Store); ok && err == nil {
 		if err := part.Degraded(); err != nil {
-			steps = append(steps, StoreStep{"use all of it", err})
+			steps = append(steps, Step{"use all of it", err})
 		}
 	}
 	return steps, err
 }
 
 // checkWriting writes an object, reads it and deletes it.
-func checkWriting(ctx context.Context, s backends.Store) []StoreStep {
+func checkWriting(ctx context.Context, s backends.Store) []Step {
 	content := make([]byte, checkLen)
 	rand.Read(content)
 	w, err := s.Begin(ctx, "glanced-check-"+uuid.NewString(), checkLen)
 	if err != nil {
-		return []StoreStep{{"write", err}}
+		return []Step{{"write", err}}
 	}
-	var steps []StoreStep
+	var steps []Step
 	loc, err := writeAll(ctx, w, content)
-	if steps = append(steps, StoreStep{"write", err}); err == nil {
+	if steps = append(steps, Step{"write", err}); err == nil {
 		err = readBack(ctx, s, loc, content)
-		steps = append(steps, StoreStep{"read", err})
+		steps = append(steps, Step{"read", err})
 	}
 	if err == nil {
 		err = s.Delete(ctx, loc)
-		steps = append(steps, StoreStep{"delete", err})
+		steps = append(steps, Step{"delete", err})
 	}
 	if err != nil {
-		ctx, cancel := cleanupContext(ctx)
+		ctx, cancel := CleanupContext(ctx)
 		defer cancel()
 		if err := w.Abort(ctx); err != nil && steps[len(steps)-1].Name != "delete" {
-			steps = append(steps, StoreStep{"delete", err})
+			steps = append(steps, Step{"delete", err})
 		}
 	}
 	return steps
@@ -106,8 +108,8 @@ func readBack(ctx context.Context, s backends.Store, loc backends.Location, cont
 }
 
 // checkReading reads the first byte of an image that lies in a store.
-func (c *Catalog) checkReading(ctx context.Context, entry StoreEntry) ([]StoreStep, error) {
-	for img, err := range c.Walk(ctx, Query{Scope: Everything, Status: []Status{Active}}) {
+func checkReading(ctx context.Context, entry Entry, images iter.Seq2[records.Image, error]) ([]Step, error) {
+	for img, err := range images {
 		if err != nil {
 			return nil, err
 		}
@@ -116,12 +118,12 @@ func (c *Catalog) checkReading(ctx context.Context, entry StoreEntry) ([]StoreSt
 				continue
 			}
 			var b stored.Bytes
-			if b, err = entry.Store.Open(ctx, located(img, l)); err == nil {
+			if b, err = entry.Store.Open(ctx, Located(img, l)); err == nil {
 				err = b.ReadAt(ctx, make([]byte, 1), 0)
 				b.Close()
 			}
-			return []StoreStep{{"read", err}}, nil
+			return []Step{{"read", err}}, nil
 		}
 	}
-	return []StoreStep{}, nil
+	return []Step{}, nil
 }

@@ -1,4 +1,4 @@
-package catalog
+package intake
 
 import (
 	"crypto/md5"
@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"glanced/backends/budget"
+	"glanced/catalog/records"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 type sums struct{ md5, sha512 string }
 
 // record writes them into an image's record.
-func (s *sums) record(img *Image) {
+func (s *sums) record(img *records.Image) {
 	algo, checksum, value := "sha512", s.md5, s.sha512
 	img.Checksum, img.HashAlgo, img.HashValue = &checksum, &algo, &value
 }

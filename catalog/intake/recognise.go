@@ -1,8 +1,9 @@
-package catalog
+package intake
 
 import (
 	"fmt"
 
+	"glanced/catalog/records"
 	"glanced/formats"
 )
 
@@ -18,11 +19,11 @@ type recogniser struct {
 
 // recogniser is one for the content of img; nil where that may be anything. A
 // declared raw is never looked into.
-func (c *Catalog) recogniser(img Image) *recogniser {
+func (in *Intake) recogniser(img records.Image) *recogniser {
 	if !inspected(img) || *img.DiskFormat == "raw" {
 		return nil
 	}
-	return &recogniser{drivers: c.drivers, declared: *img.DiskFormat}
+	return &recogniser{drivers: in.drivers, declared: *img.DiskFormat}
 }
 
 // write takes the next bytes. It says ErrFormat as soon as they show that the content

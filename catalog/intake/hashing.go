@@ -1,4 +1,4 @@
-package catalog
+package intake
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"glanced/catalog/access"
+	"glanced/catalog/disks"
+	"glanced/catalog/records"
 )
 
 const (
@@ -103,32 +105,41 @@ func (h *hashing) later(id string) time.Duration {
 	return pause
 }
 
-// resumeHashing queues what an earlier run has not hashed to its end.
-func (c *Catalog) resumeHashing(ctx context.Context) error {
-	for img, err := range c.Walk(ctx, Query{Scope: Everything, Status: []Status{Active, Deactivated}, Unhashed: true, Brief: true}) {
+// Resume queues what an earlier run has not hashed to its end.
+func (in *Intake) Resume(ctx context.Context) error {
+	for img, err := range in.records.Walk(ctx, records.Query{Scope: records.Everything, Status: []records.Status{records.Active, records.Deactivated}, Unhashed: true, Brief: true}) {
 		if err != nil {
 			return err
 		}
-		c.hashing.add(img.ID)
+		in.hashing.add(img.ID)
 	}
 	return nil
 }
 
+// Run hashes in the background what was registered, until ctx ends.
+func (in *Intake) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	for range hashers {
+		all.Go(func() { in.hashOn(ctx) })
+	}
+	all.Wait()
+}
+
 // hashOn hashes one image after the other until ctx ends.
-func (c *Catalog) hashOn(ctx context.Context) {
+func (in *Intake) hashOn(ctx context.Context) {
 	for {
-		id, ok := c.hashing.next(ctx)
+		id, ok := in.hashing.next(ctx)
 		if !ok {
 			return
 		}
-		err := c.hash(ctx, id)
+		err := in.hash(ctx, id)
 		switch {
 		case err == nil:
-			c.hashing.done(id)
+			in.hashing.done(id)
 		case ctx.Err() != nil:
 			return // the next run goes on
 		default:
-			c.log.Warn("cannot hash an image's data; trying again", "image", id, "after", c.hashing.later(id), "error", err)
+			in.log.Warn("cannot hash an image's data; trying again", "image", id, "after", in.hashing.later(id), "error", err)
 		}
 	}
 }
@@ -136,9 +147,9 @@ func (c *Catalog) hashOn(ctx context.Context) {
 // hash reads all of an image's data and records its hashes. An image that has them,
 // or is no longer there, needs none. The data is read as a client would: a deletion
 // ends it, and of other bytes than the recorded ones nothing is taken.
-func (c *Catalog) hash(ctx context.Context, id string) error {
-	h, err := c.Open(ctx, access.System(), id, View{Stored: true, Deactivated: true})
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoData) {
+func (in *Intake) hash(ctx context.Context, id string) error {
+	h, err := in.disks.Open(ctx, access.System(), id, disks.View{Stored: true, Deactivated: true})
+	if errors.Is(err, records.ErrNotFound) || errors.Is(err, disks.ErrNoData) {
 		return nil
 	}
 	if err != nil {
@@ -149,37 +160,37 @@ func (c *Catalog) hash(ctx context.Context, id string) error {
 	if img.HashValue != nil {
 		return nil
 	}
-	sums, err := c.hashAll(ctx, h)
-	if errors.Is(err, ErrRevoked) {
-		if _, err := c.Get(ctx, id); errors.Is(err, ErrNotFound) {
+	sums, err := in.hashAll(ctx, h)
+	if errors.Is(err, disks.ErrRevoked) {
+		if _, err := in.records.GetExisting(ctx, id); errors.Is(err, records.ErrNotFound) {
 			return nil
 		}
 	}
 	if err != nil {
 		return err
 	}
-	_, err = c.update(ctx, id, func(now *Image) error {
+	_, err = in.records.UpdateExisting(ctx, id, func(now *records.Image) error {
 		if now.HashValue != nil {
 			return nil
 		}
-		if !slices.EqualFunc(now.Locations, img.Locations, func(a, b Location) bool { return a.Store == b.Store && a.URL == b.URL }) {
+		if !slices.EqualFunc(now.Locations, img.Locations, func(a, b records.Location) bool { return a.Store == b.Store && a.URL == b.URL }) {
 			return fmt.Errorf("image %s was given another location while it was hashed", id)
 		}
 		sums.record(now)
 		return nil
 	})
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, records.ErrNotFound) {
 		return nil
 	}
 	if err == nil {
-		c.log.Info("hashed an image's data", "image", id, "bytes", h.Size())
+		in.log.Info("hashed an image's data", "image", id, "bytes", h.Size())
 	}
 	return err
 }
 
 // hashAll reads all of h.
-func (c *Catalog) hashAll(ctx context.Context, h *Handle) (*sums, error) {
-	made := newHashes(c.uploadMemory)
+func (in *Intake) hashAll(ctx context.Context, h *disks.Handle) (*sums, error) {
+	made := newHashes(in.memory)
 	defer made.close()
 	p := make([]byte, hashPiece)
 	for off := int64(0); off < h.Size(); off += int64(len(p)) {
