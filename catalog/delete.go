@@ -43,7 +43,6 @@ func (c *Catalog) Delete(ctx context.Context, id string) error {
 	}
 	c.withdraw(ctx, id)
 	c.intake.Cancel(id)
-	c.disks.ForgetChanged(id)
 	ctx, cancel := stores.CleanupContext(ctx)
 	defer cancel()
 	switch {
@@ -135,7 +134,7 @@ func (c *Catalog) HeldImages(ctx context.Context) ([]Held, error) {
 
 // discard removes a deleted image's bytes; shared: the sweep of any daemon does.
 func (c *Catalog) discard(ctx context.Context, img Image, shared bool) {
-	c.disks.Unspool(img)
+	c.disks.Forget(img)
 	if shared {
 		return
 	}

@@ -91,7 +91,7 @@ func (c *Catalog) catchUp(ctx context.Context, since Seq) (Seq, error) {
 		if err != nil {
 			return since, err
 		}
-		if err := c.disks.RecheckAll(ctx); err != nil {
+		if err := errors.Join(c.disks.RecheckAll(ctx), c.disks.SweepSpool(ctx)); err != nil {
 			return since, err
 		}
 		return last, nil
@@ -102,14 +102,32 @@ func (c *Catalog) catchUp(ctx context.Context, since Seq) (Seq, error) {
 	for _, ch := range all {
 		if ch.Kind == Removed {
 			c.intake.Cancel(ch.ID)
-			c.disks.ForgetChanged(ch.ID)
 		}
 		if err := c.disks.Recheck(ctx, ch.ID); err != nil {
 			return since, err
 		}
+		if ch.Kind == Removed {
+			if err := c.forget(ctx, ch.ID); err != nil {
+				return since, err
+			}
+		}
 		since = ch.Seq
 	}
 	return since, nil
+}
+
+// forget has what this daemon keeps of an image forgotten, which another one may have
+// deleted.
+func (c *Catalog) forget(ctx context.Context, id string) error {
+	img, err := c.records.Get(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		img.ID = id
+	case err != nil:
+		return err
+	}
+	c.disks.Forget(img)
+	return nil
 }
 
 // withdraw is disks' Recheck for who has just changed image id. Where the records cannot be

@@ -84,9 +84,6 @@ func (c *changed) forget(p place) {
 	delete(c.places, p.key())
 }
 
-// ForgetChanged forgets which places of an image that was deleted were found changed.
-func (o *Opener) ForgetChanged(id string) { o.changed.forgetImage(id) }
-
 // forgetImage forgets all places of an image.
 func (c *changed) forgetImage(id string) {
 	c.mu.Lock()

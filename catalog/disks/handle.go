@@ -78,8 +78,11 @@ func (o *Opener) open(ctx context.Context, h *Handle) (shared bool, err error) {
 	select {
 	case <-h.revoked:
 		// Whether it opened or not: the bytes may have gone under it.
-		if _, err = o.readable(ctx, h, o.records.GetExisting); err == nil { // it may be read again already
+		switch _, err = o.readable(ctx, h, o.records.GetExisting); {
+		case err == nil: // it may be read again already
 			err = ErrRevoked
+		case errors.Is(err, records.ErrNotFound) && !errors.Is(err, access.ErrHidden):
+			o.Forget(img) // it may have been decompressed after it was forgotten
 		}
 	default:
 	}

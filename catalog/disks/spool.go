@@ -37,8 +37,8 @@ func (o *Opener) spoolKey(img records.Image) string {
 	return key
 }
 
-// Unspool forgets what an image decompresses to. It is done as well as can be: what
-// stays is removed by the next SweepSpool.
+// Unspool forgets what an image decompresses to; who is having it decompressed fails. It
+// is done as well as can be: what stays is removed by the next SweepSpool.
 func (o *Opener) Unspool(img records.Image) {
 	if o.spool == nil || img.ContainerFormat == nil {
 		return
@@ -46,29 +46,53 @@ func (o *Opener) Unspool(img records.Image) {
 	if _, ok := container.Find(o.containers, *img.ContainerFormat); !ok {
 		return
 	}
-	if err := o.spool.Remove(o.spoolKey(img)); err != nil {
-		o.log.Warn("what a container decompressed to is still in the spool", "image", img.ID, "error", err)
+	o.removeSpooled(o.spoolKey(img))
+}
+
+func (o *Opener) removeSpooled(key string) {
+	if err := o.spool.Remove(key); err != nil {
+		o.log.Warn("what a container decompressed to is still in the spool; the next start removes it", "key", key, "error", err)
 	}
 }
 
+// Forget forgets what is kept of an image that was deleted, by whichever daemon: what it
+// decompresses to, under any key, for its record may name no location any more; and which
+// of its places were found changed.
+func (o *Opener) Forget(img records.Image) {
+	o.changed.forgetImage(img.ID)
+	o.Unspool(img)
+	if o.spool == nil {
+		return
+	}
+	for _, key := range o.spool.Keys() {
+		if spooledImage(key) == img.ID {
+			o.removeSpooled(key)
+		}
+	}
+}
+
+// spooledImage is the id of the image that a key is for.
+func spooledImage(key string) string {
+	id, _, _ := strings.Cut(key, ".")
+	return id
+}
+
 // SweepSpool removes what no image decompresses to: of uploads that were cut off
-// after it was kept, and of images deleted since. It is for a time when nothing is open.
+// after it was kept, and of images deleted since. What an upload under way has spooled stays.
 func (o *Opener) SweepSpool(ctx context.Context) error {
 	if o.spool == nil {
 		return nil
 	}
 	for _, key := range o.spool.Keys() {
-		id, _, _ := strings.Cut(key, ".")
-		img, err := o.records.Get(ctx, id)
+		img, err := o.records.Get(ctx, spooledImage(key))
 		if err != nil && !errors.Is(err, records.ErrNotFound) {
 			return err
 		}
-		if err == nil && img.Status != records.Deleted && o.spoolKey(img) == key {
+		// The record of an image that is being taken in has no hash yet, and no location.
+		if err == nil && (img.Status == records.Saving || img.Status != records.Deleted && o.spoolKey(img) == key) {
 			continue
 		}
-		if err := o.spool.Remove(key); err != nil {
-			o.log.Warn("what a container decompressed to is still in the spool", "key", key, "error", err)
-		}
+		o.removeSpooled(key)
 	}
 	return nil
 }
