@@ -42,7 +42,6 @@ type (
 	Quota       = records.Quota
 	Usage       = records.Usage
 	Location    = records.Location
-	Claim       = records.Claim
 	Parent      = records.Parent
 	Snapshot    = records.Snapshot
 	StatusError = records.StatusError

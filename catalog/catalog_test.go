@@ -7,6 +7,7 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -75,6 +76,12 @@ func openWorld(t *testing.T, dir string, change func(*catalog.Config)) *world {
 // Open opens an image as the daemon itself may.
 func (w *world) Open(ctx context.Context, id string, v catalog.View) (*catalog.Handle, error) {
 	return w.Catalog.Open(ctx, access.System(), id, v)
+}
+
+// List is all of Page.
+func (w *world) List(ctx context.Context, q catalog.Query) ([]catalog.Image, error) {
+	images, _, err := w.Page(ctx, q, math.MaxInt64)
+	return images, err
 }
 
 // queued adds an image of the given formats.

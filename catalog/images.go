@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"math"
 	"slices"
 
 	"github.com/google/uuid"
@@ -43,12 +42,6 @@ func copySettable(to *Image, from Image) {
 // Get is one image; ErrNotFound for a deleted one too.
 func (c *Catalog) Get(ctx context.Context, id string) (Image, error) {
 	return c.records.GetExisting(ctx, id)
-}
-
-// List is all of Page: for questions whose answer is known to be short.
-func (c *Catalog) List(ctx context.Context, q Query) ([]Image, error) {
-	images, _, err := c.Page(ctx, q, math.MaxInt64)
-	return images, err
 }
 
 // Page selects images, as many as take maxBytes in memory and one at least where there
@@ -96,7 +89,7 @@ func checkQuery(q Query) error {
 	return nil
 }
 
-// SortKeys are the fields that List can order by: Glance's.
+// SortKeys are the fields that Page can order by: Glance's.
 var SortKeys = []string{"name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at"}
 
 // Update lets change edit what a user may set; edits of other fields are

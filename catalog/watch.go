@@ -22,7 +22,7 @@ func (c *Catalog) LastSeq(ctx context.Context) (Seq, error) { return c.records.L
 // first, and waits for more until ctx or the catalog ends. Own changes come at
 // once, those of others within a second. An error is yielded once and ends it;
 // ErrTrimmed means that the log no longer reaches back to since: take LastSeq,
-// List anew, and Watch from there.
+// Walk anew, and Watch from there.
 func (c *Catalog) Watch(ctx context.Context, since Seq) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		for {
