@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"glanced/catalog/records"
 	"glanced/catalog/rules"
@@ -95,41 +96,38 @@ func (c *Catalog) letGo(ctx context.Context, id string) {
 
 // sweepHeld lets go of what is held by nothing: the last child went as its daemon died.
 func (c *Catalog) sweepHeld(ctx context.Context) error {
-	held, err := c.HeldImages(ctx)
-	for _, h := range held {
-		if len(h.Children) == 0 {
-			c.letGo(ctx, h.Image.ID)
+	for img, err := range c.HeldImages(ctx) {
+		if err != nil {
+			return err
+		}
+		q := standingOn(img.ID)
+		q.Limit = 1
+		if holds, _, err := c.Page(ctx, q, 1); err != nil {
+			return err
+		} else if len(holds) == 0 {
+			c.letGo(ctx, img.ID)
 		}
 	}
-	return err
+	return nil
 }
 
 // errNotHeld ends letGo's transaction.
 var errNotHeld = errors.New("the image is not held")
 
-// Held is a deleted image whose bytes are still there, and what stands on it.
-type Held struct {
-	Image    Image
-	Children []Image // of any project; held ones too
+// HeldImages yields the deleted images whose bytes are still there, because others stand
+// on them: by their ids, without properties and tags. It is a Walk.
+func (c *Catalog) HeldImages(ctx context.Context) iter.Seq2[Image, error] {
+	return c.Walk(ctx, Query{Scope: Everything, Status: []Status{PendingDelete}, Brief: true})
 }
 
-// HeldImages are those, by their ids, without properties and tags.
-func (c *Catalog) HeldImages(ctx context.Context) ([]Held, error) {
-	var all []Held
-	for img, err := range c.Walk(ctx, Query{Scope: Everything, Status: []Status{PendingDelete}, Brief: true}) {
-		if err != nil {
-			return nil, err
-		}
-		h := Held{Image: img}
-		for child, err := range c.Walk(ctx, Query{Scope: Everything, Parent: img.ID, Status: []Status{Active, Deactivated, PendingDelete}, Brief: true}) {
-			if err != nil {
-				return nil, err
-			}
-			h.Children = append(h.Children, child)
-		}
-		all = append(all, h)
-	}
-	return all, nil
+// Children yields the images that stand on one, of any project, held ones too; see
+// HeldImages.
+func (c *Catalog) Children(ctx context.Context, id string) iter.Seq2[Image, error] {
+	return c.Walk(ctx, standingOn(id))
+}
+
+func standingOn(id string) Query {
+	return Query{Scope: Everything, Parent: id, Status: []Status{Active, Deactivated, PendingDelete}, Brief: true}
 }
 
 // discard removes a deleted image's bytes; shared: the sweep of any daemon does.

@@ -90,14 +90,20 @@ func (s *Server) newAnswer(w http.ResponseWriter, status int) *answer {
 func (a *answer) text(s string) { a.buf.WriteString(s) }
 
 // value adds v, which must be made of what encoding/json cannot fail on.
-func (a *answer) value(v any) {
+func (a *answer) value(v any) { a.add(v, 0) }
+
+// open adds v, an object of which more is to come: text adds that, and the "}".
+func (a *answer) open(v any) { a.add(v, len("}")) }
+
+// add adds v without its last bytes.
+func (a *answer) add(v any, without int) {
 	if a.failed {
 		return
 	}
 	if err := a.enc.Encode(v); err != nil {
 		panic(err)
 	}
-	a.buf.Truncate(a.buf.Len() - 1) // the encoder's newline
+	a.buf.Truncate(a.buf.Len() - len("\n") - without) // the encoder's newline
 	if a.buf.Len() >= answerPiece {
 		a.flush()
 	}

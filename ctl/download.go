@@ -68,7 +68,7 @@ func withoutChecksum(header http.Header, err error) error {
 // breakOff ends an answer that is under way: a broken connection is the only way
 // left to say that it failed.
 func (s *Server) breakOff(header http.Header, r *http.Request, err error) {
-	s.log.Info("a download ended early", "request", header.Get(requestIDHeader), "path", r.URL.Path, "err", err)
+	s.log.Info("an answer ended early", "request", header.Get(requestIDHeader), "path", r.URL.Path, "err", err)
 	panic(http.ErrAbortHandler)
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"glanced/backends"
+	"glanced/backends/budget"
 	"glanced/backends/file"
 	"glanced/catalog"
 	"glanced/catalog/access/hostuser"
@@ -35,13 +36,14 @@ const (
 
 // world is the HTTP door over a real catalog: a database and stores in a folder.
 type world struct {
-	t       *testing.T
-	dir     string
-	catalog *catalog.Catalog
-	server  *httptest.Server
-	records *rules.Records
-	client  *http.Client // of server, or of its control socket
-	ctl     *ctl.Server
+	t        *testing.T
+	dir      string
+	catalog  *catalog.Catalog
+	server   *httptest.Server
+	records  *rules.Records
+	database records.DB   // below records
+	client   *http.Client // of server, or of its control socket
+	ctl      *ctl.Server
 }
 
 type options struct {
@@ -53,6 +55,7 @@ type options struct {
 	trust   bool                                // X-Forwarded-…
 	store   func(backends.Store) backends.Store // wraps each store
 	more    []catalog.StoreEntry                // beside those of every world
+	memory  *budget.Budget                      // of the records that answers show
 }
 
 func newWorld(t *testing.T, o options) *world {
@@ -63,7 +66,7 @@ func newWorld(t *testing.T, o options) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { rec.Close() })
-	w.records = rules.New(rec, rules.Options{})
+	w.database, w.records = rec, rules.New(rec, rules.Options{})
 	e := engine.New(engine.Options{CacheBytes: 16 << 20, TableBytes: 4 << 20})
 	t.Cleanup(func() { e.Close() })
 	cfg := catalog.Config{Records: rec, DefaultQuota: o.quota, Drivers: all.Drivers(), Engine: e, Node: "test", SizeCap: o.sizeCap}
@@ -102,7 +105,7 @@ func newWorld(t *testing.T, o options) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.ctl = ctl.New(ctl.Config{Catalog: w.catalog, Auth: tokens, Peer: hosts.Of, Admin: o.admin, Stall: o.stall, TrustForwarded: o.trust, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
+	w.ctl = ctl.New(ctl.Config{Catalog: w.catalog, Auth: tokens, Peer: hosts.Of, Admin: o.admin, Stall: o.stall, TrustForwarded: o.trust, Records: o.memory, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 	w.server = httptest.NewServer(w.ctl.HTTP())
 	t.Cleanup(w.server.Close)
 	w.client = w.server.Client()

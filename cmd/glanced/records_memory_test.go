@@ -111,6 +111,52 @@ func TestFatImagesAreListedWithinTheBudget(t *testing.T) {
 	})
 }
 
+// heldCatalog makes a database of one held image, and of images that stand on it and have
+// as many snapshots as can be addressed. It returns how many.
+func heldCatalog(t *testing.T, dir string) int {
+	t.Helper()
+	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "catalog.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	hash, children := "h", 1000 // of 100 KiB each
+	held := records.Image{ID: uuid.NewString(), Status: records.PendingDelete, Visibility: "private"}
+	child := records.Image{Status: records.Active, Visibility: "private", HashValue: &hash, Parent: &records.Parent{ID: held.ID, HashValue: hash}}
+	for i := range 1024 {
+		id := fmt.Sprintf("%032d", i)
+		child.Snapshots = append(child.Snapshots, records.Snapshot{Name: "s" + id[1:], ID: id})
+	}
+	err = db.Change(t.Context(), "fill", func(tx records.Tx) error {
+		if err := tx.Insert(t.Context(), held); err != nil {
+			return err
+		}
+		for range children {
+			child.ID = uuid.NewString()
+			if err := tx.Insert(t.Context(), child); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return children
+}
+
+// What stands on a held image is shown to administrators within the budget.
+func TestChildrenOfAHeldImageAreListedWithinTheBudget(t *testing.T) {
+	dir := t.TempDir()
+	children := heldCatalog(t, dir)
+	p := scarceIn(t, dir, false)
+	status, held := p.call("GET", "/admin/held", "", nil)
+	if n := strings.Count(fmt.Sprint(held), "status:active"); status != http.StatusOK || n != children {
+		t.Errorf("%d: %d of %d are shown", status, n, children)
+	}
+	p.wantWithin(scarce + slack)
+}
+
 // listAll lists all images as a client does that asks for long pages and follows the
 // links to the next ones.
 func (p *process) listAll() (n int, err error) {

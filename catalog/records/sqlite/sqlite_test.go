@@ -383,6 +383,7 @@ func TestPagesAreIndexWalks(t *testing.T) {
 		"by name":       {Scope: records.Everything, Sort: []records.SortKey{{Key: "name", Desc: true}}},
 		"of an owner":   {Scope: records.Everything, Owner: "project 1"},
 		"of a status":   {Scope: records.Everything, Status: []records.Status{records.Active}},
+		"children":      {Scope: records.Everything, Parent: "p", AfterID: "i", Status: []records.Status{records.Active, records.Deactivated}, Sort: []records.SortKey{{Key: "id"}}},
 	} {
 		q.Limit = 25
 		plan := explain(t, db, q)
