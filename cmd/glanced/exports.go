@@ -34,7 +34,10 @@ type exports struct {
 func (e *exports) identity(p nbd.Peer) (access.Identity, error) {
 	if p.Network == "unix" {
 		known, ok := p.Who.(peer)
-		if !ok || known.err != nil {
+		switch {
+		case !ok:
+			return access.Identity{}, fmt.Errorf("%w: it is not known which user of this host is at the other end", nbd.ErrForbidden)
+		case known.err != nil:
 			return access.Identity{}, fmt.Errorf("%w: %w", nbd.ErrForbidden, known.err)
 		}
 		return known.who, nil

@@ -63,8 +63,19 @@ func TestReadsOfAWithdrawnExportSaySo(t *testing.T) {
 	if x, err := exports.Open(t.Context(), img.ID, nbd.Peer{Network: "unix", Who: peer{err: access.ErrDenied}}); !errors.Is(err, nbd.ErrForbidden) {
 		t.Errorf("for a user in no entry: %v, %v", x, err)
 	}
+	nobody := nbd.Peer{Network: "unix"}
+	x, err := exports.Open(t.Context(), img.ID, nobody)
+	if !errors.Is(err, nbd.ErrForbidden) || strings.Contains(err.Error(), "%!") || !strings.Contains(err.Error(), "user of this host") {
+		t.Errorf("for who is not known: %v, %v", x, err)
+	}
+	err = nil
+	for _, err = range exports.List(t.Context(), nobody) {
+	}
+	if !errors.Is(err, nbd.ErrForbidden) || strings.Contains(err.Error(), "%!") {
+		t.Errorf("a list for who is not known: %v", err)
+	}
 	root := nbd.Peer{Network: "unix", Who: peer{who: access.System()}}
-	x, err := exports.Open(t.Context(), img.ID, root)
+	x, err = exports.Open(t.Context(), img.ID, root)
 	if err != nil {
 		t.Fatal(err)
 	}
