@@ -419,6 +419,43 @@ func TestAnImageWhoseStoresAreAllAwayIsUnavailable(t *testing.T) {
 	w.wantGuest(t, img.ID, content)
 }
 
+// That a store does not answer is found out once, not by everyone who opens an image.
+func TestAStoreThatDoesNotAnswerIsLeftAloneForAWhile(t *testing.T) {
+	var log logged
+	var down atomic.Bool
+	far := backendtest.NewFar("far0")
+	far.Fail = func(backendtest.Op) error {
+		if down.Load() {
+			return backends.ErrUnavailable
+		}
+		return nil
+	}
+	w := newWorld(t, func(cfg *catalog.Config) {
+		withFar(&log, far)(cfg)
+		cfg.Stores[1].Weight = 10
+	})
+	content := noise(1, 1000)
+	var ids []string
+	for range 3 {
+		img := w.active(t, "raw", "bare", content)
+		w.alsoAt(t, img.ID, far, content)
+		w.wantStored(t, img.ID, content)
+		ids = append(ids, img.ID)
+	}
+	down.Store(true)
+	asked := func() int64 {
+		return far.Count(backendtest.OpOpen).Requests + far.Count(backendtest.OpRead).Requests
+	}
+	before := asked()
+	for _, id := range ids {
+		w.wantStored(t, id, content)
+		w.wantStored(t, id, content)
+	}
+	if n := asked() - before; n != 1 {
+		t.Errorf("a store that does not answer was asked %d times", n)
+	}
+}
+
 func TestTheHeaviestStoreIsReadFirst(t *testing.T) {
 	var log logged
 	far := []*backendtest.Far{backendtest.NewFar("far0"), backendtest.NewFar("far1")}

@@ -22,8 +22,8 @@ import (
 const moment = 10 * time.Millisecond
 
 // The wrappers stacked as the daemon has them, over a store that never answers: a read
-// fails within what retry.Reads allows, and where there is another replica, it has the
-// bytes then; those that come later do not wait.
+// fails within what retry.Reads allows. Where there is another replica, it has the bytes
+// much earlier, and those that come later do not wait.
 func TestAStoreThatNeverAnswersCostsNoMoreThanItsDeadline(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestAStoreThatNeverAnswersCostsNoMoreThanItsDeadline(t *testing.T) {
 			return func(ctx context.Context) (stored.Bytes, error) { return s.Open(ctx, loc) }
 		}
 		open := func(from ...replicas.Opener) stored.Bytes {
-			b, err := replicas.Open(t.Context(), from, nil)
+			b, err := replicas.Open(t.Context(), from, replicas.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -65,9 +65,10 @@ func TestAStoreThatNeverAnswersCostsNoMoreThanItsDeadline(t *testing.T) {
 			return time.Since(began), err
 		}
 		hung := opener("hung", true)
-		alone, both := open(hung), open(hung, opener("fine", false))
+		alone, both, none := open(hung), open(hung, opener("fine", false)), open(hung, opener("hung too", true))
 		defer alone.Close()
 		defer both.Close()
+		defer none.Close()
 		if _, err := read(both, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -75,13 +76,16 @@ func TestAStoreThatNeverAnswersCostsNoMoreThanItsDeadline(t *testing.T) {
 		if took, err := read(alone, 1<<20); !errors.Is(err, stored.ErrUnavailable) || took > retry.Reads.Total+moment {
 			t.Errorf("the only store hangs: %v after %v", err, took)
 		}
-		if took, err := read(both, 1<<20); err != nil || took > retry.Reads.Total+moment {
+		if took, err := read(both, 1<<20); err != nil || took > replicas.Usual.First+moment {
 			t.Errorf("the first of two hangs: %v after %v", err, took)
 		}
 		for off := 2 << 20; off < 3<<20; off += 100_000 {
 			if took, err := read(both, off); err != nil || took > moment {
 				t.Errorf("a later read: %v after %v", err, took)
 			}
+		}
+		if took, err := read(none, 1<<20); !errors.Is(err, stored.ErrUnavailable) || took > replicas.Usual.First+retry.Reads.Total+moment {
+			t.Errorf("both hang: %v after %v", err, took)
 		}
 		// One tries the first store again, in a while; who comes meanwhile does not.
 		time.Sleep(replicas.RetryAfter)

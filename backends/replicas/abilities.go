@@ -93,7 +93,7 @@ func (r *reader) Extents(ctx context.Context, off, n int64, yield func(off, n in
 		stopped = !yield(off, n, hole)
 		return !stopped
 	}
-	return r.try(ctx, func(c *connection) error {
+	return r.try(ctx, func(ctx context.Context, c *connection) error {
 		switch {
 		case stopped || at == end:
 			return nil
@@ -124,7 +124,7 @@ func (r *reader) Prefetch(off, n int64) {
 // Verify implements stored.Verifier: a replica that has changed is left for the
 // next.
 func (r *reader) Verify(ctx context.Context) error {
-	return r.try(ctx, func(c *connection) error {
+	return r.try(ctx, func(ctx context.Context, c *connection) error {
 		if c.verifier == nil {
 			return nil
 		}

@@ -52,7 +52,7 @@ func newPlaces(t testing.TB, n int) *places {
 
 func (p *places) open(t testing.TB) stored.Bytes {
 	t.Helper()
-	b, err := replicas.Open(t.Context(), p.opener, p.failed)
+	b, err := replicas.Open(t.Context(), p.opener, replicas.Options{Failed: p.failed})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestAllThatFailIsSaid(t *testing.T) {
 	p := newPlaces(t, 2)
 	p.breaks(0, fmt.Errorf("one: %w", backends.ErrUnavailable))
 	p.breaks(1, fmt.Errorf("two: %w", backends.ErrNotFound))
-	b, err := replicas.Open(t.Context(), p.opener, nil)
+	b, err := replicas.Open(t.Context(), p.opener, replicas.Options{})
 	if b != nil || !errors.Is(err, backends.ErrUnavailable) || !errors.Is(err, backends.ErrNotFound) {
 		t.Errorf("opened: %v", err)
 	}
@@ -321,7 +321,7 @@ func TestNothingIsLeftOpen(t *testing.T) {
 			return closes{b, &open}, nil
 		}
 	}
-	b, err := replicas.Open(t.Context(), p.opener, nil)
+	b, err := replicas.Open(t.Context(), p.opener, replicas.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

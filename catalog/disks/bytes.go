@@ -54,12 +54,15 @@ func (o *Opener) openReplicas(ctx context.Context, img records.Image, all []reco
 		return o.openLocation(ctx, img, all[0])
 	}
 	var openers []replicas.Opener
+	opt := replicas.Options{Failed: func(i int, err error) {
+		o.log.Warn("an image's data cannot be read from one of its stores; trying its others", "image", img.ID, "store", all[i].Store, "error", err)
+	}}
 	for _, l := range all {
 		openers = append(openers, func(ctx context.Context) (stored.Bytes, error) { return o.openLocation(ctx, img, l) })
+		at, _ := o.answering.LoadOrStore(l.Store, new(replicas.Place))
+		opt.Places = append(opt.Places, at.(*replicas.Place))
 	}
-	return replicas.Open(ctx, openers, func(i int, err error) {
-		o.log.Warn("an image's data cannot be read from one of its stores; trying its others", "image", img.ID, "store", all[i].Store, "error", err)
-	})
+	return replicas.Open(ctx, openers, opt)
 }
 
 // openLocation opens one location of an image. One that has no version yet, as those

@@ -6,6 +6,7 @@ package disks
 import (
 	"errors"
 	"log/slog"
+	"sync"
 
 	"glanced/catalog/rules"
 	"glanced/catalog/stores"
@@ -49,9 +50,10 @@ type Opener struct {
 	maxBytes   int64
 	log        *slog.Logger
 
-	disks   table
-	handles handles
-	changed changed
+	disks     table
+	handles   handles
+	changed   changed
+	answering sync.Map // of *replicas.Place, by store: those that images with several locations are read from
 }
 
 // New is an Opener that has nothing open. It fails where the drivers lack raw.
