@@ -81,12 +81,15 @@ func TestOtherProjects(t *testing.T) {
 					t.Errorf("GET %s: %d %s", path, a.StatusCode, a.body)
 				}
 			}
-			denied := map[int]int{404: 404, 200: 403}[want]
-			for _, req := range [][2]string{{"DELETE", ""}, {"PUT", "/tags/x"}, {"DELETE", "/tags/x"}, {"POST", "/actions/deactivate"}, {"POST", "/actions/reactivate"}, {"GET", "/members"}} {
-				w.refused(w.do(req[0], "/v2/images/"+id+req[1], nil, "X-Auth-Token", alt), denied)
+			denied, words := 404, "image"
+			if want == 200 {
+				denied, words = 403, "You do not own this image"
 			}
-			w.refused(w.do("PATCH", "/v2/images/"+id, strings.NewReader(`[{"op":"replace","path":"/name","value":"mine"}]`), "Content-Type", patch, "X-Auth-Token", alt), denied)
-			w.refused(w.put(id, strings.NewReader("mine"), "X-Auth-Token", alt), denied)
+			for _, req := range [][2]string{{"DELETE", ""}, {"PUT", "/tags/x"}, {"DELETE", "/tags/x"}, {"POST", "/actions/deactivate"}, {"POST", "/actions/reactivate"}, {"GET", "/members"}} {
+				w.refused(w.do(req[0], "/v2/images/"+id+req[1], nil, "X-Auth-Token", alt), denied, words)
+			}
+			w.refused(w.do("PATCH", "/v2/images/"+id, strings.NewReader(`[{"op":"replace","path":"/name","value":"mine"}]`), "Content-Type", patch, "X-Auth-Token", alt), denied, words)
+			w.refused(w.put(id, strings.NewReader("mine"), "X-Auth-Token", alt), denied, words)
 			list := w.do("GET", "/v2/images?visibility=all", nil, "X-Auth-Token", alt)
 			if listed := strings.Contains(string(list.body), id); listed != (want == 200) {
 				t.Errorf("listed: %v", listed)

@@ -19,13 +19,12 @@ import (
 
 	"glanced/catalog/records"
 	"glanced/catalog/records/sqlite"
-	"glanced/catalog/rules"
 	"glanced/contrib/testbed"
 )
 
 // fatCatalog makes a database of images with as much metadata as they may have now, and
-// with as much as they could have before there was a limit on the sum: 30 MiB together.
-// It returns how many.
+// with as much as they could have before there was a limit on the sum: 80 MiB together,
+// more than the daemon may ever hold. It returns how many.
 func fatCatalog(t *testing.T, dir string) (images int) {
 	t.Helper()
 	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "catalog.db"))
@@ -33,23 +32,24 @@ func fatCatalog(t *testing.T, dir string) (images int) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	all := rules.New(db, rules.Options{})
 	raw, bare, size := "raw", "bare", int64(4096)
 	for _, kind := range []struct {
 		images, properties, bytes int
 		text                      string
 	}{
 		{2, 128, 60000, "x"},
-		{60, 100, 2500, "\x01"}, // each takes six bytes in JSON
+		{10, 100, 2500, "\x01"}, // each takes six bytes in JSON
+		{250, 100, 2500, "y"},
 	} {
 		for i := range kind.images {
-			name := fmt.Sprintf("fat %d %d", kind.properties, i)
+			name := fmt.Sprintf("fat %s %d", kind.text, i)
 			img := records.Image{ID: uuid.NewString(), Name: &name, Status: records.Active, DiskFormat: &raw, ContainerFormat: &bare,
 				Visibility: "public", Size: &size, VirtualSize: &size, Properties: map[string]string{}}
 			for at := range kind.properties {
 				img.Properties[fmt.Sprintf("p%d", at)] = fmt.Sprint(at) + strings.Repeat(kind.text, kind.bytes)
 			}
-			if _, err := all.Create(t.Context(), img); err != nil {
+			err := db.Change(t.Context(), "fill", func(tx records.Tx) error { return tx.Insert(t.Context(), img) })
+			if err != nil {
 				t.Fatal(err)
 			}
 			images++
