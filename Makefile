@@ -67,9 +67,9 @@ bench-formats: bench-deps build ## glancectl and qemu-img read a disk in every f
 
 bench-stores: bench-deps build ## images in an S3 server that is far away, read through the cache and uploaded, beside curl, qemu, nbdkit and minio-go (BENCH_FLAGS=--small for a quick one)
 	$(GO) run ./contrib/bench stores $(BENCH_FLAGS)
-	$(GO) run ./contrib/bench boot $(filter --small,$(BENCH_FLAGS))
+	$(if $(findstring -only,$(BENCH_FLAGS)),,$(GO) run ./contrib/bench boot $(filter --small,$(BENCH_FLAGS)))
 
-bench-boot: bench-deps build ## the last part of it: a Debian boots from there, or is fetched by curl first (BENCH_FLAGS=--small for a quick one)
+bench-boot: bench-deps build ## the last part of it, unless BENCH_FLAGS has -only: a Debian boots from there, or is fetched by curl first (BENCH_FLAGS=--small for a quick one)
 	$(GO) run ./contrib/bench boot $(BENCH_FLAGS)
 
 install: build ## into PREFIX (default /usr/local), with the systemd unit and a sample configuration

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -50,23 +49,19 @@ func throughNBDkit(ctx context.Context, dir, url string, n int64) (sample, error
 	object, disk := filepath.Join(dir, "object.sock"), filepath.Join(dir, "disk.sock")
 	defer os.Remove(object)
 	defer os.Remove(disk)
-	kit := exec.CommandContext(ctx, "nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--unix", object, "curl", "url="+url)
-	kit.Stderr = os.Stderr
+	kit := newServer(ctx, "nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--unix", object, "curl", "url="+url)
 	if err := kit.Start(); err != nil {
 		return sample{}, fmt.Errorf("start nbdkit: %w", err)
 	}
-	defer kit.Wait()
-	defer kit.Process.Signal(syscall.SIGTERM)
+	defer kit.stop()
 	if err := waitFor(object); err != nil {
 		return sample{}, err
 	}
-	q := exec.CommandContext(ctx, "qemu-nbd", "-r", "-t", "-e", "16", "-k", disk, "-f", "qcow2", "-x", "disk", "nbd+unix:///?socket="+object)
-	q.Stderr = os.Stderr
+	q := newServer(ctx, "qemu-nbd", "-r", "-t", "-e", "16", "-k", disk, "-f", "qcow2", "-x", "disk", "nbd+unix:///?socket="+object)
 	if err := q.Start(); err != nil {
 		return sample{}, fmt.Errorf("start qemu-nbd: %w", err)
 	}
-	defer q.Wait()
-	defer q.Process.Signal(syscall.SIGTERM)
+	defer q.stop()
 	if err := waitFor(disk); err != nil {
 		return sample{}, err
 	}

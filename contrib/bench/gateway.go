@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
-	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -21,7 +19,7 @@ const (
 
 // gateway is an S3 server (versitygw) over a folder.
 type gateway struct {
-	cmd  *exec.Cmd
+	*server
 	addr string // host:port
 }
 
@@ -36,27 +34,25 @@ func startGateway(ctx context.Context, dir string) (*gateway, error) {
 	g := &gateway{addr: l.Addr().String()}
 	l.Close()
 	_, port, _ := net.SplitHostPort(g.addr)
-	g.cmd = exec.CommandContext(ctx, "contrib/testbed/versitygw.sh", "run", dir, port)
-	g.cmd.Env = append(os.Environ(), "GW_ACCESS_KEY="+accessKey, "GW_SECRET_KEY="+secretKey)
-	g.cmd.Stderr = os.Stderr
-	if err := g.cmd.Start(); err != nil {
+	g.server = newServer(ctx, "contrib/testbed/versitygw.sh", "run", dir, port)
+	g.Env = append(os.Environ(), "GW_ACCESS_KEY="+accessKey, "GW_SECRET_KEY="+secretKey)
+	if err := g.Start(); err != nil {
 		return nil, fmt.Errorf("start versitygw: %w", err)
 	}
 	for range 200 {
 		c, err := net.Dial("tcp", g.addr)
 		if err == nil {
 			c.Close()
-			return g, g.open(ctx)
+			if err := g.open(ctx); err != nil {
+				g.stop()
+				return nil, err
+			}
+			return g, nil
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	g.stop()
 	return nil, fmt.Errorf("versitygw does not answer at %s within 10 s", g.addr)
-}
-
-func (g *gateway) stop() {
-	g.cmd.Process.Signal(syscall.SIGTERM)
-	g.cmd.Wait()
 }
 
 // store is the configuration of the store that keeps images there, reached at addr.

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,51 +49,42 @@ const qemuLabel = "qemu-nbd"
 
 // qemuNBD serves one file read-only.
 type qemuNBD struct {
-	cmd  *exec.Cmd
+	*server
 	sock string
 }
 
 func (q *qemuNBD) start(ctx context.Context, dir string, f format, file string) error {
 	q.sock = filepath.Join(dir, "qemu-"+f.name+".sock")
-	q.cmd = exec.CommandContext(ctx, "qemu-nbd", "-r", "-t", "-e", "16", "-k", q.sock, "-f", f.driver, "--aio=io_uring", "-x", "disk", file)
-	q.cmd.Stderr = os.Stderr
-	if err := q.cmd.Start(); err != nil {
+	q.server = newServer(ctx, "qemu-nbd", "-r", "-t", "-e", "16", "-k", q.sock, "-f", f.driver, "--aio=io_uring", "-x", "disk", file)
+	if err := q.Start(); err != nil {
 		return fmt.Errorf("start qemu-nbd: %w", err)
 	}
 	return waitFor(q.sock)
 }
 
 func (q *qemuNBD) peer() peer {
-	return peer{name: qemuLabel, sock: q.sock, export: "disk", pid: q.cmd.Process.Pid}
-}
-
-func (q *qemuNBD) stop() error {
-	q.cmd.Process.Signal(syscall.SIGTERM)
-	q.cmd.Wait()
-	return nil
+	return peer{name: qemuLabel, sock: q.sock, export: "disk", pid: q.pid()}
 }
 
 // nbdkit serves one raw file read-only.
 type nbdkit struct {
-	cmd  *exec.Cmd
+	*server
 	sock string
 }
 
 func (n *nbdkit) start(ctx context.Context, dir, file string) error {
 	n.sock = filepath.Join(dir, "nbdkit.sock")
-	n.cmd = exec.CommandContext(ctx, "nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--unix", n.sock, "file", file)
-	n.cmd.Stderr = os.Stderr
-	if err := n.cmd.Start(); err != nil {
+	n.server = newServer(ctx, "nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--unix", n.sock, "file", file)
+	if err := n.Start(); err != nil {
 		return fmt.Errorf("start nbdkit: %w", err)
 	}
 	return waitFor(n.sock)
 }
 
-func (n *nbdkit) peer() peer { return peer{name: "nbdkit", sock: n.sock, pid: n.cmd.Process.Pid} }
+func (n *nbdkit) peer() peer { return peer{name: "nbdkit", sock: n.sock, pid: n.pid()} }
 
 func (n *nbdkit) stop() error {
-	n.cmd.Process.Signal(syscall.SIGTERM)
-	n.cmd.Wait()
+	n.server.stop()
 	return os.Remove(n.sock)
 }
 
@@ -117,7 +107,7 @@ type glanced struct {
 	what   string // what the budget means, for its label
 	store  string // its store's configuration; "" = a local folder
 	dir    string
-	cmd    *exec.Cmd
+	*server
 }
 
 func (g *glanced) start(ctx context.Context, dir string) error {
@@ -150,12 +140,15 @@ func (g *glanced) config() string { return filepath.Join(g.dir, "glanced.toml") 
 
 // again starts it once more on what is there, after stop.
 func (g *glanced) again(ctx context.Context) error {
-	g.cmd = exec.CommandContext(ctx, filepath.Join(g.build.bin, "glanced"), "--config", g.config())
-	g.cmd.Stderr = os.Stderr
-	if err := g.cmd.Start(); err != nil {
+	g.server = newServer(ctx, filepath.Join(g.build.bin, "glanced"), "--config", g.config())
+	if err := g.Start(); err != nil {
 		return fmt.Errorf("start glanced: %w", err)
 	}
-	return waitFor(filepath.Join(g.dir, "control.sock"))
+	err := waitFor(filepath.Join(g.dir, "control.sock"))
+	if err != nil {
+		g.stop()
+	}
+	return err
 }
 
 func (g *glanced) upload(ctx context.Context, f format, file string) (peer, error) {
@@ -172,7 +165,7 @@ func (g *glanced) upload(ctx context.Context, f format, file string) (peer, erro
 			return peer{}, err
 		}
 	}
-	return peer{name: g.build.label + g.what, sock: filepath.Join(g.dir, "nbd.sock"), export: strings.TrimSpace(string(id)), pid: g.cmd.Process.Pid}, nil
+	return peer{name: g.build.label + g.what, sock: filepath.Join(g.dir, "nbd.sock"), export: strings.TrimSpace(string(id)), pid: g.pid()}, nil
 }
 
 // ctl runs glancectl on the daemon.
@@ -180,10 +173,8 @@ func (g *glanced) ctl(ctx context.Context, args ...string) error {
 	return quietly(exec.CommandContext(ctx, filepath.Join(g.build.bin, "glancectl"), append([]string{"--socket", filepath.Join(g.dir, "control.sock")}, args...)...))
 }
 
-func (g *glanced) stop() {
-	g.cmd.Process.Signal(syscall.SIGTERM)
-	g.cmd.Wait()
-}
+// stop stops the one that was started last.
+func (g *glanced) stop() { g.server.stop() }
 
 // readFile reads a file, so that the kernel has it. What the kernel has of it already is
 // dropped before: that lies in pages as large as its writer's pieces were, and reads of

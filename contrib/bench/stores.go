@@ -127,7 +127,7 @@ func (b *storesBench) raw(ctx context.Context) (far, local peer, err error) {
 	if b.rawFar.export == "" {
 		b.rawFar, b.rawLocal, _, err = b.stored(ctx, formats[0])
 	}
-	b.rawFar.pid = b.ours.cmd.Process.Pid // it may have been started anew
+	b.rawFar.pid = b.ours.pid() // it may have been started anew
 	return b.rawFar, b.rawLocal, err
 }
 
@@ -270,7 +270,7 @@ func (b *storesBench) manyImages(ctx context.Context) error {
 			return err
 		}
 	}
-	rss, err := residentMiB(b.ours.cmd.Process.Pid)
+	rss, err := residentMiB(b.ours.pid())
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (b *storesBench) putByMinio(ctx context.Context, program string) (sample, i
 
 // putByOurs is one upload through the daemon, and how much its memory grew, MiB.
 func (b *storesBench) putByOurs(ctx context.Context) (sample, int, error) {
-	daemon := peer{pid: b.ours.cmd.Process.Pid}
+	daemon := peer{pid: b.ours.pid()}
 	before, err := residentMiB(daemon.pid)
 	if err == nil {
 		err = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", daemon.pid), []byte("5"), 0) // the peak begins anew
