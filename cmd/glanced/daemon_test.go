@@ -56,6 +56,7 @@ func TestMain(m *testing.M) {
 type process struct {
 	t        *testing.T
 	dir      string
+	args     []string // what it was started with, beside its addresses
 	cmd      *exec.Cmd
 	log      logFile
 	http     string
@@ -90,7 +91,7 @@ func startBy(t *testing.T, runner []string, dir string, args ...string) *process
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, dir: dir, log: logFile(filepath.Join(t.TempDir(), "log")), http: freePort(t), nbd: freePort(t), done: make(chan error, 1), notified: make(chan string, 16)}
+	p := &process{t: t, dir: dir, args: args, log: logFile(filepath.Join(t.TempDir(), "log")), http: freePort(t), nbd: freePort(t), done: make(chan error, 1), notified: make(chan string, 16)}
 	notify := filepath.Join(t.TempDir(), "notify")
 	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
 	if err != nil {
@@ -134,6 +135,12 @@ func startBy(t *testing.T, runner []string, dir string, args ...string) *process
 	}}}
 	p.await("READY=1")
 	return p
+}
+
+// again starts one as p was, which has ended.
+func (p *process) again() *process {
+	p.t.Helper()
+	return startDaemon(p.t, p.dir, p.args...)
 }
 
 func (p *process) await(state string) {

@@ -98,15 +98,7 @@ func killingBucket(t *testing.T, k *killing) {
 func killingContainer(t *testing.T, k *killing) {
 	srv := testbed.Swift(t)
 	k.size, k.keep, k.args = 6<<20, 8, []string{"--config", swiftConfig(t, k.dir, srv)}
-	k.stored = func() (ids []string) {
-		for _, name := range srv.List(t) {
-			if srv.Has(t, name) { // Swift brings its listings up to date later
-				id, _, _ := strings.Cut(name, "/")
-				ids = append(ids, id)
-			}
-		}
-		return ids
-	}
+	k.stored = func() []string { return swiftImages(t, srv) }
 }
 
 // run kills the daemon, and looks at what the next one has.

@@ -329,7 +329,7 @@ func TestHangupTakesARotatedKey(t *testing.T) {
 		p.wantUpload("far", c.want)
 	}
 	p.delete(first)
-	p.wantNoKeys(srv)
+	p.wantUntold(srv.AccessKey, srv.SecretKey)
 }
 
 // A disk is not mounted when the daemon starts, and is later.

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"database/sql"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"glanced/contrib/testbed"
 )
@@ -45,125 +42,45 @@ path = "images"
 	return config
 }
 
-// wantNoKeys fails if the daemon has written the store's keys anywhere.
-func (p *process) wantNoKeys(srv testbed.S3Server) {
-	p.t.Helper()
-	_, list := p.call("GET", "/v2/images?limit=1000", "", nil)
-	_, status := p.call("GET", "/admin/status", "", nil)
-	for what, text := range map[string]string{"the log": p.log.String(), "the images": fmt.Sprint(list), "the status": fmt.Sprint(status)} {
-		if strings.Contains(text, srv.SecretKey) || strings.Contains(text, srv.AccessKey) {
-			p.t.Errorf("%s tell the keys: %s", what, text)
-		}
+// bucketSite is a bucket as a site; parts are of 5 MiB.
+func bucketSite(t *testing.T) (testbed.S3Server, site) {
+	srv := testbed.S3(t)
+	return srv, site{
+		config: func(dir string) string { return s3Config(t, dir, srv) },
+		images: func() (ids []string) {
+			for _, name := range srv.List(t) {
+				ids = append(ids, strings.TrimPrefix(name, "images/"))
+			}
+			slices.Sort(ids)
+			return ids
+		},
+		left:    func() []string { return srv.List(t) },
+		begun:   func(string) bool { return srv.Parts(t) > 0 },
+		secrets: []string{srv.AccessKey, srv.SecretKey},
+		noise:   13,
 	}
 }
 
 func TestImagesInABucketAreServedByEveryDoor(t *testing.T) {
-	testbed.Need(t, "qemu-img", "qemu-utils")
-	srv := testbed.S3(t)
-	dir := t.TempDir()
-	config := s3Config(t, dir, srv)
-	p := startDaemon(t, dir, "--config", config)
-
-	raw, qcow2 := filepath.Join(t.TempDir(), "disk.raw"), filepath.Join(t.TempDir(), "disk.qcow2")
-	disk := make([]byte, 40<<20)
-	copy(disk[1<<20:], noise(1, 13<<20))
-	copy(disk[30<<20:], noise(2, 3<<20))
-	if err := os.WriteFile(raw, disk, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	testbed.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2)
-	image, err := os.ReadFile(qcow2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ids []string
-	for _, known := range []bool{true, false} {
-		status, img := p.call("POST", "/v2/images", "application/json", strings.NewReader(`{"disk_format":"qcow2","container_format":"bare"}`))
-		if status != http.StatusCreated {
-			t.Fatalf("create: %d %v", status, img)
+	srv, s := bucketSite(t)
+	p, ids := servedByEveryDoor(t, s)
+	for _, name := range srv.List(t) {
+		if !strings.HasPrefix(name, "images/") {
+			t.Errorf("in the bucket: %s", name)
 		}
-		id := img["id"].(string)
-		req, err := http.NewRequest("PUT", "http://control/v2/images/"+id+"/file", bytes.NewReader(image))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !known {
-			req.ContentLength = -1
-		}
-		req.Header.Set("Content-Type", "application/octet-stream")
-		resp, err := p.client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusNoContent {
-			t.Fatalf("upload: %s\n%s", resp.Status, p.log)
-		}
-		ids = append(ids, id)
 	}
-	if got := srv.List(t); len(got) != 2 || !strings.HasPrefix(got[0], "images/") {
-		t.Fatalf("in the bucket: %v", got)
-	}
-	for range 2 {
-		for _, id := range ids {
-			if out := testbed.Run(t, "qemu-img", "compare", "-f", "raw", "-F", "qcow2", p.export(id), qcow2); !strings.Contains(out, "identical") {
-				t.Errorf("NBD: %s", out)
-			}
-			if got, err := os.ReadFile(filepath.Join(dir, "mnt/images", id, "disk")); err != nil || !bytes.Equal(got, disk) {
-				t.Errorf("mount: %d bytes, %v", len(got), err)
-			}
-			if status, got := p.download(id); status != http.StatusOK || !bytes.Equal(got, image) {
-				t.Errorf("HTTP: %d, %d bytes", status, len(got))
-			}
-		}
-		p.wantNoKeys(srv)
-		p.end(syscall.SIGTERM)
-		p = startDaemon(t, dir, "--config", config)
-	}
-	for _, id := range ids {
-		p.delete(id)
-	}
-	if left := srv.List(t); len(left) > 0 {
-		t.Errorf("left in the bucket: %v", left)
-	}
+	p.wantDeleted(s, ids...)
 }
 
 // A site's images lie in its bucket already, and its records have the keys in them.
 func TestAnImageThatGlancePutIntoABucketIsServedAndDeleted(t *testing.T) {
-	testbed.Need(t, "nbdinfo", "libnbd-bin")
-	srv := testbed.S3(t)
-	dir := t.TempDir()
-	config := s3Config(t, dir, srv)
-	p := startDaemon(t, dir, "--config", config)
-	content := noise(3, 12<<20)
-	status, img := p.call("POST", "/v2/images", "application/json", strings.NewReader(`{"disk_format":"raw","container_format":"bare"}`))
-	if status != http.StatusCreated {
-		t.Fatalf("create: %d %v", status, img)
-	}
-	id := img["id"].(string)
-	if status, v := p.call("PUT", "/v2/images/"+id+"/file", "application/octet-stream", bytes.NewReader(content)); status != http.StatusNoContent {
-		t.Fatalf("upload: %d %v", status, v)
-	}
-	p.end(syscall.SIGTERM)
-
-	// As Glance has it: under the bucket's root, in parts of 10 MiB, no version known.
-	srv.Delete(t, "images/"+id)
-	srv.PutParts(t, id, content, 10<<20)
-	url := "s3://" + srv.AccessKey + ":" + srv.SecretKey + "@" + strings.TrimPrefix(srv.Endpoint, "http://") + "/" + srv.Bucket + "/" + id
-	db, err := sql.Open("sqlite3", filepath.Join(dir, "catalog.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec(`UPDATE locations SET url = ?, size = -1, version = ''`, url); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	p = startDaemon(t, dir, "--config", config)
-	p.wantServed(id, content)
-	p.wantNoKeys(srv)
-
+	srv, s := bucketSite(t)
+	p, id, content := servesWhatGlancePut(t, s, func(id string, content []byte) string {
+		// Under the bucket's root, in parts of 10 MiB.
+		srv.Delete(t, "images/"+id)
+		srv.PutParts(t, id, content, 10<<20)
+		return "s3://" + srv.AccessKey + ":" + srv.SecretKey + "@" + strings.TrimPrefix(srv.Endpoint, "http://") + "/" + srv.Bucket + "/" + id
+	})
 	// Overwritten behind our back, what is cached is what was recorded; the rest is not
 	// served, and the error has no keys.
 	srv.PutParts(t, id, noise(4, 12<<20), 10<<20)
@@ -174,44 +91,19 @@ func TestAnImageThatGlancePutIntoABucketIsServedAndDeleted(t *testing.T) {
 	if status, _ := p.download(id); status != http.StatusServiceUnavailable {
 		t.Errorf("overwritten: %d", status)
 	}
-	p.wantNoKeys(srv)
+	p.wantUntold(s.secrets...)
 	srv.PutParts(t, id, content, 10<<20)
 	p.wantServed(id, content)
-	p.delete(id)
-	if left := srv.List(t); len(left) > 0 {
-		t.Errorf("left in the bucket: %v", left)
-	}
+	p.wantDeleted(s, id)
 }
 
 func TestAKillInAnUploadToABucketLeavesNothingThere(t *testing.T) {
-	srv := testbed.S3(t)
-	dir := t.TempDir()
-	config := s3Config(t, dir, srv)
-	p := startDaemon(t, dir, "--config", config)
-	kept := p.create("kept", "private", noise(5, 6<<20))
-	cut := p.create("cut", "private", nil)
-	p.trickle(cut)
-	for end := time.Now().Add(time.Minute); srv.Parts(t) == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("no part has come within a minute\n%s", p.log)
-		}
-	}
-	p.end(syscall.SIGKILL)
-	p = startDaemon(t, dir, "--config", config)
-	if a, b := p.status(kept), p.status(cut); a != "active" || b != "queued" {
-		t.Errorf("after a restart: kept is %s, cut is %s", a, b)
-	}
-	if got := srv.List(t); len(got) != 1 || got[0] != "images/"+kept {
-		t.Errorf("in the bucket: %v, want the one finished image", got)
-	}
-	p.delete(kept)
-	if left := srv.List(t); len(left) > 0 {
-		t.Errorf("left in the bucket: %v", left)
-	}
+	_, s := bucketSite(t)
+	leavesNothingOfAKilledUpload(t, s)
 }
 
 func TestACheckSaysWhatIsWrongWithABucket(t *testing.T) {
-	srv := testbed.S3(t)
+	srv, s := bucketSite(t)
 	for name, c := range map[string]struct {
 		change func(*testbed.S3Server)
 		want   string // "" = nothing is wrong
@@ -223,16 +115,11 @@ func TestACheckSaysWhatIsWrongWithABucket(t *testing.T) {
 	} {
 		wrong := srv
 		c.change(&wrong)
-		dir := t.TempDir()
-		p := startDaemon(t, dir, "--config", s3Config(t, dir, wrong))
-		status, check := p.call("POST", "/admin/stores/far/check", "application/octet-stream", nil)
-		if text := fmt.Sprint(check); status != http.StatusOK || check["ok"] != (c.want == "") || !strings.Contains(text, c.want) {
-			t.Errorf("%s: %d %s, want %q", name, status, text, c.want)
-		}
-		p.wantNoKeys(wrong)
-		p.end(syscall.SIGTERM)
+		t.Run(name, func(t *testing.T) {
+			aCheckSays(t, func(dir string) string { return s3Config(t, dir, wrong) }, c.want, wrong.AccessKey, wrong.SecretKey)
+		})
 	}
-	if left := srv.List(t); len(left) > 0 {
+	if left := s.left(); len(left) > 0 {
 		t.Errorf("left in the bucket: %v", left)
 	}
 }
