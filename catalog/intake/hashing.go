@@ -101,8 +101,13 @@ func (h *hashing) later(id string) time.Duration {
 	pause := min(h.pause<<min(h.tries[id], 6), longHashPause)
 	h.tries[id]++
 	h.mu.Unlock()
-	time.AfterFunc(pause, func() { h.push(id) })
+	h.after(pause, id)
 	return pause
+}
+
+// after queues an image again.
+func (h *hashing) after(pause time.Duration, id string) {
+	time.AfterFunc(pause, func() { h.push(id) })
 }
 
 // Resume queues what an earlier run has not hashed to its end.
@@ -125,19 +130,22 @@ func (in *Intake) Run(ctx context.Context) {
 	all.Wait()
 }
 
-// hashOn hashes one image after the other until ctx ends.
+// hashOn hashes one image after the other until ctx ends. Of several daemons one hashes
+// an image, and the others look again when it may have ended.
 func (in *Intake) hashOn(ctx context.Context) {
 	for {
 		id, ok := in.hashing.next(ctx)
 		if !ok {
 			return
 		}
-		err := in.hash(ctx, id)
+		ran, err := in.leases.While(ctx, records.HashLease, id, func(records.Lease) error { return in.hash(ctx, id) })
 		switch {
-		case err == nil:
-			in.hashing.done(id)
 		case ctx.Err() != nil:
 			return // the next run goes on
+		case err == nil && ran:
+			in.hashing.done(id)
+		case err == nil:
+			in.hashing.after(in.leases.During(), id)
 		default:
 			in.log.Warn("cannot hash an image's data; trying again", "image", id, "after", in.hashing.later(id), "error", err)
 		}
@@ -148,6 +156,10 @@ func (in *Intake) hashOn(ctx context.Context) {
 // or is no longer there, needs none. The data is read as a client would: a deletion
 // ends it, and of other bytes than the recorded ones nothing is taken.
 func (in *Intake) hash(ctx context.Context, id string) error {
+	// Another daemon may have done it: that is known without opening the data.
+	if img, err := in.records.GetExisting(ctx, id); errors.Is(err, records.ErrNotFound) || err == nil && img.HashValue != nil {
+		return nil
+	}
 	h, err := in.disks.Open(ctx, access.System(), id, disks.View{Stored: true, Deactivated: true})
 	if errors.Is(err, records.ErrNotFound) || errors.Is(err, disks.ErrNoData) {
 		return nil

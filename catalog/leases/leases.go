@@ -119,11 +119,16 @@ func (k *Keeper) renew(ctx context.Context) {
 	}
 }
 
-// Enter tells the other daemons that this one runs; what it left of uploads in an earlier
-// life is free.
+// Enter tells the other daemons that this one runs; what it left of uploads and hashing
+// in an earlier life is free.
 func (k *Keeper) Enter(ctx context.Context) error {
-	if err := k.records.Forget(ctx, records.UploadLease, k.node); err != nil || !k.shared {
-		return err
+	for _, kind := range []string{records.UploadLease, records.HashLease} {
+		if err := k.records.Forget(ctx, kind, k.node); err != nil {
+			return err
+		}
+	}
+	if !k.shared {
+		return nil
 	}
 	if err := k.records.SetLease(ctx, k.presence, k.during); err != nil {
 		return err
@@ -144,13 +149,14 @@ func (k *Keeper) enterAgain(ctx context.Context) {
 	}
 }
 
-// Leave is Enter's opposite.
+// Leave is Enter's opposite; what was being hashed is free.
 func (k *Keeper) Leave(ctx context.Context) {
 	if !k.shared {
 		return
 	}
 	k.Remove(k.presence)
-	if err := k.records.DropLease(ctx, k.presence); err != nil {
+	err := errors.Join(k.records.DropLease(ctx, k.presence), k.records.Forget(ctx, records.HashLease, k.node))
+	if err != nil {
 		k.log.Warn("cannot tell the other daemons that this one ends; they find out", "error", err)
 	}
 }

@@ -241,6 +241,7 @@ type Change struct {
 const (
 	UploadLease = "upload" // an image whose data is taken in, or what that left is removed
 	BytesLease  = "bytes"  // a deleted image whose bytes are still to be removed
+	HashLease   = "hash"   // an image whose data is hashed where it lies
 	NodeLease   = "node"   // a daemon that runs: its own name
 )
 
