@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"glanced/catalog/fields"
 	"glanced/catalog/rules"
 )
 
@@ -32,11 +33,11 @@ func (c *Catalog) Create(ctx context.Context, img Image) (Image, error) {
 // copySettable copies the fields that users may set.
 func copySettable(to *Image, from Image) {
 	from = from.Clone()
-	to.Name, to.DiskFormat, to.ContainerFormat = from.Name, from.DiskFormat, from.ContainerFormat
-	to.Visibility, to.Owner = from.Visibility, from.Owner
-	to.Protected, to.Hidden = from.Protected, from.Hidden
-	to.MinDisk, to.MinRAM = from.MinDisk, from.MinRAM
-	to.Properties, to.Tags = from.Properties, from.Tags
+	for _, f := range fields.Every() {
+		if f.Edited() {
+			f.Copy(to, &from)
+		}
+	}
 }
 
 // Get is one image; ErrNotFound for a deleted one too.
@@ -67,15 +68,15 @@ func (c *Catalog) Walk(ctx context.Context, q Query) iter.Seq2[Image, error] {
 
 // checkQuery refuses what no list can be asked for.
 func checkQuery(q Query) error {
-	if len(q.Tags) > maxTags {
-		return invalid("tag", "%d tags are asked for, an image has at most %d", len(q.Tags), maxTags)
+	if len(q.Tags) > fields.MaxTags {
+		return invalid("tag", "%d tags are asked for, an image has at most %d", len(q.Tags), fields.MaxTags)
 	}
-	if len(q.Properties) > maxProperties {
-		return invalid("properties", "%d properties are asked for, an image has at most %d", len(q.Properties), maxProperties)
+	if len(q.Properties) > fields.MaxProperties {
+		return invalid("properties", "%d properties are asked for, an image has at most %d", len(q.Properties), fields.MaxProperties)
 	}
 	for i, k := range q.Sort {
-		if !slices.Contains(SortKeys, k.Key) {
-			return invalid("sort_key", "%q is not one of %v", rules.Clip(k.Key), SortKeys)
+		if !slices.Contains(fields.SortKeys(), k.Key) {
+			return invalid("sort_key", "%q is not one of %v", rules.Clip(k.Key), fields.SortKeys())
 		}
 		if slices.ContainsFunc(q.Sort[:i], func(o SortKey) bool { return o.Key == k.Key }) {
 			return invalid("sort_key", "%q is given twice", k.Key)
@@ -89,9 +90,6 @@ func checkQuery(q Query) error {
 	return nil
 }
 
-// SortKeys are the fields that Page can order by: Glance's.
-var SortKeys = []string{"name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at"}
-
 // Update lets change edit what a user may set; edits of other fields are
 // dropped. change may be called while the database is locked: it must be quick
 // and call nothing of the catalog. Its error is returned as it is. ErrFixed when
@@ -103,7 +101,7 @@ func (c *Catalog) Update(ctx context.Context, id string, change func(*Image) err
 		if err := change(&edited); err != nil {
 			return err
 		}
-		if img.Status != Queued && (!same(img.DiskFormat, edited.DiskFormat) || !same(img.ContainerFormat, edited.ContainerFormat)) {
+		if img.Status != Queued && fixedDiffer(img, &edited) {
 			return fmt.Errorf("image %s is %s: %w", id, img.Status, ErrFixed)
 		}
 		before := metadataBytes(img)
@@ -116,7 +114,10 @@ func (c *Catalog) Update(ctx context.Context, id string, change func(*Image) err
 	return img, err
 }
 
-func same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
+// fixedDiffer tells whether the two differ in a field that is fixed once there is data.
+func fixedDiffer(a, b *Image) bool {
+	return slices.ContainsFunc(fields.All(), func(f *fields.Field) bool { return f.Fixed && !f.Of(a).Equal(f.Of(b)) })
+}
 
 // Deactivate withdraws an active image: it is kept, but cannot be opened, and
 // what is open is revoked. Without effect on a deactivated one.

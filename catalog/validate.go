@@ -2,50 +2,33 @@ package catalog
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"glanced/catalog/access"
+	"glanced/catalog/fields"
 	"glanced/catalog/rules"
 )
 
-// Glance's words, in the order of its schema.
-var (
-	ContainerFormats = []string{"ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"}
-	DiskFormats      = []string{"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"}
-	Visibilities     = access.Visibilities
-)
+// maxMetadata is what an image's name, owner, tags and properties may have together,
+// bytes. Glance bounds each by itself, which comes to 8 MiB an image: records of that
+// size make lists that no memory budget holds.
+const maxMetadata = 256 << 10
 
-// Limits of what users write. Glance counts characters, not bytes; so do we.
-const (
-	maxName          = 255
-	maxOwner         = 255
-	maxTag           = 255
-	maxTags          = 128
-	maxPropertyName  = 255
-	maxPropertyValue = 65535 // bytes: a TEXT column of MySQL, as in Glance
-	maxProperties    = 128
-	maxMinimum       = math.MaxInt32 // min_disk, min_ram
-
-	// maxMetadata is what an image's name, owner, tags and properties may have together,
-	// bytes. Glance bounds each by itself, which comes to 8 MiB an image: records of that
-	// size make lists that no memory budget holds.
-	maxMetadata = 256 << 10
-)
-
-// metadataBytes is the length of what users write into a record, bytes.
-func metadataBytes(img *Image) int {
-	n := len(img.Owner)
-	if img.Name != nil {
-		n += len(*img.Name)
+// metadataBytes is the length of what users write into a record, bytes; words out of a
+// few are not counted.
+func metadataBytes(img *Image) (n int) {
+	for _, f := range fields.All() {
+		if f.Edited() && f.Base() && f.Words == nil && (f.Kind == fields.Text || f.Kind == fields.List) {
+			v := f.Of(img)
+			n += len(v.Text)
+			for _, s := range v.List {
+				n += len(s)
+			}
+		}
 	}
 	for name, value := range img.Properties {
 		n += len(name) + len(value)
-	}
-	for _, tag := range img.Tags {
-		n += len(tag)
 	}
 	return n
 }
@@ -54,61 +37,69 @@ func metadataBytes(img *Image) int {
 // has already: one that came to too many when there was no limit may keep them. Any valid UTF-8 is taken, characters
 // beyond the basic plane too (Glance refuses those, for the sake of MySQL's old utf8).
 func validate(img *Image, before int) error {
-	if !rules.IsID(img.ID) {
-		return invalid("id", "%q is not a UUID", rules.Clip(img.ID))
-	}
-	if img.Name != nil {
-		if err := text("name", *img.Name, maxName); err != nil {
+	for _, f := range fields.All() {
+		if !f.Writable() || !f.Base() {
+			continue
+		}
+		if err := check(f, f.Of(img)); err != nil {
 			return err
 		}
 	}
-	if err := text("owner", img.Owner, maxOwner); err != nil {
+	if err := checkProperties(img.Properties); err != nil {
 		return err
 	}
-	if err := word("visibility", &img.Visibility, Visibilities); err != nil {
-		return err
+	if n := metadataBytes(img); n > maxMetadata && n > before {
+		return fmt.Errorf("%w: its name, owner, tags and properties have %d bytes together, at most %d are allowed", ErrMetadata, n, maxMetadata)
 	}
-	if err := word("disk_format", img.DiskFormat, DiskFormats); err != nil {
-		return err
-	}
-	if err := word("container_format", img.ContainerFormat, ContainerFormats); err != nil {
-		return err
-	}
-	for _, m := range []struct {
-		name  string
-		value int64
-	}{{"min_disk", img.MinDisk}, {"min_ram", img.MinRAM}} {
-		if m.value < 0 || m.value > maxMinimum {
-			return invalid(m.name, "%d is not between 0 and %d", m.value, maxMinimum)
+	return nil
+}
+
+// check checks the value of one field.
+func check(f *fields.Field, v fields.Value) error {
+	switch {
+	case v.Null:
+	case f.Kind == fields.Integer:
+		if v.Int < 0 || v.Int > f.Max {
+			return invalid(f.Name, "%d is not between 0 and %d", v.Int, f.Max)
 		}
-	}
-	if len(img.Tags) > maxTags {
-		return invalid("tags", "%d tags, at most %d are allowed", len(img.Tags), maxTags)
-	}
-	for _, tag := range img.Tags {
-		if err := text("tags", tag, maxTag); err != nil {
-			return err
+	case f.Kind == fields.List:
+		if len(v.List) > f.MaxItems {
+			return invalid(f.Name, "%d %s, at most %d are allowed", len(v.List), f.Name, f.MaxItems)
 		}
+		for _, s := range v.List {
+			if err := text(f.Name, s, f.MaxLength); err != nil {
+				return err
+			}
+		}
+	case f.Kind == fields.Text && f.Words != nil:
+		if !slices.Contains(f.Words, v.Text) {
+			return invalid(f.Name, "%q is not one of %s", rules.Clip(v.Text), strings.Join(f.Words, ", "))
+		}
+	case f.Kind == fields.Text && !f.Matches(v.Text):
+		return invalid(f.Name, "%q is not %s", rules.Clip(v.Text), f.Shape)
+	case f.Kind == fields.Text && f.MaxLength > 0:
+		return text(f.Name, v.Text, f.MaxLength)
 	}
-	if len(img.Properties) > maxProperties {
-		return invalid("properties", "%d properties, at most %d are allowed", len(img.Properties), maxProperties)
+	return nil
+}
+
+func checkProperties(properties map[string]string) error {
+	if n := len(properties); n > fields.MaxProperties {
+		return invalid("properties", "%d properties, at most %d are allowed", n, fields.MaxProperties)
 	}
-	for name, value := range img.Properties {
+	for name, value := range properties {
 		if name == "" {
 			return invalid("properties", "a property needs a name")
 		}
-		if err := text("a property's name", name, maxPropertyName); err != nil {
+		if err := text("a property's name", name, fields.MaxPropertyName); err != nil {
 			return err
 		}
 		if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
 			return invalid(name, "the value is not text in UTF-8")
 		}
-		if len(value) > maxPropertyValue {
-			return invalid(name, "the value has %d bytes, at most %d are allowed", len(value), maxPropertyValue)
+		if len(value) > fields.MaxPropertyValue {
+			return invalid(name, "the value has %d bytes, at most %d are allowed", len(value), fields.MaxPropertyValue)
 		}
-	}
-	if n := metadataBytes(img); n > maxMetadata && n > before {
-		return fmt.Errorf("%w: its name, owner, tags and properties have %d bytes together, at most %d are allowed", ErrMetadata, n, maxMetadata)
 	}
 	return nil
 }
@@ -126,12 +117,4 @@ func text(field, value string, limit int) error {
 		return invalid(field, "%q is too long: %d characters, at most %d are allowed", rules.Clip(value), n, limit)
 	}
 	return nil
-}
-
-// word checks a field that has one of a few values; nil is allowed.
-func word(field string, value *string, words []string) error {
-	if value == nil || slices.Contains(words, *value) {
-		return nil
-	}
-	return invalid(field, "%q is not one of %s", rules.Clip(*value), strings.Join(words, ", "))
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"glanced/backends/budget"
 	"glanced/catalog"
+	"glanced/catalog/fields"
 )
 
 // What an answer that shows images may hold of their records, bytes: one image of the
@@ -21,6 +21,9 @@ const (
 	leastRecords = 384 << 10
 	mostRecords  = 2 << 20
 )
+
+// imageText is about what an image without long properties takes in an answer, bytes.
+const imageText = 1 << 10
 
 // recordsWithin is how long an answer waits for memory.
 const recordsWithin = 10 * time.Second
@@ -61,7 +64,7 @@ func bodyRecords(r *http.Request) int64 {
 func (s *Server) answerImage(w http.ResponseWriter, status int, img catalog.Image, h *budget.Hold) error {
 	h.Keep(img.Bytes() + answerPiece)
 	a := s.newAnswer(w, status)
-	a.object(renderImage(img))
+	a.image(&img)
 	a.end()
 	return nil
 }
@@ -77,6 +80,7 @@ type answer struct {
 	enc    *json.Encoder
 	begun  bool
 	failed bool
+	first  bool // no member of the object at hand is out
 }
 
 func (s *Server) newAnswer(w http.ResponseWriter, status int) *answer {
@@ -109,15 +113,52 @@ func (a *answer) add(v any, without int) {
 	}
 }
 
-// object adds one, its keys in order.
-func (a *answer) object(v map[string]any) {
-	for i, key := range slices.Sorted(maps.Keys(v)) {
-		a.text(map[bool]string{true: "{", false: ","}[i == 0])
-		a.value(key)
-		a.text(":")
-		a.value(v[key])
+// image adds one as Glance shows it, its keys in order: its own fields, and the custom
+// properties beside them. A property of a field's name never takes the field's place.
+func (a *answer) image(img *catalog.Image) {
+	properties := make([]string, 0, len(img.Properties))
+	for name := range img.Properties {
+		if !fields.IsBase(name) {
+			properties = append(properties, name)
+		}
+	}
+	slices.Sort(properties)
+	property := func() {
+		name := properties[0]
+		properties = properties[1:]
+		a.member(name, fields.Value{Kind: fields.Text, Text: img.Properties[name]})
+	}
+	a.buf.Grow(imageText)
+	a.text("{")
+	a.first = true
+	for _, f := range fields.Shown() {
+		for len(properties) > 0 && properties[0] < f.Name {
+			property()
+		}
+		if v := f.Of(img); !v.Null || f.Showing == fields.Always {
+			a.member(f.Name, v)
+		}
+	}
+	for len(properties) > 0 {
+		property()
 	}
 	a.text("}")
+}
+
+// member adds one to an object.
+func (a *answer) member(name string, v fields.Value) {
+	if a.failed {
+		return
+	}
+	if !a.first {
+		a.buf.WriteByte(',')
+	}
+	a.first = false
+	b := append(fields.AppendText(a.buf.AvailableBuffer(), name), ':')
+	a.buf.Write(v.AppendJSON(b))
+	if a.buf.Len() >= answerPiece {
+		a.flush()
+	}
 }
 
 func (a *answer) flush() {

@@ -7,65 +7,58 @@ import (
 
 	"glanced/catalog"
 	"glanced/catalog/access"
+	"glanced/catalog/fields"
 )
 
 // assign sets one attribute of img, as create and patch both do. value was
 // checked against the schema, so its type is right; what is checked here is who
 // may, and how many.
-func (s *Server) assign(img *catalog.Image, who Identity, name string, value any) error {
-	switch name {
-	case "id":
-		img.ID = value.(string)
-	case "name":
-		img.Name = optional(value)
-	case "disk_format":
-		img.DiskFormat = optional(value)
-	case "container_format":
-		img.ContainerFormat = optional(value)
-	case "visibility":
-		v := value.(string)
-		if v == "public" && img.Visibility != "public" {
-			if err := allowAny(who, access.Publicize); err != nil {
-				return err
-			}
-		}
-		img.Visibility = v
-	case "protected":
-		img.Protected = value.(bool)
-	case "os_hidden":
-		img.Hidden = value.(bool)
-	case "min_disk":
-		img.MinDisk = number(value)
-	case "min_ram":
-		img.MinRAM = number(value)
-	case "owner":
-		return assignOwner(img, who, value)
-	case "tags":
-		return setTags(img, value.([]any))
-	default:
+func assign(img *catalog.Image, who Identity, name string, value any) error {
+	f, ok := fields.Find(name)
+	if !ok || !f.Base() {
 		return setProperty(img, name, value)
 	}
-	return nil
-}
-
-func optional(value any) *string {
-	if v, ok := value.(string); ok {
-		return &v
+	switch v := checked(f, value); {
+	case f.Kind == fields.List:
+		return setTags(img, v.List)
+	case f.Writer == fields.Administrator:
+		return assignOwner(img, who, v)
+	case name == "visibility" && v.Text == access.Public && img.Visibility != access.Public:
+		if err := allowAny(who, access.Publicize); err != nil {
+			return err
+		}
+		fallthrough
+	default:
+		f.Set(img, v)
 	}
 	return nil
 }
 
-// number is a checked integer: the schema's check has refused what does not fit.
-func number(value any) int64 {
-	n, _ := value.(json.Number).Int64()
-	return n
+// checked is what f is to be by value, which check has let pass.
+func checked(f *fields.Field, value any) fields.Value {
+	v := fields.Value{Kind: f.Kind}
+	switch value := value.(type) {
+	case nil:
+		v.Null = true
+	case string:
+		v.Text = value
+	case bool:
+		v.Bool = value
+	case json.Number:
+		v.Int, _ = value.Int64() // check has refused what does not fit
+	case []any:
+		for _, s := range value {
+			v.List = append(v.List, s.(string))
+		}
+	}
+	return v
 }
 
 // assignOwner: null is the caller's own project, for every image has an owner here.
-func assignOwner(img *catalog.Image, who Identity, value any) error {
-	owner := who.Project
-	if v := optional(value); v != nil {
-		owner = *v
+func assignOwner(img *catalog.Image, who Identity, v fields.Value) error {
+	owner := v.Text
+	if v.Null {
+		owner = who.Project
 	}
 	if owner != img.Owner && allowAny(who, access.SetOwner) != nil {
 		return fail(http.StatusForbidden, "You are not permitted to make '%s' the owner of images.", shorten(owner))
@@ -75,15 +68,10 @@ func assignOwner(img *catalog.Image, who Identity, value any) error {
 }
 
 // setTags replaces them all; a tag that stands twice counts once, as in Glance.
-func setTags(img *catalog.Image, values []any) error {
-	var tags []string
-	for _, v := range values {
-		tags = append(tags, v.(string))
-	}
-	slices.Sort(tags)
-	tags = slices.Compact(tags)
-	if len(tags) > maxTags {
-		return tooMany("tags", len(tags), maxTags)
+func setTags(img *catalog.Image, tags []string) error {
+	tags = slices.Compact(slices.Sorted(slices.Values(tags)))
+	if len(tags) > fields.MaxTags {
+		return tooMany("tags", len(tags), fields.MaxTags)
 	}
 	img.Tags = tags
 	return nil
@@ -101,8 +89,8 @@ func setProperty(img *catalog.Image, name string, value any) error {
 		img.Properties = map[string]string{}
 	}
 	img.Properties[name] = v
-	if n := len(img.Properties); n > maxProperties {
-		return tooMany("properties", n, maxProperties)
+	if n := len(img.Properties); n > fields.MaxProperties {
+		return tooMany("properties", n, fields.MaxProperties)
 	}
 	return nil
 }

@@ -226,7 +226,7 @@ func compare(at string, got, want any, ordered bool) []string {
 		}
 		w = maps.Clone(w)
 		if at == ".properties" {
-			delete(w, "stores") // see field.unlisted
+			delete(w, "stores") // see package fields
 		} else {
 			delete(w, "locations") // not shown here
 			delete(w, "direct_url")

@@ -33,16 +33,16 @@ func (s *Server) createImage(w http.ResponseWriter, r *http.Request, who Identit
 	}
 	names := slices.Sorted(maps.Keys(attributes)) // so that of several mistakes the same one is told
 	for _, name := range names {
-		if err := s.schemas.settable(name); err != nil {
+		if err := settable(name); err != nil {
 			return err
 		}
 	}
 	img := catalog.Image{Visibility: access.Shared, Owner: who.Project}
 	for _, name := range names {
-		if err := s.schemas.check(name, attributes[name]); err != nil {
+		if err := check(name, attributes[name]); err != nil {
 			return err
 		}
-		if err := s.assign(&img, who, name, attributes[name]); err != nil {
+		if err := assign(&img, who, name, attributes[name]); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"glanced/catalog"
 	"glanced/catalog/access"
+	"glanced/catalog/fields"
 )
 
 func isText(s string) bool { return utf8.ValidString(s) }
@@ -37,6 +38,8 @@ func listQuery(params []param, who Identity) (catalog.Query, error) {
 	return q, err
 }
 
+// readFilter reads one parameter: one of fields.ListParameters, a filter by a field, or
+// the name of a custom property.
 func readFilter(q *catalog.Query, order *sorting, p param, who Identity) (err error) {
 	switch p.name {
 	case "limit":
@@ -49,60 +52,59 @@ func readFilter(q *catalog.Query, order *sorting, p param, who Identity) (err er
 		order.oldKeys = append(order.oldKeys, p.value)
 	case "sort_dir":
 		order.oldDirs = append(order.oldDirs, p.value)
-	case "id":
-		q.ID, err = oneOf(p.value)
-	case "name":
-		q.Name, err = oneOf(p.value)
-	case "disk_format":
-		q.DiskFormat, err = oneOf(p.value)
-	case "container_format":
-		q.ContainerFormat, err = oneOf(p.value)
-	case "status":
-		q.Status, err = statuses(p.value)
-	case "owner":
-		q.Owner = p.value
-	case "checksum":
-		q.Checksum = p.value
-	case "os_hash_value":
-		q.HashValue = p.value
-	case "tag":
-		q.Tags = append(q.Tags, p.value)
-	case "protected":
-		q.Protected, err = truth(p)
-	case "os_hidden":
-		q.Hidden, err = truth(p)
-	case "visibility":
-		if p.value != "all" && !slices.Contains(catalog.Visibilities, p.value) {
-			return fail(http.StatusBadRequest, "Invalid visibility value: %s", shorten(p.value))
-		}
-		q.Among = access.Listed(who, p.value)
 	case "member_status":
 		if !slices.Contains([]string{"pending", "accepted", "rejected", "all"}, p.value) {
 			return fail(http.StatusBadRequest, "Invalid status: %s", shorten(p.value))
 		}
-	case "size_min":
-		q.SizeMin, err = amount(p.value)
-	case "size_max":
-		q.SizeMax, err = amount(p.value)
-	case "size":
-		q.SizeMin, err = amount(p.value)
-		q.SizeMax = q.SizeMin
-	case "min_disk":
-		q.MinDisk, err = amount(p.value)
-	case "min_ram":
-		q.MinRAM, err = amount(p.value)
-	case "created_at":
-		q.CreatedAt, err = comparisons(p)
-	case "updated_at":
-		q.UpdatedAt, err = comparisons(p)
 	case "deleted":
 	case "changes-since":
 		return fail(http.StatusBadRequest, "The \"changes-since\" filter is no longer available on v2.")
 	default:
+		if by, ok := fields.Filtered(p.name); ok {
+			return readCondition(q, by, p, who)
+		}
 		if q.Properties == nil {
 			q.Properties = map[string]string{}
 		}
 		q.Properties[p.name] = p.value
+	}
+	return err
+}
+
+// readCondition reads p, which filters by a field, into the field's place in q.
+func readCondition(q *catalog.Query, by fields.Parameter, p param, who Identity) (err error) {
+	switch want := by.Field.Condition(q).(type) {
+	case *[]string:
+		switch by.Field.Filter {
+		case fields.OneOf:
+			*want, err = oneOf(p.value)
+		case fields.AllOf:
+			*want = append(*want, p.value)
+		default:
+			*want = []string{p.value}
+		}
+	case *[]catalog.Status:
+		*want, err = statuses(p.value)
+	case **bool:
+		*want, err = truth(p)
+	case *fields.Range:
+		switch by.Bound {
+		case fields.AtLeast:
+			want.Min, err = amount(p.value)
+		case fields.AtMost:
+			want.Max, err = amount(p.value)
+		default:
+			want.Is, err = amount(p.value)
+		}
+	case *[]catalog.Compare:
+		*want, err = comparisons(p)
+	case **catalog.Scope:
+		if p.value != "all" && !slices.Contains(by.Field.Words, p.value) {
+			return fail(http.StatusBadRequest, "Invalid visibility value: %s", shorten(p.value))
+		}
+		*want = access.Listed(who, p.value)
+	default:
+		panic("no list can be filtered by " + p.name)
 	}
 	return err
 }

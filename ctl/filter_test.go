@@ -2,10 +2,12 @@ package ctl
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
 	"glanced/catalog"
+	"glanced/catalog/fields"
 )
 
 func TestInListsAreSplitAtCommasOutsideQuotes(t *testing.T) {
@@ -27,6 +29,65 @@ func TestInListsAreSplitAtCommasOutsideQuotes(t *testing.T) {
 		if want == nil && (err == nil || explain(err).status != 400) || want != nil && !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: %q %v, want %q", value, got, err, want)
 		}
+	}
+}
+
+// Each parameter means one thing: what filters by a field, or means something else to a
+// list, is no custom property.
+func TestParametersAreFiltersOrProperties(t *testing.T) {
+	value := map[string]string{"limit": "5", "sort": "name:asc", "sort_key": "name", "sort_dir": "asc", "member_status": "all", "visibility": "private",
+		"created_at": "gt:2020-01-01", "updated_at": "lt:2020-01-01", "protected": "True", "os_hidden": "false"}
+	who := Identity{Project: "p", Roles: []string{"member"}}
+	blank, err := listQuery(nil, who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Concat(fields.Filters(), fields.ListParameters) {
+		if name == "changes-since" {
+			continue // refused
+		}
+		v := value[name]
+		if v == "" {
+			v = "7"
+		}
+		params := []param{{name, v}}
+		if name == "sort_dir" {
+			params = append(params, param{"sort_key", "name"})
+		}
+		q, err := listQuery(params, who)
+		if err != nil || q.Properties != nil {
+			t.Errorf("%s=%s: %v, properties %v", name, v, err, q.Properties)
+		}
+		without := slices.Contains([]string{"deleted", "member_status", "os_hidden"}, name) // of effect
+		if reflect.DeepEqual(q, blank) != without {
+			t.Errorf("%s=%s changes the query: %v", name, v, !without)
+		}
+	}
+	for _, name := range []string{"os_distro", "self", "stores", "node", "size_mean", "name_min", "os_glance_disk_error"} {
+		if q, err := listQuery([]param{{name, "x"}}, who); err != nil || q.Properties[name] != "x" {
+			t.Errorf("%s is no property: %v %v", name, q.Properties, err)
+		}
+	}
+}
+
+// Filters of one number are all asked for, in any order.
+func TestFiltersOfNumbers(t *testing.T) {
+	seven := int64(7)
+	for name, want := range map[string]catalog.Query{
+		"size": {Size: fields.Range{Is: &seven}}, "size_min": {Size: fields.Range{Min: &seven}}, "virtual_size_max": {VirtualSize: fields.Range{Max: &seven}},
+		"min_ram": {MinRAM: fields.Range{Is: &seven}}, "min_disk_min": {MinDisk: fields.Range{Min: &seven}},
+	} {
+		q, err := listQuery([]param{{name, "7"}}, Identity{})
+		if err != nil || !reflect.DeepEqual([]any{q.Size, q.VirtualSize, q.MinRAM, q.MinDisk}, []any{want.Size, want.VirtualSize, want.MinRAM, want.MinDisk}) {
+			t.Errorf("%s: %+v, %v", name, q, err)
+		}
+		if _, err := listQuery([]param{{name, "many"}}, Identity{}); err == nil || explain(err).status != 400 {
+			t.Errorf("%s=many: %v", name, err)
+		}
+	}
+	q, err := listQuery([]param{{"size_min", "7"}, {"size", "8"}}, Identity{})
+	if err != nil || *q.Size.Is != 8 || *q.Size.Min != 7 {
+		t.Errorf("%+v, %v", q.Size, err)
 	}
 }
 

@@ -61,11 +61,11 @@ func (s *Server) answerImages(w http.ResponseWriter, params []param, images []ca
 	a.text(`{"first":`)
 	a.value(listLink(params, ""))
 	a.text(`,"images":[`)
-	for i, img := range images {
+	for i := range images {
 		if i > 0 {
 			a.text(",")
 		}
-		a.object(renderImage(img))
+		a.image(&images[i])
 	}
 	a.text("]")
 	if more && len(images) > 0 {

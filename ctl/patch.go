@@ -10,6 +10,7 @@ import (
 
 	"glanced/catalog"
 	"glanced/catalog/access"
+	"glanced/catalog/fields"
 )
 
 // The two dialects of JSON patch that Glance takes, each under its own media
@@ -99,17 +100,17 @@ func (s *Server) parsePatch(body any, kind string) ([]change, error) {
 		if c.name, err = parsePointer(pointer); err != nil {
 			return nil, err
 		}
-		if err := s.schemas.settable(c.name); err != nil {
+		if err := settable(c.name); err != nil {
 			return nil, err
 		}
-		if c.name == "id" { // settable by a create alone
-			return nil, fail(http.StatusForbidden, "Attribute 'id' is read-only.")
+		if f, ok := fields.Find(c.name); ok && f.Writer == fields.Creator {
+			return nil, fail(http.StatusForbidden, "Attribute '%s' is read-only.", c.name)
 		}
 		if op != "remove" {
 			if c.value, ok = object["value"]; !ok {
 				return nil, fail(http.StatusBadRequest, "Operation \"%s\" requires a member named \"value\".", op)
 			}
-			if err := s.schemas.check(c.name, c.value); err != nil {
+			if err := check(c.name, c.value); err != nil {
 				return nil, err
 			}
 		}
@@ -184,7 +185,7 @@ func parsePointer(pointer string) (string, error) {
 // replace and remove want it to be there; what every image has is not removed.
 func (s *Server) apply(img *catalog.Image, who Identity, c change) error {
 	_, has := img.Properties[c.name]
-	base := s.schemas.isBase(c.name)
+	base := fields.IsBase(c.name)
 	if c.op != "add" && !base && !has {
 		return fail(http.StatusConflict, "Property %s does not exist.", shorten(c.name))
 	}
@@ -195,11 +196,11 @@ func (s *Server) apply(img *catalog.Image, who Identity, c change) error {
 		delete(img.Properties, c.name)
 		return nil
 	}
-	if (c.name == "disk_format" || c.name == "container_format") && img.Status != catalog.Queued {
+	if f, ok := fields.Find(c.name); ok && f.Fixed && img.Status != catalog.Queued {
 		return fail(http.StatusForbidden, "Attribute %s can be only replaced for a queued image.", c.name)
 	}
 	if c.name == "owner" && allowAny(who, access.SetOwner) != nil {
 		return fail(http.StatusForbidden, "Owner can't be updated by non admin.")
 	}
-	return s.assign(img, who, c.name, c.value)
+	return assign(img, who, c.name, c.value)
 }

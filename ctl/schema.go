@@ -2,87 +2,9 @@ package ctl
 
 import (
 	"net/http"
-	"slices"
 
-	"glanced/catalog"
+	"glanced/catalog/fields"
 )
-
-// field is one attribute of an image as JSON: the same row is shown to clients
-// in /v2/schemas/image and decides what a create or a patch may hold.
-type field struct {
-	name        string
-	types       []string // JSON Schema types; "null" first, as Glance writes it
-	description string
-	readOnly    bool
-	pattern     string // of strings
-	maxLength   int    // of strings, in characters; 0 = none
-	enum        []string
-	items       map[string]any // of arrays
-	// property: a custom property that is well known (Glance's is_base: false).
-	// It is stored as any other, but its values are checked.
-	property bool
-	// unlisted: not in the schema. The glance command keeps a copy of the schema
-	// and makes options of it; one called --stores it has already, and fails.
-	unlisted bool
-}
-
-const uuidPattern = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
-
-const maxTagLength = 255 // characters
-
-var (
-	stringType     = []string{"string"}
-	nullableString = []string{"null", "string"}
-	boolType       = []string{"boolean"}
-	intType        = []string{"integer"}
-	nullableInt    = []string{"null", "integer"}
-	arrayType      = []string{"array"}
-)
-
-// imageStatuses is the schema's order, which is Glance's.
-var imageStatuses = []string{"queued", "saving", "active", "killed", "deleted", "uploading", "importing", "pending_delete", "deactivated"}
-
-// imageFields follows Glance's schema of the image in all but the descriptions,
-// which glanceclient shows as the help of its options.
-func imageFields() []field {
-	return []field{
-		{name: "id", types: stringType, description: "The image's id, a UUID", pattern: uuidPattern},
-		{name: "name", types: nullableString, description: "Name for people; need not be unique", maxLength: 255},
-		{name: "status", types: stringType, readOnly: true, description: "Where the image stands in its life", enum: imageStatuses},
-		{name: "visibility", types: stringType, description: "Who may see the image", enum: catalog.Visibilities},
-		{name: "protected", types: boolType, description: "The image cannot be deleted while this is true"},
-		{name: "os_hidden", types: boolType, description: "The image is left out of lists that do not ask for hidden ones"},
-		{name: "checksum", types: nullableString, readOnly: true, description: "MD5 of the stored bytes, hexadecimal", maxLength: 32},
-		{name: "os_hash_algo", types: nullableString, readOnly: true, description: "How os_hash_value was computed", maxLength: 64},
-		{name: "os_hash_value", types: nullableString, readOnly: true, description: "Hash of the stored bytes by os_hash_algo, hexadecimal", maxLength: 128},
-		{name: "owner", types: nullableString, description: "Id of the project that owns the image", maxLength: 255},
-		{name: "size", types: nullableInt, readOnly: true, description: "Length of the stored bytes"},
-		{name: "virtual_size", types: nullableInt, readOnly: true, description: "Size of the guest disk in bytes"},
-		{name: "container_format", types: nullableString, description: "What the disk is wrapped in", enum: catalog.ContainerFormats},
-		{name: "disk_format", types: nullableString, description: "How the disk is encoded", enum: catalog.DiskFormats},
-		{name: "created_at", types: stringType, readOnly: true, description: "When the image was registered"},
-		{name: "updated_at", types: stringType, readOnly: true, description: "When the image last changed"},
-		{name: "tags", types: arrayType, description: "Labels", items: map[string]any{"type": "string", "maxLength": maxTagLength}},
-		{name: "direct_url", types: stringType, readOnly: true, description: "Where the stored bytes lie"},
-		{name: "min_ram", types: intType, description: "Memory that a machine needs to boot it, MiB"},
-		{name: "min_disk", types: intType, description: "Disk that a machine needs to boot it, GiB"},
-		{name: "self", types: stringType, readOnly: true, description: "Path of this document"},
-		{name: "file", types: stringType, readOnly: true, description: "Path of the stored bytes"},
-		{name: "stores", types: stringType, readOnly: true, unlisted: true},
-		{name: "schema", types: stringType, readOnly: true, description: "Path of this schema"},
-		{name: "locations", types: arrayType, description: "Where the stored bytes lie, each copy", items: locationSchema()},
-		{name: "kernel_id", types: nullableString, pattern: uuidPattern, property: true, description: "Image to boot as the kernel (AMI style)"},
-		{name: "ramdisk_id", types: nullableString, pattern: uuidPattern, property: true, description: "Image to boot as the ramdisk (AMI style)"},
-		{name: "instance_uuid", types: stringType, property: true, description: "Instance that the image belongs to; a note only"},
-		{name: "architecture", types: stringType, property: true, description: "Processor architecture, such as x86_64"},
-		{name: "os_distro", types: stringType, property: true, description: "Distribution, such as debian"},
-		{name: "os_version", types: stringType, property: true, description: "Version of the distribution"},
-		{name: "description", types: stringType, property: true, description: "What the image is, for people"},
-		{name: "cinder_encryption_key_id", types: stringType, property: true, description: "Key that Cinder needs for volumes made of the image"},
-		{name: "cinder_encryption_key_deletion_policy", types: stringType, property: true, enum: []string{"on_image_deletion", "do_not_delete"},
-			description: "When that key is deleted"},
-	}
-}
 
 // locationSchema stays in the schema although locations are not shown: models
 // that clients build from the schema expect the attribute.
@@ -109,60 +31,83 @@ func locationSchema() map[string]any {
 	}
 }
 
-// json is f as a JSON Schema property.
-func (f field) json() map[string]any {
-	p := map[string]any{"description": f.description}
-	if len(f.types) == 1 {
-		p["type"] = f.types[0]
-	} else {
-		p["type"] = f.types
+// jsonTypes are the types of f's values in JSON Schema, "null" first, as Glance writes it.
+func jsonTypes(f *fields.Field) []string {
+	var types []string
+	if f.Null {
+		types = append(types, "null")
 	}
-	if f.readOnly {
+	switch f.Kind {
+	case fields.Integer:
+		return append(types, "integer")
+	case fields.Boolean:
+		return append(types, "boolean")
+	case fields.List, fields.Opaque:
+		return append(types, "array")
+	}
+	return append(types, "string")
+}
+
+// choices are f's words, with null where null is allowed.
+func choices(f *fields.Field) []any {
+	var all []any
+	if f.Null {
+		all = append(all, nil)
+	}
+	for _, w := range f.Words {
+		all = append(all, w)
+	}
+	return all
+}
+
+// items is the schema of what stands in f, an array.
+func items(f *fields.Field) map[string]any {
+	if f.Kind == fields.List {
+		return map[string]any{"type": "string", "maxLength": f.MaxLength}
+	}
+	return locationSchema()
+}
+
+// schemaOf is f as a JSON Schema property.
+func schemaOf(f *fields.Field) map[string]any {
+	types := jsonTypes(f)
+	p := map[string]any{"description": f.Description, "type": types}
+	if len(types) == 1 {
+		p["type"] = types[0]
+	}
+	if f.Writer == fields.Nobody {
 		p["readOnly"] = true
 	}
-	if f.pattern != "" {
-		p["pattern"] = f.pattern
+	if f.Pattern != "" {
+		p["pattern"] = f.Pattern
 	}
-	if f.maxLength > 0 {
-		p["maxLength"] = f.maxLength
+	if f.Kind == fields.Text && f.MaxLength > 0 {
+		p["maxLength"] = f.MaxLength
 	}
-	if f.enum != nil {
-		p["enum"] = f.choices()
+	if f.Words != nil {
+		p["enum"] = choices(f)
 	}
-	if f.items != nil {
-		p["items"] = f.items
+	if types[0] == "array" {
+		p["items"] = items(f)
 	}
-	if f.property {
+	if f.Listing == fields.Property {
 		p["is_base"] = false
 	}
 	return p
 }
 
-// choices is the enum with null where null is allowed.
-func (f field) choices() []any {
-	var all []any
-	if slices.Contains(f.types, "null") {
-		all = append(all, nil)
-	}
-	for _, e := range f.enum {
-		all = append(all, e)
-	}
-	return all
-}
-
-// schemas is the table, by name, and the two documents made of it.
+// schemas are the documents of the schema, which are Glance's in all but the descriptions:
+// those glanceclient shows as the help of its options.
 type schemas struct {
-	fields map[string]field
 	image  map[string]any
 	images map[string]any
 }
 
 func newSchemas() schemas {
-	fields, properties := map[string]field{}, map[string]any{}
-	for _, f := range imageFields() {
-		fields[f.name] = f
-		if !f.unlisted {
-			properties[f.name] = f.json()
+	properties := map[string]any{}
+	for _, f := range fields.All() {
+		if f.Listing == fields.Base || f.Listing == fields.Property {
+			properties[f.Name] = schemaOf(f)
 		}
 	}
 	image := map[string]any{
@@ -172,8 +117,7 @@ func newSchemas() schemas {
 		"links":                []link{{"self", "{self}"}, {"enclosure", "{file}"}, {"describedby", "{schema}"}},
 	}
 	return schemas{
-		fields: fields,
-		image:  image,
+		image: image,
 		images: map[string]any{
 			"name": "images",
 			"properties": map[string]any{
@@ -185,12 +129,6 @@ func newSchemas() schemas {
 			"links": []link{{"first", "{first}"}, {"next", "{next}"}, {"describedby", "{schema}"}},
 		},
 	}
-}
-
-// isBase says whether name is an attribute of every image, not a custom property.
-func (s schemas) isBase(name string) bool {
-	f, ok := s.fields[name]
-	return ok && !f.property
 }
 
 func (s *Server) imageSchema(w http.ResponseWriter, r *http.Request, _ Identity) error {

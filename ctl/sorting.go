@@ -6,9 +6,8 @@ import (
 	"strings"
 
 	"glanced/catalog"
+	"glanced/catalog/fields"
 )
-
-var sortKeys = []string{"name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at"}
 
 // sorting is the sort parameters as they came, in both of Glance's spellings:
 // sort=name:asc,size and sort_key=name&sort_dir=asc.
@@ -53,8 +52,8 @@ func (o sorting) keys() ([]catalog.SortKey, error) {
 	}
 	var keys []catalog.SortKey
 	for i, name := range names {
-		if !slices.Contains(sortKeys, name) {
-			return nil, fail(http.StatusBadRequest, "Invalid sort key: %s. It must be one of the following: %s.", shorten(name), strings.Join(sortKeys, ", "))
+		if keys := fields.SortKeys(); !slices.Contains(keys, name) {
+			return nil, fail(http.StatusBadRequest, "Invalid sort key: %s. It must be one of the following: %s.", shorten(name), strings.Join(keys, ", "))
 		}
 		if dirs[i] != "asc" && dirs[i] != "desc" {
 			return nil, fail(http.StatusBadRequest, "Invalid sort direction: %s", shorten(dirs[i]))

@@ -12,18 +12,14 @@ import (
 // addTag is PUT /v2/images/{id}/tags/{tag}; a tag that is there already is fine.
 func (s *Server) addTag(w http.ResponseWriter, r *http.Request, who Identity) error {
 	tag := r.PathValue("tag")
-	if err := s.schemas.check("tags", []any{tag}); err != nil {
+	if err := check("tags", []any{tag}); err != nil {
 		return err
 	}
 	return s.changeTags(w, r, who, func(img *catalog.Image) error {
 		if slices.Contains(img.Tags, tag) {
 			return errUnchanged
 		}
-		tags := []any{tag}
-		for _, t := range img.Tags {
-			tags = append(tags, t)
-		}
-		return setTags(img, tags)
+		return setTags(img, append([]string{tag}, img.Tags...))
 	})
 }
 

@@ -4,32 +4,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
-)
 
-// Names that no client may set, beyond the schema's read-only ones. Glance calls
-// them reserved: they are columns of its tables.
-var reserved = []string{"location", "deleted", "deleted_at", "locations"}
-
-// reservedPrefix is for properties that the service itself writes.
-const reservedPrefix = "os_glance_"
-
-const (
-	maxTags       = 128
-	maxProperties = 128
-	maxMinimum    = 1<<31 - 1 // of min_disk and min_ram
+	"glanced/catalog/fields"
 )
 
 // settable returns the 403 for an attribute that clients may not set.
-func (s schemas) settable(name string) error {
-	if f, ok := s.fields[name]; ok && f.readOnly {
+func settable(name string) error {
+	if f, ok := fields.Find(name); ok && f.Writer == fields.Nobody {
 		return fail(http.StatusForbidden, "Attribute '%s' is read-only.", name)
 	}
-	if slices.Contains(reserved, name) || strings.HasPrefix(name, reservedPrefix) {
+	if fields.Reserved(name) {
 		return fail(http.StatusForbidden, "Attribute '%s' is reserved.", shorten(name))
 	}
 	return nil
@@ -37,37 +25,28 @@ func (s schemas) settable(name string) error {
 
 // check returns the 400 for a value that the schema of the image does not allow
 // under this name. Its words are those of Glance's schema library.
-func (s schemas) check(name string, value any) error {
-	f, ok := s.fields[name]
+func check(name string, value any) error {
+	f, ok := fields.Find(name)
 	if !ok {
-		f = field{name: name, types: stringType}
+		f = &anyProperty
 	}
-	if why := f.refuses(value); why != "" {
+	if why := refuses(f, value); why != "" {
 		return fail(http.StatusBadRequest, "Provided object does not match schema 'image': %s, in '%s'", why, shorten(name))
 	}
 	return nil
 }
 
-// refuses says what is wrong with v, "" when nothing is.
-func (f field) refuses(v any) string {
-	if !slices.Contains(f.types, jsonType(v)) {
-		return fmt.Sprintf("%s is not of type '%s'", literal(v), strings.Join(f.types, "', '"))
+// anyProperty is a custom property that the schema does not know.
+var anyProperty = fields.Field{Kind: fields.Text}
+
+// refuses says what is wrong with v as a value of f, "" when nothing is.
+func refuses(f *fields.Field, v any) string {
+	if types := jsonTypes(f); !slices.Contains(types, jsonType(v)) {
+		return fmt.Sprintf("%s is not of type '%s'", literal(v), strings.Join(types, "', '"))
 	}
 	switch v := v.(type) {
 	case string:
-		if f.enum != nil && !slices.Contains(f.enum, v) {
-			var all []string
-			for _, c := range f.choices() {
-				all = append(all, literal(c))
-			}
-			return fmt.Sprintf("%s is not one of [%s]", literal(v), strings.Join(all, ", "))
-		}
-		if f.maxLength > 0 && utf8.RuneCountInString(v) > f.maxLength {
-			return fmt.Sprintf("%s is too long: at most %d characters are allowed", literal(v), f.maxLength)
-		}
-		if f.pattern != "" && !regexp.MustCompile(f.pattern).MatchString(v) {
-			return fmt.Sprintf("%s does not match '%s'", literal(v), f.pattern)
-		}
+		return refusesText(f, v)
 	case json.Number:
 		n, err := v.Int64()
 		if err != nil {
@@ -76,16 +55,33 @@ func (f field) refuses(v any) string {
 		if n < 0 {
 			return fmt.Sprintf("Cannot be a negative value: %d", n)
 		}
-		if n > maxMinimum {
-			return fmt.Sprintf("value out of range, must not exceed %d", maxMinimum)
+		if n > f.Max {
+			return fmt.Sprintf("value out of range, must not exceed %d", f.Max)
 		}
-	case []any: // tags: the only array that clients may set
-		item := field{types: stringType, maxLength: maxTagLength}
+	case []any: // a list of texts: locations are reserved
+		item := fields.Field{Kind: fields.Text, MaxLength: f.MaxLength}
 		for _, t := range v {
-			if why := item.refuses(t); why != "" {
+			if why := refuses(&item, t); why != "" {
 				return why
 			}
 		}
+	}
+	return ""
+}
+
+func refusesText(f *fields.Field, v string) string {
+	if f.Words != nil && !slices.Contains(f.Words, v) {
+		var all []string
+		for _, c := range choices(f) {
+			all = append(all, literal(c))
+		}
+		return fmt.Sprintf("%s is not one of [%s]", literal(v), strings.Join(all, ", "))
+	}
+	if f.MaxLength > 0 && utf8.RuneCountInString(v) > f.MaxLength {
+		return fmt.Sprintf("%s is too long: at most %d characters are allowed", literal(v), f.MaxLength)
+	}
+	if !f.Matches(v) {
+		return fmt.Sprintf("%s does not match '%s'", literal(v), f.Pattern)
 	}
 	return ""
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"glanced/catalog/access"
+	"glanced/catalog/fields"
 	"glanced/catalog/records"
 	"glanced/catalog/rules"
 	"glanced/catalog/stores"
@@ -24,7 +25,7 @@ const maxChain = 16
 // reference itself names by its id. The owner of img must be able to read it.
 func (in *Intake) candidate(ctx context.Context, img records.Image, ref formats.Ref) (records.Image, error) {
 	id := img.Properties[BackingProperty]
-	if id == "" && rules.IsID(ref.Name) {
+	if id == "" && fields.IsID(ref.Name) {
 		id = ref.Name
 	}
 	if id == "" {

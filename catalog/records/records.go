@@ -178,7 +178,12 @@ type Compare struct {
 	Time time.Time
 }
 
-// SortKey orders a List; Key is an Image field by its API name.
+// Range is what a number must be: each of its parts that is not nil.
+type Range struct {
+	Is, Min, Max *int64
+}
+
+// SortKey orders a List; Key is the API's name of a field that catalog/fields sorts by.
 type SortKey struct {
 	Key  string
 	Desc bool
@@ -195,14 +200,15 @@ type Query struct {
 	Status          []Status
 	DiskFormat      []string
 	ContainerFormat []string
-	Owner           string
+	Owner           []string
 	Protected       *bool
 	Hidden          *bool // nil: both
-	SizeMin         *int64
-	SizeMax         *int64
-	MinDisk, MinRAM *int64
-	Checksum        string
-	HashValue       string
+	Size            Range
+	VirtualSize     Range
+	MinDisk, MinRAM Range
+	Checksum        []string
+	HashAlgo        []string
+	HashValue       []string
 	Tags            []string          // all of them
 	Properties      map[string]string // all of them, exactly
 	Parent          string            // only those whose Parent this image is

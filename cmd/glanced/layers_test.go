@@ -61,19 +61,20 @@ var layers = []layer{
 
 	{"catalog/access/hostuser", []string{"catalog/access"}, []string{"glanced/formats/...", "glanced/backends/..."}, "who is at the other end of a socket is asked of the host"},
 	{"catalog/access", []string{"catalog/records"}, []string{"net", "glanced/formats/...", "glanced/backends/..."}, "who may do what with an image is told by its record alone; who asks, and over what, is not its matter"},
+	{"catalog/fields", []string{"catalog/access", "catalog/records"}, []string{"net", "database/sql", "glanced/catalog", "glanced/catalog/rules", "glanced/formats/...", "glanced/backends/..."}, "what an image has is one table that doors, databases and the command line are built from: it knows none of them"},
 	{"catalog/records/recordstest", []string{"catalog/records", "catalog/rules"}, []string{"glanced/formats/...", "glanced/backends/...", "database/sql"}, "the contract of records, and the rules above it, as tests must fit every database"},
-	{"catalog/records/sqltx", []string{"catalog/records"}, []string{"glanced/catalog/rules", "glanced/formats/...", "glanced/backends/..."}, "statements that databases share know neither a database nor the rules"},
+	{"catalog/records/sqltx", []string{"catalog/fields", "catalog/records"}, []string{"glanced/catalog/rules", "glanced/formats/...", "glanced/backends/..."}, "statements that databases share know neither a database nor the rules"},
 	{"catalog/records", []string{"catalog/records", "catalog/records/sqltx"}, []string{"glanced/catalog/rules", "glanced/formats/...", "glanced/backends/..."}, "records are rows: they know nothing of bytes, and decide nothing"},
 	{"catalog/rules", []string{"catalog/access", "catalog/records"}, []string{"database/sql", "glanced/formats/...", "glanced/backends/...", "net"}, "the rules of records know no database, and no bytes"},
 	{"catalog/stores", []string{"catalog/records", "backends", bytesAtRest}, []string{"net/http", "glanced/catalog/rules", "glanced/formats/...", "database/sql"}, "the configured stores keep what records say; what an image may be is not their matter"},
 	{"catalog/leases", []string{"catalog/records", "catalog/rules"}, []string{"net/http", "glanced/formats/...", "glanced/backends/...", "database/sql"}, "leases are kept for whoever works under them; what that is, is not their matter"},
 	{"catalog/disks", []string{"catalog/access", "catalog/records", "catalog/rules", "catalog/stores", "backends", "backends/replicas", bytesAtRest, "formats", "formats/container", "formats/engine"}, []string{"net/http", "glanced/catalog", "glanced/catalog/intake", "glanced/catalog/leases", "database/sql"}, "what is open is read and withdrawn; how an image came in, and what changes it, is not its matter"},
-	{"catalog/intake", []string{"catalog/access", "catalog/disks", "catalog/leases", "catalog/records", "catalog/rules", "catalog/stores", "backends", memory, "formats", "formats/container"}, []string{"net/http", "glanced/catalog", "database/sql"}, "images are taken in whoever sends them; the catalog's door is above, and no protocol is known"},
-	{"catalog", []string{"catalog/access", "catalog/disks", "catalog/intake", "catalog/leases", "catalog/records", "catalog/rules", "catalog/stores", memory, "formats", "formats/container", "formats/engine"}, []string{"net/http", "glanced/backends/file", "glanced/formats/qcow2", "database/sql"}, "the catalog knows no protocol and no concrete store, format or database: they are handed in; what is open and what comes in are rooms of their own"},
+	{"catalog/intake", []string{"catalog/access", "catalog/disks", "catalog/fields", "catalog/leases", "catalog/records", "catalog/rules", "catalog/stores", "backends", memory, "formats", "formats/container"}, []string{"net/http", "glanced/catalog", "database/sql"}, "images are taken in whoever sends them; the catalog's door is above, and no protocol is known"},
+	{"catalog", []string{"catalog/access", "catalog/disks", "catalog/fields", "catalog/intake", "catalog/leases", "catalog/records", "catalog/rules", "catalog/stores", memory, "formats", "formats/container", "formats/engine"}, []string{"net/http", "glanced/backends/file", "glanced/formats/qcow2", "database/sql"}, "the catalog knows no protocol and no concrete store, format or database: they are handed in; what is open and what comes in are rooms of their own"},
 
 	{"nbd", []string{"nbd", "formats", "formats/engine", bytesAtRest, memory}, []string{"glanced/catalog/...", "glanced/backends", "net/http"}, "the NBD wire serves disks; it knows neither the catalog nor stores"},
 	{"fs", []string{"catalog", "catalog/access", "formats", bytesAtRest, memory}, []string{"glanced/backends/file", "net/http"}, "the FUSE tree shows the catalog; it knows no stores"},
-	{"ctl", []string{"catalog", "catalog/access", "formats/encode", "formats/engine", bytesAtRest, memory}, []string{"glanced/backends/file", "glanced/nbd", "glanced/fs"}, "the API speaks to the catalog only, and sends disks in other formats"},
+	{"ctl", []string{"catalog", "catalog/access", "catalog/fields", "formats/encode", "formats/engine", bytesAtRest, memory}, []string{"glanced/backends/file", "glanced/nbd", "glanced/fs"}, "the API speaks to the catalog only, and sends disks in other formats"},
 
 	{"cmd/glancectl", []string{"cmd/glancectl/internal/glanceapi", "formats", "formats/all", "formats/check", "formats/goqcow2", "formats/container", "formats/container/spool", "formats/encode", "formats/engine", bytesAtRest, localFiles}, []string{"glanced/catalog/...", "glanced/ctl", "glanced/backends"}, "the CLI is a client: HTTP, and the formats for offline work"},
 	{"cmd/glanced", []string{"ctl", "fs", "nbd", "catalog", "catalog/access", "catalog/access/hostuser", "catalog/records", "catalog/records/postgres", "catalog/records/sqlite", "backends", "backends/all", "backends/cache", "backends/setting", bytesAtRest, memory, "formats", "formats/all", "formats/container/spool", "formats/engine"}, nil, "the daemon wires the rooms together"},
@@ -142,6 +143,8 @@ func TestALayerBreakIsSeen(t *testing.T) {
 		{"glanced/backends/all", "glanced/backends/file", true},
 		{"glanced/backends/file", "glanced/backends/http", false},
 		{"glanced/cmd/glancectl", "glanced/catalog", false},
+		{"glanced/cmd/glancectl", "glanced/catalog/records", false},
+		{"glanced/catalog/fields", "glanced/catalog/rules", false},
 		{"glanced/ctl", "glanced/cmd/glancectl/internal/glanceapi", false},
 	} {
 		rule, ok := ruleFor(c.from)

@@ -253,7 +253,7 @@ func TestPagesAreIndexWalks(t *testing.T) {
 		"administrator": {Scope: records.Everything},
 		"next page":     {Scope: seen, Among: &listed, Marker: "00002500-0000-4000-8000-000000000000"},
 		"by name":       {Scope: records.Everything, Sort: []records.SortKey{{Key: "name"}, {Key: "created_at"}, {Key: "id"}}},
-		"of an owner":   {Scope: records.Everything, Owner: "project 1"},
+		"of an owner":   {Scope: records.Everything, Owner: []string{"project 1"}},
 	} {
 		q.Limit = 25
 		plan, err := db.Explain(t.Context(), "EXPLAIN ", q)

@@ -328,7 +328,7 @@ func testHostileText(t *testing.T, s *rules.Records) {
 	for _, text := range []string{`'; DROP TABLE images; --`, `" OR 1=1`, `%`, `_`, `\`, `["a"]`, `{"a":1}`, "a\nb", "😀", "máy ảo", "镜像"} {
 		img := create(t, s, records.Image{Name: &text, Owner: text, Properties: map[string]string{text: text}, Tags: []string{text}})
 		wantSame(t, get(t, s, img.ID), img)
-		q := records.Query{Scope: records.Scope{Owners: []string{text}, Visibility: []string{text}}, Name: []string{text, "other"}, Owner: text, Tags: []string{text}, Properties: map[string]string{text: text}}
+		q := records.Query{Scope: records.Scope{Owners: []string{text}, Visibility: []string{text}}, Name: []string{text, "other"}, Owner: []string{text}, Tags: []string{text}, Properties: map[string]string{text: text}}
 		list, err := s.List(t.Context(), q)
 		if err != nil || len(list) != 1 || list[0].ID != img.ID {
 			t.Errorf("list by %q: %d images, %v", text, len(list), err)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"glanced/catalog/fields"
 	"glanced/catalog/records"
 	"glanced/catalog/records/recordstest"
 	"glanced/catalog/records/sqltx"
@@ -99,6 +100,31 @@ func TestTheDatabaseIsItsOwnersAlone(t *testing.T) {
 		if info, err := os.Stat(path + suffix); err != nil || info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s: %v %v", suffix, info.Mode(), err)
 		}
+	}
+}
+
+// A column that no field has would keep what nobody reads or writes.
+func TestTheColumnsAreThoseOfTheTableOfFields(t *testing.T) {
+	write, _ := openConnections(t, filepath.Join(t.TempDir(), "c.db"))
+	rows, err := write.Query(`SELECT name FROM pragma_table_info('images') WHERE name <> 'pk' ORDER BY name`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var got, want []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, name)
+	}
+	for _, f := range fields.Stored() {
+		want = append(want, f.Storage.Columns...)
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) || rows.Err() != nil {
+		t.Errorf("the columns are %v, want %v, %v", got, want, rows.Err())
 	}
 }
 
@@ -381,7 +407,7 @@ func TestPagesAreIndexWalks(t *testing.T) {
 		"next page":     {Scope: seen, Among: &listed, Marker: "00002500-0000-4000-8000-000000000000"},
 		"oldest first":  {Scope: seen, Among: &listed, Sort: []records.SortKey{{Key: "created_at"}, {Key: "id"}}},
 		"by name":       {Scope: records.Everything, Sort: []records.SortKey{{Key: "name", Desc: true}}},
-		"of an owner":   {Scope: records.Everything, Owner: "project 1"},
+		"of an owner":   {Scope: records.Everything, Owner: []string{"project 1"}},
 		"of a status":   {Scope: records.Everything, Status: []records.Status{records.Active}},
 		"children":      {Scope: records.Everything, Parent: "p", AfterID: "i", Status: []records.Status{records.Active, records.Deactivated}, Sort: []records.SortKey{{Key: "id"}}},
 	} {

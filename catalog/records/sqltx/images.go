@@ -6,31 +6,46 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"glanced/catalog/fields"
 	"glanced/catalog/records"
 )
 
 // columns are those of table images that hold fields of records.Image, in the
 // order of row.pointers.
-const columns = `id, name, status, disk_format, container_format, visibility, owner,
-	protected, hidden, min_disk, min_ram, size, virtual_size, allocated,
-	checksum, hash_algo, hash_value, disk_error, created_at, updated_at, node, reserved,
-	parent_id, parent_hash, snapshots`
+var columns = strings.Join(columnNames(), ", ")
+
+func columnNames() (names []string) {
+	for _, f := range fields.Stored() {
+		names = append(names, f.Storage.Columns...)
+	}
+	return names
+}
+
+// times are the fields that are times.
+var times = slices.DeleteFunc(slices.Clone(fields.Stored()), func(f *fields.Field) bool { return f.Kind != fields.Time })
+
+// timeOf is where f, one of times, is in img.
+func timeOf(f *fields.Field, img *records.Image) *time.Time { return f.At(img).(*time.Time) }
 
 // row is one row of images on its way in or out.
 type row struct {
-	pk               int64
-	created, updated int64 // microseconds since 1970
-	parent, hash     *string
-	snapshots        string // JSON
-	img              records.Image
+	pk           int64
+	micros       []int64 // since 1970, of each of times
+	parent, hash *string
+	snapshots    string // JSON
+	img          records.Image
 }
 
 // newRow is img on its way in.
 func newRow(img records.Image) (row, error) {
-	r := row{created: img.CreatedAt.UnixMicro(), updated: img.UpdatedAt.UnixMicro(), snapshots: "[]", img: img}
+	r := row{micros: make([]int64, len(times)), snapshots: "[]", img: img}
+	for i, f := range times {
+		r.micros[i] = timeOf(f, &img).UnixMicro()
+	}
 	if img.Parent != nil {
 		r.parent, r.hash = &img.Parent.ID, &img.Parent.HashValue
 	}
@@ -44,21 +59,36 @@ func newRow(img records.Image) (row, error) {
 	return r, nil
 }
 
+// pointers are where the columns come from, or go.
 func (r *row) pointers() []any {
-	i := &r.img
-	return []any{&i.ID, &i.Name, &i.Status, &i.DiskFormat, &i.ContainerFormat, &i.Visibility, &i.Owner,
-		&i.Protected, &i.Hidden, &i.MinDisk, &i.MinRAM, &i.Size, &i.VirtualSize, &i.Allocated,
-		&i.Checksum, &i.HashAlgo, &i.HashValue, &i.DiskError, &r.created, &r.updated, &i.Node, &i.Reserved,
-		&r.parent, &r.hash, &r.snapshots}
+	all := make([]any, 0, 2*len(fields.Stored()))
+	n := 0 // of times
+	for _, f := range fields.Stored() {
+		switch at := f.At(&r.img).(type) {
+		case **records.Parent:
+			all = append(all, &r.parent, &r.hash)
+		case *[]records.Snapshot:
+			all = append(all, &r.snapshots)
+		default:
+			if f.Kind == fields.Time {
+				at = &r.micros[n]
+				n++
+			}
+			all = append(all, at)
+		}
+	}
+	return all
 }
 
 // scan fills r by read, which is given where the columns go, pk first.
 func (r *row) scan(read func(to ...any) error) error {
+	r.micros = make([]int64, len(times))
 	if err := read(append([]any{&r.pk}, r.pointers()...)...); err != nil {
 		return err
 	}
-	r.img.CreatedAt = time.UnixMicro(r.created).UTC()
-	r.img.UpdatedAt = time.UnixMicro(r.updated).UTC()
+	for i, f := range times {
+		*timeOf(f, &r.img) = time.UnixMicro(r.micros[i]).UTC()
+	}
 	r.img.Properties = map[string]string{}
 	if r.parent != nil && r.hash != nil {
 		r.img.Parent = &records.Parent{ID: *r.parent, HashValue: *r.hash}

@@ -9,15 +9,9 @@ import (
 	"slices"
 	"strings"
 
+	"glanced/catalog/fields"
 	"glanced/catalog/records"
 )
-
-// sortColumns are the fields that a list can be ordered by; true: may be null.
-var sortColumns = map[string]bool{
-	"id": false, "name": true, "status": false, "disk_format": true, "container_format": true,
-	"visibility": false, "owner": false, "min_disk": false, "min_ram": false,
-	"size": true, "virtual_size": true, "created_at": false, "updated_at": false,
-}
 
 // compareOps are SQL's words for those of records.Compare.
 var compareOps = map[string]string{"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -52,11 +46,7 @@ func oneOf[T ~string](c *conditions, column string, values []T) {
 // listSQL is the statement that lists q, and its parameters.
 func (t *tx) listSQL(ctx context.Context, q records.Query) (string, []any, error) {
 	c := conditions{d: t.d}
-	filter(&c, q)
-	if err := times(&c, "created_at", q.CreatedAt); err != nil {
-		return "", nil, err
-	}
-	if err := times(&c, "updated_at", q.UpdatedAt); err != nil {
+	if err := filter(&c, q); err != nil {
 		return "", nil, err
 	}
 	keys, err := order(q.Sort)
@@ -74,7 +64,7 @@ func (t *tx) listSQL(ctx context.Context, q records.Query) (string, []any, error
 	}
 	var by []string
 	for _, k := range keys {
-		by = append(by, k.Key+direction(k))
+		by = append(by, k.column+k.direction())
 	}
 	text += ` ORDER BY ` + strings.Join(by, ", ")
 	if q.Limit > 0 {
@@ -84,66 +74,39 @@ func (t *tx) listSQL(ctx context.Context, q records.Query) (string, []any, error
 	return text, c.args, nil
 }
 
+// sortKey is one key of an order.
+type sortKey struct {
+	column         string
+	nullable, desc bool
+}
+
 // direction puts NULL before everything, so last when descending; where there is
 // none, nothing is said of it, so that any index in this order will do.
-func direction(k records.SortKey) string {
-	switch nullable := sortColumns[k.Key]; {
-	case k.Desc && nullable:
+func (k sortKey) direction() string {
+	switch {
+	case k.desc && k.nullable:
 		return " DESC NULLS LAST"
-	case k.Desc:
+	case k.desc:
 		return " DESC"
-	case nullable:
+	case k.nullable:
 		return " ASC NULLS FIRST"
 	}
 	return " ASC"
 }
 
-func filter(c *conditions, q records.Query) {
+// filter adds what q asks for: the viewer's scope first, then field by field.
+func filter(c *conditions, q records.Query) error {
 	within(c, q.Scope)
 	if q.Among != nil {
 		within(c, *q.Among)
 	}
-	oneOf(c, "id", q.ID)
-	oneOf(c, "name", q.Name)
-	oneOf(c, "disk_format", q.DiskFormat)
-	oneOf(c, "container_format", q.ContainerFormat)
-	if len(q.Status) > 0 {
-		oneOf(c, "status", q.Status)
-	} else {
-		c.add("status NOT IN ('deleted', 'pending_delete')")
-	}
-	if q.Owner != "" {
-		c.add("owner = ?", q.Owner)
-	}
-	if q.Protected != nil {
-		c.add("protected = ?", *q.Protected)
-	}
-	if q.Hidden != nil {
-		c.add("hidden = ?", *q.Hidden)
-	}
-	if q.SizeMin != nil {
-		c.add("size >= ?", *q.SizeMin)
-	}
-	if q.SizeMax != nil {
-		c.add("size <= ?", *q.SizeMax)
-	}
-	if q.MinDisk != nil {
-		c.add("min_disk = ?", *q.MinDisk)
-	}
-	if q.MinRAM != nil {
-		c.add("min_ram = ?", *q.MinRAM)
-	}
-	if q.Checksum != "" {
-		c.add("checksum = ?", q.Checksum)
-	}
-	if q.HashValue != "" {
-		c.add("hash_value = ?", q.HashValue)
+	for _, f := range fields.All() {
+		if err := filterBy(c, f, f.Condition(&q)); err != nil {
+			return err
+		}
 	}
 	if q.Unhashed {
 		c.add("hash_value IS NULL")
-	}
-	for _, tag := range q.Tags {
-		c.add("pk IN (SELECT image FROM tags WHERE tag = ?)", tag)
 	}
 	for _, name := range slices.Sorted(maps.Keys(q.Properties)) {
 		term, args := "value = ?", []any{q.Properties[name]}
@@ -161,6 +124,42 @@ func filter(c *conditions, q records.Query) {
 	if q.Holding {
 		c.add("pk IN (SELECT image FROM locations UNION ALL SELECT image FROM claims)")
 	}
+	return nil
+}
+
+// filterBy adds what condition, of a query, asks of f.
+func filterBy(c *conditions, f *fields.Field, condition any) error {
+	switch want := condition.(type) {
+	case *[]records.Status:
+		if len(*want) == 0 {
+			c.add("status NOT IN ('deleted', 'pending_delete')")
+		}
+		oneOf(c, f.Storage.Columns[0], *want)
+	case *[]string:
+		if f.Filter != fields.AllOf {
+			oneOf(c, f.Storage.Columns[0], *want)
+			break
+		}
+		for _, tag := range *want {
+			c.add("pk IN (SELECT image FROM tags WHERE tag = ?)", tag)
+		}
+	case **bool:
+		if *want != nil {
+			c.add(f.Storage.Columns[0]+" = ?", **want)
+		}
+	case *records.Range:
+		for op, n := range [...]*int64{want.Is, want.Min, want.Max} {
+			if n != nil {
+				c.add(f.Storage.Columns[0]+[...]string{" = ?", " >= ?", " <= ?"}[op], *n)
+			}
+		}
+	case *[]records.Compare:
+		return compare(c, f.Storage.Columns[0], *want)
+	case nil, **records.Scope: // Among: see filter
+	default:
+		return fmt.Errorf("field %s is filtered by a %T, for which there is no statement", f.Name, condition)
+	}
+	return nil
 }
 
 // within adds that the image is in a scope: records.Scope.Contains, in SQL.
@@ -182,7 +181,7 @@ func within(c *conditions, s records.Scope) {
 	c.add("("+strings.Join(terms, " OR ")+")", args...)
 }
 
-func times(c *conditions, column string, all []records.Compare) error {
+func compare(c *conditions, column string, all []records.Compare) error {
 	for _, t := range all {
 		op, ok := compareOps[t.Op]
 		if !ok {
@@ -195,10 +194,10 @@ func times(c *conditions, column string, all []records.Compare) error {
 
 // order checks the sort keys, and adds created_at and id, newest first, where
 // they are missing, so that the order is total.
-func order(keys []records.SortKey) ([]records.SortKey, error) {
+func order(keys []records.SortKey) (all []sortKey, err error) {
 	keys = slices.Clone(keys)
 	for i, k := range keys {
-		if _, ok := sortColumns[k.Key]; !ok {
+		if !slices.Contains(fields.SortKeys(), k.Key) {
 			return nil, fmt.Errorf("images cannot be sorted by %q", k.Key)
 		}
 		if slices.ContainsFunc(keys[:i], func(o records.SortKey) bool { return o.Key == k.Key }) {
@@ -213,18 +212,22 @@ func order(keys []records.SortKey) ([]records.SortKey, error) {
 			keys = append(keys, records.SortKey{Key: last, Desc: true})
 		}
 	}
-	return keys, nil
+	for _, k := range keys {
+		f, _ := fields.Find(k.Key)
+		all = append(all, sortKey{column: f.Storage.Columns[0], nullable: f.Storage.Null, desc: k.Desc})
+	}
+	return all, nil
 }
 
 // after adds "comes after the marker in the order of keys": for some key it
 // differs from the marker on the far side, and in all keys before that it is the
 // same. A marker that is not visible is none: where it stands among the images that
 // a viewer can make would tell its name and its size.
-func (t *tx) after(ctx context.Context, c *conditions, keys []records.SortKey, visible records.Scope, marker string) error {
+func (t *tx) after(ctx context.Context, c *conditions, keys []sortKey, visible records.Scope, marker string) error {
 	values, pointers := make([]any, len(keys)), make([]any, len(keys))
 	var names []string
 	for i, k := range keys {
-		names, pointers[i] = append(names, k.Key), &values[i]
+		names, pointers[i] = append(names, k.column), &values[i]
 	}
 	which := conditions{d: t.d}
 	which.add("id = ? AND status NOT IN ('deleted', 'pending_delete')", marker)
@@ -239,34 +242,34 @@ func (t *tx) after(ctx context.Context, c *conditions, keys []records.SortKey, v
 	var far []string
 	var args []any
 	for i, k := range keys {
-		if values[i] == nil && k.Desc {
+		if values[i] == nil && k.desc {
 			continue // nothing is below NULL
 		}
 		var term []string
 		for j := range i {
 			if values[j] == nil {
-				term = append(term, keys[j].Key+" IS NULL")
+				term = append(term, keys[j].column+" IS NULL")
 			} else {
-				term, args = append(term, keys[j].Key+" = ?"), append(args, values[j])
+				term, args = append(term, keys[j].column+" = ?"), append(args, values[j])
 			}
 		}
 		switch {
 		case values[i] == nil:
-			term = append(term, k.Key+" IS NOT NULL")
-		case !k.Desc:
-			term, args = append(term, k.Key+" > ?"), append(args, values[i])
-		case sortColumns[k.Key]:
-			term, args = append(term, "("+k.Key+" < ? OR "+k.Key+" IS NULL)"), append(args, values[i])
+			term = append(term, k.column+" IS NOT NULL")
+		case !k.desc:
+			term, args = append(term, k.column+" > ?"), append(args, values[i])
+		case k.nullable:
+			term, args = append(term, "("+k.column+" < ? OR "+k.column+" IS NULL)"), append(args, values[i])
 		default:
-			term, args = append(term, k.Key+" < ?"), append(args, values[i])
+			term, args = append(term, k.column+" < ?"), append(args, values[i])
 		}
 		far = append(far, "("+strings.Join(term, " AND ")+")")
 	}
 	// Implied by the rest, but an index can be entered at it.
-	if first := keys[0]; !first.Desc && values[0] != nil {
-		c.add(first.Key+" >= ?", values[0])
-	} else if first.Desc && !sortColumns[first.Key] {
-		c.add(first.Key+" <= ?", values[0])
+	if first := keys[0]; !first.desc && values[0] != nil {
+		c.add(first.column+" >= ?", values[0])
+	} else if first.desc && !first.nullable {
+		c.add(first.column+" <= ?", values[0])
 	}
 	if len(far) == 0 {
 		c.add("1 = 0")
