@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// document is the text of metadata.json: the fields as the Images API shows them, custom
-// properties beside them, and under xattrs_left_out what has no extended attribute, with
-// the reason. The text may be many times as long as the record, so that it is never made
+// document is the text of metadata.json: an image's own fields by their names in the tree,
+// null where they have no value, custom properties beside them, and under xattrs_left_out
+// what has no extended attribute, with the reason. The text may be many times as long as the record, so that it is never made
 // whole: a document knows where the line of each key begins, and makes the lines that are
 // read. It does not change.
 type document struct {
@@ -37,14 +37,16 @@ func newDocument(r *record) document {
 	return d
 }
 
-// fields are the values by their keys: the image's own ones hide properties of their names.
+// fields are the values by their keys.
 func (d *document) fields() map[string]any {
 	all := make(map[string]any, len(d.r.img.Properties)+32)
 	for name, value := range d.r.img.Properties {
-		all[name] = value
+		if !hidden(name) {
+			all[name] = value
+		}
 	}
-	for _, f := range baseFields(&d.r.img) {
-		all[f.name] = f.value
+	for name, v := range ownFields(&d.r.img) {
+		all[name] = v.Any()
 	}
 	all["xattrs_left_out"] = append([]leftOut{}, d.r.xattrs().leftOut...)
 	return all

@@ -22,8 +22,8 @@ func TestADocumentIsReadInPieces(t *testing.T) {
 	for k, v := range img.Properties {
 		all[k] = v
 	}
-	for _, f := range baseFields(&img) {
-		all[f.name] = f.value
+	for name, v := range ownFields(&img) {
+		all[name] = v.Any()
 	}
 	var want bytes.Buffer
 	enc := json.NewEncoder(&want)

@@ -92,4 +92,7 @@ func TestAnImageThatIsStoredOnlySaysWhyItHasNoDisk(t *testing.T) {
 	if !strings.Contains(why, "encrypted") || fields["disk_error"] != why {
 		t.Errorf("the attribute says %q, metadata.json %q", why, fields["disk_error"])
 	}
+	if api := "os_glance_disk_error"; getfattr(t, folder)["user.glance."+api] != why || fields[api] != why {
+		t.Errorf("under the API's name metadata.json says %q, want %q", fields[api], why)
+	}
 }

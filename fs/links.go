@@ -1,6 +1,10 @@
 package fs
 
-import "time"
+import (
+	"time"
+
+	"glanced/catalog/fields"
+)
 
 // nameEntry is one name, as it is spelled in by-name, and the images that have it.
 type nameEntry struct {
@@ -145,7 +149,7 @@ func (x *index) link(file string) (entry, bool) {
 	if l := x.links[file]; l != nil {
 		return *x.byID[l.id], true
 	}
-	if at := len(file) - idLen; at > 0 {
+	if at := len(file) - fields.IDLength; at > 0 {
 		if e := x.byID[file[at:]]; e != nil && e.named && idName(e) == file {
 			return *e, true
 		}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"glanced/catalog/fields"
 )
 
 // maxName is the longest file name Linux programs reckon with, in bytes (NAME_MAX).
@@ -70,7 +72,7 @@ func mustEscape(rest string, r rune, n int) bool {
 	case r == '/' || unicode.IsControl(r) || unseen(r):
 		return true
 	case r == '~':
-		return isID(rest[1:])
+		return fields.IsID(rest[1:])
 	case r == '%':
 		return isEscape(rest)
 	}
@@ -83,23 +85,6 @@ func mustEscape(rest string, r rune, n int) bool {
 func unseen(r rune) bool {
 	const joiner, nonJoiner = '\u200d', '\u200c'
 	return unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) && r != joiner && r != nonJoiner
-}
-
-// idLen is the length of an image's id, a UUID, as it is written.
-const idLen = 36
-
-func isID(s string) bool {
-	if len(s) != idLen {
-		return false
-	}
-	for i, c := range []byte(s) {
-		hyphen := i == 8 || i == 13 || i == 18 || i == 23
-		digit := c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
-		if hyphen != (c == '-') || !hyphen && !digit {
-			return false
-		}
-	}
-	return true
 }
 
 // isEscape tells whether s begins with "%" and two hex digits.

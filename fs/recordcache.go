@@ -27,9 +27,18 @@ type record struct {
 	docMade    document
 }
 
-// bytes is about what the record takes in memory, with its extended attributes.
+// bytes is about what the record takes in memory, with its extended attributes. Those of
+// lists are texts of their own.
 func (r *record) bytes() int64 {
-	return r.img.Bytes() + attributeBytes*int64(len(r.img.Properties))
+	lists := 0
+	for _, s := range r.img.Snapshots {
+		lists += len(s.Name)
+	}
+	for _, tag := range r.img.Tags {
+		lists += len(tag)
+	}
+	// A character is six at most in JSON, and a longer value than an attribute is not kept.
+	return r.img.Bytes() + attributeBytes*int64(len(r.img.Properties)) + int64(min(6*lists, 2*maxXattrValue))
 }
 
 func (r *record) xattrs() *xattrs {

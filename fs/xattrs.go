@@ -2,16 +2,15 @@ package fs
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"glanced/catalog"
+	"glanced/catalog/fields"
 )
 
 // Limits of extended attributes, xattr(7): names with their prefix, one value,
@@ -23,66 +22,37 @@ const (
 	maxXattrList  = 64 << 10
 )
 
-// field is one of an image's own fields, under the name the Images API gives it.
-type field struct {
-	name  string
-	value any // string, int64, bool or []string; nil where the API says null
-}
-
-// baseFields are the fields every image has. A custom property of one of these
-// names is never shown in its place, not even where the field is null.
-func baseFields(img *catalog.Image) []field {
-	return []field{
-		{"id", img.ID},
-		{"name", deref(img.Name)},
-		{"status", string(img.Status)},
-		{"disk_format", deref(img.DiskFormat)},
-		{"container_format", deref(img.ContainerFormat)},
-		{"size", deref(img.Size)},
-		{"virtual_size", deref(img.VirtualSize)},
-		{"checksum", deref(img.Checksum)},
-		{"os_hash_algo", deref(img.HashAlgo)},
-		{"os_hash_value", deref(img.HashValue)},
-		{"visibility", img.Visibility},
-		{"owner", unlessEmpty(img.Owner)},
-		{"min_disk", img.MinDisk},
-		{"min_ram", img.MinRAM},
-		{"protected", img.Protected},
-		{"os_hidden", img.Hidden},
-		{"created_at", img.CreatedAt.UTC().Format(time.RFC3339)},
-		{"updated_at", img.UpdatedAt.UTC().Format(time.RFC3339)},
-		{"tags", append([]string{}, img.Tags...)}, // an empty list, not null
-		{"disk_error", unlessEmpty(img.DiskError)},
+// ownFields yields an image's own fields by the names that they have in the tree, the same
+// field under each of its names. A custom property of one of these names, or of another
+// field of the API, is never shown in its place, not even where the field is null.
+func ownFields(img *catalog.Image) iter.Seq2[string, fields.Value] {
+	return func(yield func(string, fields.Value) bool) {
+		for _, f := range fields.All() {
+			if !f.Base() {
+				continue
+			}
+			for _, name := range f.Xattr {
+				if !yield(name, f.Of(img)) {
+					return
+				}
+			}
+		}
 	}
 }
 
-func deref[T any](p *T) any {
-	if p == nil {
-		return nil
+// aliases are the names of own fields in the tree that are not those of the API.
+var aliases = func() map[string]bool {
+	names := make(map[string]bool)
+	for name := range ownFields(new(catalog.Image)) {
+		if !fields.IsBase(name) {
+			names[name] = true
+		}
 	}
-	return *p
-}
+	return names
+}()
 
-func unlessEmpty(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
-}
-
-// text is a field's value as an attribute: strings as they are, lists as JSON.
-func text(v any) string {
-	switch v := v.(type) {
-	case string:
-		return v
-	case int64:
-		return strconv.FormatInt(v, 10)
-	case bool:
-		return strconv.FormatBool(v)
-	}
-	list, _ := json.Marshal(v) // strings always marshal
-	return string(list)
-}
+// hidden tells whether a custom property of this name is not shown.
+func hidden(name string) bool { return fields.IsBase(name) || aliases[name] }
 
 // leftOut is a field that has no attribute, and why.
 type leftOut struct {
@@ -98,19 +68,17 @@ type xattrs struct {
 	leftOut []leftOut
 }
 
-// newXattrs makes them: the base fields first, then the custom properties by
+// newXattrs makes them: the image's own fields first, then the custom properties by
 // name. Null fields are absent.
 func newXattrs(img *catalog.Image) *xattrs {
 	x := &xattrs{values: make(map[string]string)}
-	base := make(map[string]bool)
-	for _, f := range baseFields(img) {
-		base[f.name] = true
-		if f.value != nil {
-			x.add(f.name, text(f.value))
+	for name, v := range ownFields(img) {
+		if !v.Null {
+			x.add(name, v.String())
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(img.Properties)) {
-		if base[name] {
+		if hidden(name) {
 			x.skip(name, "a custom property cannot replace an image's own field")
 			continue
 		}

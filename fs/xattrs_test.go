@@ -77,6 +77,7 @@ func TestGetfattrShowsTheFields(t *testing.T) {
 		"created_at":       img.CreatedAt.UTC().Format("2006-01-02T15:04:05Z"),
 		"updated_at":       img.UpdatedAt.UTC().Format("2006-01-02T15:04:05Z"),
 		"tags":             `["a","b, c"]`,
+		"stores":           img.Locations[0].Store,
 		"os_distro":        "ubuntu",
 		"描述":               `一 "quoted" value`,
 		"empty":            "",
@@ -93,7 +94,7 @@ func TestGetfattrShowsTheFields(t *testing.T) {
 		}
 	}
 	got := getfattr(t, filepath.Join(images, queued.ID))
-	for _, null := range []string{"size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "owner", "disk_error"} {
+	for _, null := range []string{"size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "owner", "disk_error", "os_glance_disk_error", "os_glance_snapshots", "stores"} {
 		if v, ok := got["user.glance."+null]; ok {
 			t.Errorf("the null field %s is shown as %q", null, v)
 		}
@@ -153,6 +154,7 @@ func TestWhatCannotBeAnAttributeIsLeftOutAndSaidSo(t *testing.T) {
 			strings.Repeat("名", 100): "300 bytes",
 			"status":                 "deleted",
 			"disk_error":             "of a field that is null",
+			"self":                   "of a field that the tree does not show",
 			"big":                    strings.Repeat("v", 65535),
 			"xattrs_left_out":        "mine",
 		}
@@ -166,12 +168,12 @@ func TestWhatCannotBeAnAttributeIsLeftOutAndSaidSo(t *testing.T) {
 		t.Errorf("a property shadows a field: status %q, disk_error %q", got["user.glance.status"], got["user.glance.disk_error"])
 	}
 	fields, left := metadata(t, folder)
-	for _, name := range []string{fits + "n", strings.Repeat("名", 100), "status", "disk_error"} {
+	for _, name := range []string{fits + "n", strings.Repeat("名", 100), "status", "disk_error", "self"} {
 		if left[name] == "" {
 			t.Errorf("%.20q… is not among what was left out: %v", name, left)
 		}
 	}
-	if fields["status"] != "active" || fields["disk_error"] != nil || fields[fits+"n"] != "a byte too long" {
+	if fields["status"] != "active" || fields["disk_error"] != nil || fields["self"] != nil || fields[fits+"n"] != "a byte too long" {
 		t.Error("metadata.json lost a field, or a property shadows one")
 	}
 }
@@ -187,8 +189,8 @@ func TestAListOfAttributesLongerThanLinuxAllowsIsCut(t *testing.T) {
 		t.Errorf("the list has %d bytes", len(x.list))
 	}
 	fields := 0
-	for _, f := range baseFields(img) {
-		if f.value != nil {
+	for _, v := range ownFields(img) {
+		if !v.Null {
 			fields++
 		}
 	}

@@ -73,7 +73,7 @@ var layers = []layer{
 	{"catalog", []string{"catalog/access", "catalog/disks", "catalog/fields", "catalog/intake", "catalog/leases", "catalog/records", "catalog/rules", "catalog/stores", memory, "formats", "formats/container", "formats/engine"}, []string{"net/http", "glanced/backends/file", "glanced/formats/qcow2", "database/sql"}, "the catalog knows no protocol and no concrete store, format or database: they are handed in; what is open and what comes in are rooms of their own"},
 
 	{"nbd", []string{"nbd", "formats", "formats/engine", bytesAtRest, memory}, []string{"glanced/catalog/...", "glanced/backends", "net/http"}, "the NBD wire serves disks; it knows neither the catalog nor stores"},
-	{"fs", []string{"catalog", "catalog/access", "formats", bytesAtRest, memory}, []string{"glanced/backends/file", "net/http"}, "the FUSE tree shows the catalog; it knows no stores"},
+	{"fs", []string{"catalog", "catalog/access", "catalog/fields", "formats", bytesAtRest, memory}, []string{"glanced/backends/file", "net/http"}, "the FUSE tree shows the catalog; it knows no stores"},
 	{"ctl", []string{"catalog", "catalog/access", "catalog/fields", "formats/encode", "formats/engine", bytesAtRest, memory}, []string{"glanced/backends/file", "glanced/nbd", "glanced/fs"}, "the API speaks to the catalog only, and sends disks in other formats"},
 
 	{"cmd/glancectl", []string{"cmd/glancectl/internal/glanceapi", "formats", "formats/all", "formats/check", "formats/goqcow2", "formats/container", "formats/container/spool", "formats/encode", "formats/engine", bytesAtRest, localFiles}, []string{"glanced/catalog/...", "glanced/ctl", "glanced/backends"}, "the CLI is a client: HTTP, and the formats for offline work"},
