@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/urfave/cli/v2"
 
+	"glanced/catalog/fields"
 	"glanced/cmd/glancectl/internal/glanceapi"
 )
 
@@ -165,8 +166,9 @@ func printImage(p *printer, img glanceapi.Image) error {
 	p.open = true
 	r := imageRecord(img)
 	if p.format != "json" && len(p.pick) == 0 {
-		r = slices.DeleteFunc(r, func(f field) bool {
-			return slices.Contains([]string{"self", "file", "schema", "locations", "direct_url"}, f.name)
+		r = slices.DeleteFunc(r, func(shown field) bool {
+			f, ok := fields.Find(shown.name)
+			return ok && f.Link
 		})
 	}
 	return p.one(r)
@@ -175,21 +177,20 @@ func printImage(p *printer, img glanceapi.Image) error {
 // imageRecord is img with the API's fields first and properties in alphabetical order.
 func imageRecord(img glanceapi.Image) record {
 	var r record
-	fields := glanceapi.Fields()
-	for _, name := range fields {
-		v, ok := img[name]
-		if !ok {
+	for _, f := range fields.All() {
+		v, ok := img[f.Name]
+		if !ok || !f.Base() {
 			continue
 		}
-		f := field{name: name, value: v}
-		if n, isNumber := img.Int(name); isNumber && (name == "size" || name == "virtual_size") {
-			f.text = humanBytes(n)
+		shown := field{name: f.Name, value: v}
+		if n, isNumber := img.Int(f.Name); isNumber && f.Bytes {
+			shown.text = humanBytes(n)
 		}
-		r = append(r, f)
+		r = append(r, shown)
 	}
 	var own []string
 	for name := range img {
-		if !slices.Contains(fields, name) {
+		if !fields.IsBase(name) {
 			own = append(own, name)
 		}
 	}
@@ -220,19 +221,13 @@ func properties(c *cli.Context) (map[string]string, error) {
 	return props, nil
 }
 
-// ownProperty refuses a property name that is a field of the API.
+// ownProperty refuses a property name that is a field of the API, or kept for the server.
 func ownProperty(c *cli.Context, name string) error {
-	if !slices.Contains(glanceapi.Fields(), name) {
+	if !fields.IsBase(name) && !fields.Reserved(name) {
 		return nil
 	}
-	option := map[string]string{"os_hidden": "hidden", "tags": "tag"}[name]
-	if option == "" {
-		option = strings.ReplaceAll(name, "_", "-")
-	}
-	for _, f := range c.Command.Flags {
-		if slices.Contains(f.Names(), option) {
-			return usagef(c, "%s is a field, not a property: use --%s", name, option)
-		}
+	if option, ok := optionOf(c, name); ok {
+		return usagef(c, "%s is a field, not a property: use --%s", name, option)
 	}
 	return usagef(c, "%s is a field that only the server sets", name)
 }

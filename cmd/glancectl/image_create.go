@@ -21,46 +21,6 @@ import (
 // cleanupTimeout is how long an interrupted create may take to delete its record.
 const cleanupTimeout = 15 * time.Second
 
-// imageFlags are the fields that create and update both set.
-func imageFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "name", Usage: "`NAME` of the image, 255 characters at most"},
-		&cli.StringFlag{Name: "disk-format", Usage: "`FORMAT` of the disk: raw, qcow2, vmdk, ..."},
-		&cli.StringFlag{Name: "container-format", Usage: "`FORMAT` of what the disk lies in: bare, ova, ..."},
-		&cli.StringFlag{Name: "visibility", Usage: "`WHO` may use it: private, shared, community, public"},
-		&cli.StringFlag{Name: "owner", Usage: "`PROJECT` that owns it (administrators only)"},
-		&cli.Int64Flag{Name: "min-disk", Usage: "disk that a server needs to boot it, `GIB`"},
-		&cli.Int64Flag{Name: "min-ram", Usage: "memory that a server needs to boot it, `MIB`"},
-		&cli.BoolFlag{Name: "protected", Usage: "refuse to delete it"},
-		&cli.BoolFlag{Name: "hidden", Usage: "leave it out of lists"},
-		&cli.StringSliceFlag{Name: "property", Usage: "set the property `NAME=VALUE` (repeatable)"},
-		&cli.StringSliceFlag{Name: "tag", Usage: "add the `TAG` (repeatable)"},
-	}
-}
-
-// setFields are the API fields, less tags and properties, that the options set.
-func setFields(c *cli.Context) map[string]any {
-	fields := make(map[string]any)
-	for option, field := range map[string]string{
-		"name": "name", "disk-format": "disk_format", "container-format": "container_format", "visibility": "visibility", "owner": "owner",
-	} {
-		if c.IsSet(option) {
-			fields[field] = c.String(option)
-		}
-	}
-	for option, field := range map[string]string{"min-disk": "min_disk", "min-ram": "min_ram"} {
-		if c.IsSet(option) {
-			fields[field] = c.Int64(option)
-		}
-	}
-	for option, field := range map[string]string{"protected": "protected", "hidden": "os_hidden"} {
-		if c.IsSet(option) {
-			fields[field] = c.Bool(option)
-		}
-	}
-	return fields
-}
-
 func imageCreateCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name: "create", Usage: "create an image, with its data or without", ArgsUsage: " ",
@@ -93,22 +53,22 @@ func storeFlag() cli.Flag {
 }
 
 func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) error {
-	fields := setFields(c)
+	set := setFields(c)
 	props, err := properties(c)
 	if err != nil {
 		return err
 	}
 	for k, v := range props {
-		fields[k] = v
+		set[k] = v
 	}
 	if tags := c.StringSlice("tag"); len(tags) > 0 {
-		fields["tags"] = tags
+		set["tags"] = tags
 	}
 	if id := c.String("id"); id != "" {
 		if _, err := uuid.Parse(id); err != nil {
 			return usagef(c, "--id %q is not a UUID", id)
 		}
-		fields["id"] = id
+		set["id"] = id
 	}
 	switch {
 	case c.Bool("keep") && !c.IsSet("file"):
@@ -116,10 +76,10 @@ func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) e
 	case c.IsSet("store") && !c.IsSet("file") && !c.IsSet("location"):
 		return usagef(c, "--store says where the data of --file goes, or which store reads --location; there is neither")
 	case c.IsSet("location"):
-		return createAt(c, p, api, fields)
+		return createAt(c, p, api, set)
 	}
 	if !c.IsSet("file") {
-		img, err := api.Create(c.Context, fields)
+		img, err := api.Create(c.Context, set)
 		if err != nil {
 			return fmt.Errorf("create the image: %w", err)
 		}
@@ -131,18 +91,18 @@ func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) e
 		return err
 	}
 	defer data.Close()
-	if _, ok := fields["container_format"]; !ok {
-		fields["container_format"] = "bare"
+	if _, ok := set["container_format"]; !ok {
+		set["container_format"] = "bare"
 	}
-	if _, ok := fields["disk_format"]; !ok {
+	if _, ok := set["disk_format"]; !ok {
 		format, err := data.guess()
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(s.err, "disk format %s, by the content of %s; --disk-format says otherwise\n", format, printable(data.name))
-		fields["disk_format"] = format
+		set["disk_format"] = format
 	}
-	img, err := api.Create(c.Context, fields)
+	img, err := api.Create(c.Context, set)
 	if err != nil {
 		return fmt.Errorf("create the image: %w", err)
 	}
@@ -156,11 +116,11 @@ func createImage(c *cli.Context, s streams, p *printer, api *glanceapi.Client) e
 }
 
 // createAt makes an image whose data stays where it lies.
-func createAt(c *cli.Context, p *printer, api *glanceapi.Client, fields map[string]any) error {
+func createAt(c *cli.Context, p *printer, api *glanceapi.Client, set map[string]any) error {
 	switch {
 	case c.IsSet("file"):
 		return usagef(c, "--file uploads the data, --location leaves it where it is; give one of them")
-	case fields["disk_format"] == nil:
+	case set["disk_format"] == nil:
 		return usagef(c, "--location needs --disk-format: the data is not here to look at")
 	case !api.OverSocket():
 		return usagef(c, "--location is for administrators, on the control socket; %s is not one", api.Where())
@@ -173,10 +133,10 @@ func createAt(c *cli.Context, p *printer, api *glanceapi.Client, fields map[stri
 		}
 		location = strings.TrimSpace(string(text))
 	}
-	if _, ok := fields["container_format"]; !ok {
-		fields["container_format"] = "bare"
+	if _, ok := set["container_format"]; !ok {
+		set["container_format"] = "bare"
 	}
-	img, err := api.Create(c.Context, fields)
+	img, err := api.Create(c.Context, set)
 	if err != nil {
 		return fmt.Errorf("create the image: %w", err)
 	}

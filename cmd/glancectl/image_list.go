@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"glanced/catalog/fields"
 	"glanced/cmd/glancectl/internal/glanceapi"
 )
 
@@ -56,6 +57,23 @@ func imageListCommand(s streams) *cli.Command {
 	}
 }
 
+// filterable refuses a name that --property cannot filter by: one that another option is
+// for, and one that means something else to the server. Fields that have no option here,
+// such as checksum and size_min, filter as properties do.
+func filterable(c *cli.Context, name string) error {
+	by, filters := fields.Filtered(name)
+	if filters {
+		if option, ok := optionOf(c, by.Field.Name); ok {
+			return usagef(c, "--property %s: that is no property, use --%s", name, option)
+		}
+		return nil
+	}
+	if fields.IsBase(name) || slices.Contains(fields.ListParameters, name) {
+		return usagef(c, "--property %s: that is no property", name)
+	}
+	return nil
+}
+
 // listQueries turns the filters into API queries: one, or with --all a second
 // one for hidden images, because Glance lists either kind but not both.
 func listQueries(c *cli.Context) ([]url.Values, error) {
@@ -66,10 +84,8 @@ func listQueries(c *cli.Context) ([]url.Values, error) {
 		return nil, usagef(c, "--all lists hidden images too; give one of --all and --hidden")
 	}
 	q := url.Values{}
-	for option, key := range map[string]string{
-		"status": "status", "visibility": "visibility", "disk-format": "disk_format", "container-format": "container_format", "owner": "owner", "sort": "sort",
-	} {
-		if v := c.String(option); v != "" {
+	for _, key := range []string{"status", "visibility", "disk_format", "container_format", "owner", "sort"} {
+		if v := c.String(optionName(key)); v != "" {
 			q.Set(key, v)
 		}
 	}
@@ -84,8 +100,11 @@ func listQueries(c *cli.Context) ([]url.Values, error) {
 		if !ok || k == "" {
 			return nil, usagef(c, "--property %q is not of the form NAME=VALUE", kv)
 		}
-		if q.Has(k) || slices.Contains([]string{"limit", "marker"}, k) || (slices.Contains(glanceapi.Fields(), k) && k != "checksum" && k != "os_hash_value") {
-			return nil, usagef(c, "--property %s: that is no property", k)
+		if err := filterable(c, k); err != nil {
+			return nil, err
+		}
+		if q.Has(k) {
+			return nil, usagef(c, "--property %s is given twice", k)
 		}
 		q.Set(k, v)
 	}

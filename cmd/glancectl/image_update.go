@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"glanced/catalog/fields"
 	"glanced/cmd/glancectl/internal/glanceapi"
 )
 
@@ -67,10 +68,10 @@ func updateImage(c *cli.Context, name string, p *printer, api *glanceapi.Client)
 // updateOps turns the options into a patch, in an order that does not vary.
 func updateOps(c *cli.Context) ([]glanceapi.Op, error) {
 	var ops []glanceapi.Op
-	fields := setFields(c)
-	for _, name := range glanceapi.Fields() {
-		if v, ok := fields[name]; ok {
-			ops = append(ops, glanceapi.Op{Op: "replace", Path: glanceapi.Pointer(name), Value: v})
+	set := setFields(c)
+	for _, f := range fields.All() {
+		if v, ok := set[f.Name]; ok {
+			ops = append(ops, glanceapi.Op{Op: "replace", Path: glanceapi.Pointer(f.Name), Value: v})
 		}
 	}
 	props, err := properties(c)
@@ -86,7 +87,7 @@ func updateOps(c *cli.Context) ([]glanceapi.Op, error) {
 		ops = append(ops, glanceapi.Op{Op: "add", Path: glanceapi.Pointer(name), Value: props[name]})
 	}
 	for _, name := range c.StringSlice("remove-property") {
-		if slices.Contains(glanceapi.Fields(), name) {
+		if fields.IsBase(name) {
 			return nil, usagef(c, "%s is a field, which cannot be removed", name)
 		}
 		if _, both := props[name]; both {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Image is an image's record as the server sent it: the API's fields and, beside
-// them, the custom properties. Numbers are json.Number.
+// Image is an image's record as the server sent it: the API's fields, which are those of
+// catalog/fields, and beside them the custom properties. Numbers are json.Number.
 type Image map[string]any
 
 // String is a field's text, "" where it is null, missing or not text.
@@ -35,18 +35,6 @@ func (i Image) Int(field string) (n int64, ok bool) {
 	}
 	n, err := v.Int64()
 	return n, err == nil
-}
-
-// Fields are the names of the API's own image fields (schema "image" of the
-// Images API v2, less locations) in the order in which people are shown them. Every other
-// key of an Image is a custom property.
-func Fields() []string {
-	return []string{
-		"id", "name", "status", "visibility", "owner", "protected", "os_hidden", "tags",
-		"disk_format", "container_format", "size", "virtual_size", "min_disk", "min_ram",
-		"checksum", "os_hash_algo", "os_hash_value", "created_at", "updated_at",
-		"stores", "direct_url", "locations", "self", "file", "schema",
-	}
 }
 
 func imagePath(id string) string { return "/v2/images/" + url.PathEscape(id) }
