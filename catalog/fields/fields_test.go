@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -108,6 +109,21 @@ func TestEveryRowIsDecided(t *testing.T) {
 			ranks[f.Sort] = true
 		}
 		writable(t, f)
+	}
+}
+
+// Databases that are there already keep each field in the column of its name, less the
+// API's prefixes: two columns that trade places would read as each other.
+func TestColumnsAreCalledAsTheirFields(t *testing.T) {
+	odd := map[string][]string{"os_glance_backing_image": {"parent_id", "parent_hash"}}
+	for _, f := range fields.Stored() {
+		want := odd[f.Name]
+		if want == nil {
+			want = []string{strings.TrimPrefix(strings.TrimPrefix(f.Name, fields.ReservedPrefix), "os_")}
+		}
+		if !slices.Equal(f.Storage.Columns, want) {
+			t.Errorf("%s is kept in %v, want %v", f.Name, f.Storage.Columns, want)
+		}
 	}
 }
 
