@@ -22,8 +22,8 @@ func table() (all []*Field) {
 	return all
 }
 
-// ofUsers are what the image is called, whose it is, and what users say of it. (Which of
-// them may be public, and which project may be given, catalog/access says.)
+// ofUsers are what the image is called, whose it is, and what users say of it.
+// catalog/access says who may make one public, and who may give one to another project.
 func ofUsers() []Field {
 	return []Field{
 		{Name: "id", Listing: Base, Description: "The image's id, a UUID",
