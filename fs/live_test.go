@@ -199,6 +199,18 @@ func TestANameIsTakenOverByNoOtherProject(t *testing.T) {
 	}
 	remove(third)
 	links("when none is left", map[string]string{})
+
+	// A name with an id that is not listed, and that the kernel knows, goes with its image.
+	only := w.queued("only", private)
+	path := filepath.Join(mnt, "by-name", "only~"+only.ID)
+	if target, err := os.Readlink(path); err != nil || filepath.Base(target) != only.ID {
+		t.Errorf("the only image's name with its id leads to %q, %v", target, err)
+	}
+	remove(only)
+	eventually(t, "a deleted image's name with its id is gone", func() bool {
+		_, err := os.Lstat(path)
+		return errors.Is(err, os.ErrNotExist)
+	})
 }
 
 func TestHostileAndForeignNamesWork(t *testing.T) {

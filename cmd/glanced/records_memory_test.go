@@ -39,7 +39,7 @@ func fatCatalog(t *testing.T, dir string) (images int) {
 	}{
 		{2, 128, 60000, "x"},
 		{10, 100, 2500, "\x01"}, // each takes six bytes in JSON
-		{250, 100, 2500, "y"},
+		{250, 10, 25000, "y"},
 	} {
 		for i := range kind.images {
 			name := fmt.Sprintf("fat %s %d", kind.text, i)
