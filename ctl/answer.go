@@ -28,7 +28,8 @@ const imageText = 1 << 10
 // recordsWithin is how long an answer waits for memory.
 const recordsWithin = 10 * time.Second
 
-// retryAfter is when who was refused for lack of room is to come again, seconds.
+// retryAfter is when who was refused for lack of room, or of an answer about their token,
+// is to come again, seconds.
 const retryAfter = "10"
 
 // answerPiece is how much of an answer is made before it is sent, bytes.

@@ -12,22 +12,31 @@ import (
 	"glanced/catalog/access"
 )
 
-// ErrUnauthorized says that a token is missing, unknown or no longer valid.
-var ErrUnauthorized = errors.New("no valid token was given")
+// Sentinels of Authenticate.
+var (
+	// ErrUnauthorized says that a token is missing, unknown or no longer valid.
+	ErrUnauthorized = errors.New("no valid token was given")
+	// ErrServiceToken is ErrUnauthorized of the token that a service sends beside the user's.
+	ErrServiceToken = errors.New("the service token is not valid")
+	// ErrNotChecked says that who knows the tokens does not answer, so that nothing is
+	// known of this one.
+	ErrNotChecked = errors.New("the token cannot be checked now")
+)
 
 // tokenHeader is where clients of OpenStack put their token.
 const tokenHeader = "X-Auth-Token"
 
 // Authenticator tells by a request's headers who sent it: a token is in
 // X-Auth-Token, and a service that acts for a user has one of its own beside it. It
-// fails with ErrUnauthorized for a bad or missing one, and with any other error when
-// it could not tell. Safe for concurrent use.
+// fails with ErrUnauthorized for a bad or missing one, with ErrServiceToken for a bad
+// one of a service, and with ErrNotChecked when it could not tell. Safe for concurrent
+// use.
 type Authenticator interface {
 	Authenticate(ctx context.Context, header http.Header) (Identity, error)
 }
 
 // Challenger is the ability of an Authenticator to say, as the value of
-// WWW-Authenticate, where its tokens come from.
+// WWW-Authenticate, where its tokens come from; "" = nowhere that clients could ask.
 type Challenger interface{ Challenge() string }
 
 // defaultChallenge is for authenticators whose tokens come from no service.

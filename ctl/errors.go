@@ -101,6 +101,8 @@ var sentinels = []sentinel{
 	{"ErrTrimmed", catalog.ErrTrimmed, http.StatusGone, "The log of changes no longer reaches back so far"},
 	{"ErrStatus", catalog.ErrStatus, http.StatusConflict, "The image's status does not allow this"},
 	{"ErrUnauthorized", ErrUnauthorized, http.StatusUnauthorized, "This request needs a valid token in X-Auth-Token"},
+	{"ErrServiceToken", ErrServiceToken, http.StatusUnauthorized, "The token in X-Service-Token is not valid"},
+	{"ErrNotChecked", ErrNotChecked, http.StatusServiceUnavailable, "The identity service does not say whether the token is valid: try again"},
 	{"ErrNotCached", ErrNotCached, http.StatusNotFound, "Nothing of the image is cached, and it lies in no store that is read through the cache"},
 	{"ErrCacheFull", ErrCacheFull, http.StatusInsufficientStorage, ""},
 	{"ErrCacheBusy", ErrCacheBusy, http.StatusServiceUnavailable, "Enough images are being prefetched: try again when one of them is done"},

@@ -103,8 +103,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, ask identify, rt 
 		return
 	}
 	e := explain(err)
-	if e.status == http.StatusUnauthorized {
+	switch {
+	case e.status == http.StatusUnauthorized:
 		e.with("WWW-Authenticate", s.challenge())
+	case errors.Is(err, ErrNotChecked):
+		e.with("Retry-After", retryAfter)
 	}
 	level := slog.LevelDebug
 	if e.status >= 500 {
@@ -153,7 +156,7 @@ func plainText(r *http.Request) error {
 }
 
 func (s *Server) challenge() string {
-	if c, ok := s.auth.(Challenger); ok {
+	if c, ok := s.auth.(Challenger); ok && c.Challenge() != "" {
 		return c.Challenge()
 	}
 	return defaultChallenge
