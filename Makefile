@@ -32,7 +32,7 @@ test: test-deps build ## every test, with the race detector
 	GLANCED_MUST_RUN=1 $(GO) test -tags purego ./formats ./formats/codec ./formats/encode
 	GLANCED_MUST_RUN=1 $(GO) test -tags purego -run Liblzma ./formats/container/compressed
 
-test-full: test lint fuzz demo ## all that takes long too: hundreds of kills, long fuzzing, a whole Debian disk, Ceph's gateway, Keystone
+test-full: test lint fuzz demo ## all that takes long too: hundreds of kills, long fuzzing, a whole Debian disk, Ceph's gateway, Swift with Keystone
 	@contrib/packages.sh full
 	GLANCED_MUST_RUN=1 GLANCED_CEPH=1 $(GO) test -count=1 -timeout 30m -run Ceph ./backends/...
 	GLANCED_MUST_RUN=1 GLANCED_KEYSTONE=1 $(GO) test -count=1 -timeout 30m -run Keystone ./backends/swift

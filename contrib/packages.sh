@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of the named sets that are missing: build, ceph (building with
-# stores of type rbd), test, bench, and full (Ceph's gateway, Keystone).
+# stores of type rbd), test, bench, and full (Ceph's gateway, Swift with Keystone).
 # Runs apt as root or through sudo, and not at all when nothing is missing.
 set -euo pipefail
 
 declare -A sets=(
 	[build]="gcc libc6-dev pkg-config libdeflate-dev libisal-dev liblzma-dev libzstd-dev fuse3 qemu-utils libnbd-bin"
 	[ceph]="librados-dev librbd-dev"
-	[test]="ceph-common ceph-mon ceph-osd bzip2 file nginx-light mount strace util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient xz-utils zstd swift-proxy swift-account swift-container swift-object memcached postgresql qemu-system-x86 fdisk grub-common grub-pc-bin"
-	[full]="radosgw keystone python3-keystonemiddleware uwsgi-core uwsgi-plugin-python3"
+	[test]="ceph-common ceph-mon ceph-osd bzip2 file nginx-light mount strace util-linux python3 attr curl fio e2fsprogs mmdebstrap python3-libnbd python3-glanceclient python3-openstackclient xz-utils zstd swift-proxy swift-account swift-container swift-object memcached postgresql qemu-system-x86 fdisk grub-common grub-pc-bin keystone uwsgi-core uwsgi-plugin-python3"
+	[full]="radosgw python3-keystonemiddleware"
 	[bench]="nbdkit qemu-block-extra"
 )
 

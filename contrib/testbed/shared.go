@@ -19,7 +19,9 @@ var shared struct {
 type sharedServer struct {
 	dir   string
 	ports []string
-	stop  func()
+	run   func() error // starts it
+	halt  func()       // ends it; what it keeps stays
+	stop  func()       // ends it for good
 	err   error
 }
 
@@ -85,13 +87,31 @@ func (s *sharedServer) start(t testing.TB, ports int, ready string, start func(s
 	if ready != "" {
 		up = exists(filepath.Join(dir, ready))
 	}
-	stop, err := launch(start(dir, s.ports), filepath.Join(dir, "out"), up)
-	if err != nil {
+	s.run = func() (err error) {
+		s.halt, err = launch(start(dir, s.ports), filepath.Join(dir, "out"), up)
+		return err
+	}
+	if err := s.run(); err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
 	s.stop = func() {
-		stop()
+		s.halt()
 		os.RemoveAll(dir)
 	}
 	return nil
+}
+
+// pause ends the server until resume is called, or the test ends. No other test may use
+// it meanwhile.
+func (s *sharedServer) pause(t testing.TB) (resume func()) {
+	t.Helper()
+	s.halt()
+	resume = sync.OnceFunc(func() {
+		if err := s.run(); err != nil {
+			s.halt = func() {}
+			t.Error(err)
+		}
+	})
+	t.Cleanup(resume)
+	return resume
 }

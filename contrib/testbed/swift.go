@@ -53,11 +53,7 @@ func SwiftKeystone(t testing.TB) SwiftServer {
 		t.Skip("GLANCED_KEYSTONE is not set")
 	}
 	needSwift(t)
-	for program, pkg := range map[string]string{"keystone-manage": "keystone", "uwsgi": "uwsgi-core"} {
-		if _, err := exec.LookPath(program); err != nil {
-			UnableFor(t, "swift", program+" is missing: install "+pkg)
-		}
-	}
+	needKeystone(t, "swift")
 	ports := share(t, "swift with keystone", 6, "", func(dir string, ports []string) *exec.Cmd {
 		return exec.Command("bash", append([]string{script("swift.sh"), "run", dir}, ports...)...)
 	}).ports
