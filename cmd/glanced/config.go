@@ -18,6 +18,7 @@ import (
 	"glanced/backends/all"
 	"glanced/backends/setting"
 	"glanced/catalog/access"
+	"glanced/ctl/keystone"
 )
 
 //go:embed default.toml
@@ -104,8 +105,9 @@ type quotaConfig struct {
 }
 
 type authConfig struct {
-	Mode   string        `toml:"mode"` // token | none
-	Tokens []tokenConfig `toml:"tokens"`
+	Mode     string          `toml:"mode"` // token | keystone | none
+	Tokens   []tokenConfig   `toml:"tokens"`
+	Keystone keystone.Config `toml:"keystone"`
 }
 
 type tokenConfig struct {
@@ -195,7 +197,8 @@ func (c *config) finish(origin string) error {
 		return fmt.Errorf("%s: data_dir: %w", origin, err)
 	}
 	c.DataDir = dir
-	for _, p := range []*string{&c.Control.Socket, &c.FUSE.Mountpoint, &c.Log.File, &c.Staging.Path, &c.Spool.Path, &c.Cache.Dir, &c.Catalog.PasswordFile} {
+	for _, p := range []*string{&c.Control.Socket, &c.FUSE.Mountpoint, &c.Log.File, &c.Staging.Path, &c.Spool.Path, &c.Cache.Dir, &c.Catalog.PasswordFile,
+		&c.Auth.Keystone.PasswordFile, &c.Auth.Keystone.CAFile} {
 		*p = c.below(*p)
 	}
 	for i := range c.Auth.Tokens {
@@ -239,7 +242,7 @@ func (c *config) check() error {
 	oneOf("nbd.anonymous", c.NBD.Anonymous, "none", "public", "all")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "auto", "text", "json")
-	oneOf("auth.mode", c.Auth.Mode, "token", "none")
+	oneOf("auth.mode", c.Auth.Mode, "token", "keystone", "none")
 	oneOf("catalog.failed_upload", c.Catalog.FailedUpload, "queued", "killed")
 	if c.Control.Socket == "" {
 		bad("control.socket is empty: glancectl has no other way in")
@@ -282,6 +285,11 @@ func (c *config) check() error {
 	}
 	if c.Auth.Mode == "token" && c.HTTP.Listen != "" && len(c.Auth.Tokens) == 0 {
 		bad("auth.mode = \"token\" needs at least one [[auth.tokens]]")
+	}
+	if c.Auth.Mode == "keystone" {
+		if err := c.Auth.Keystone.Check(); err != nil {
+			bad("auth.keystone: %w", err)
+		}
 	}
 	for i, t := range c.Auth.Tokens {
 		if t.File == "" || t.Project == "" {

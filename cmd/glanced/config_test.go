@@ -131,7 +131,9 @@ func TestBadConfigSaysWhereAndWhatToDo(t *testing.T) {
 		"HTTP beyond loopback":         {`"127.0.0.1:9292"`, `"0.0.0.0:9292"`, "http.allow_plaintext"},
 		"NBD beyond loopback":          {`tcp:127.0.0.1:10809`, `tcp:0.0.0.0:10809`, "nbd.allow_plaintext"},
 		"no auth beyond loopback":      {"listen = \"127.0.0.1:9292\"", "listen = \"0.0.0.0:9292\"\nallow_plaintext = true\n[auth]\nmode = \"none\"", "must stay on loopback"},
-		"unknown auth":                 {"[[auth.tokens]]", "[auth]\nmode = \"magic\"\n[[auth.tokens]]", "want one of token, none"},
+		"Keystone that is nowhere":     {"[[auth.tokens]]", "[auth]\nmode = \"keystone\"\n[[auth.tokens]]", "auth.keystone: auth_url"},
+		"Keystone without a password":  {"[[auth.tokens]]", "[auth]\nmode = \"keystone\"\nkeystone.auth_url = \"https://k\"\n[[auth.tokens]]", "set either password or password_file"},
+		"unknown auth":                 {"[[auth.tokens]]", "[auth]\nmode = \"magic\"\n[[auth.tokens]]", "want one of token, keystone, none"},
 		"NBD listener without network": {`tcp:127.0.0.1:10809`, `127.0.0.1:10809`, "want unix:PATH or tcp:HOST:PORT"},
 		"no data_dir":                  {`data_dir = "%DIR%"`, ``, "data_dir is not set"},
 		"two stores of one id":         {"[[stores]]", "[[stores]]\nid = \"local\"\ntype = \"file\"\npath = \"b\"\ndefault = true\n[[stores]]", `called "local" is there already`},
@@ -333,6 +335,38 @@ func TestDefaultAndSampleSetTheSameKeys(t *testing.T) {
 	}
 	if got, want := keys(defaultConfig), keys(sample); !reflect.DeepEqual(got, want) {
 		t.Errorf("default.toml sets\n%v\ncontrib/glanced.toml\n%v", got, want)
+	}
+}
+
+// The sample's [auth.keystone] can be used as it is; what it does not set holds by default.
+func TestTheSamplesKeystoneIsRight(t *testing.T) {
+	sample, err := os.ReadFile("../../contrib/glanced.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, path := writeConfig(t, strings.Replace(string(sample), `mode = "token"`, `mode = "keystone"`, 1))
+	shown, err := loadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, path := writeConfig(t, `data_dir = "%DIR%"
+[auth]
+mode = "keystone"
+[auth.keystone]
+auth_url = "https://keystone.example.org:5000/v3"
+password_file = "keystone.password"
+`)
+	short, err := loadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := &short.Auth.Keystone.PasswordFile; *got != filepath.Join(dir, "keystone.password") {
+		t.Errorf("the password is in %s", *got)
+	} else {
+		*got = shown.Auth.Keystone.PasswordFile
+	}
+	if !reflect.DeepEqual(shown.Auth.Keystone, short.Auth.Keystone) {
+		t.Errorf("the sample's %+v, by default %+v", shown.Auth.Keystone, short.Auth.Keystone)
 	}
 }
 

@@ -62,6 +62,7 @@ type daemon struct {
 	listens   []ctl.ListenerStatus
 	failed    chan error // a listener that died
 	serving   sync.WaitGroup
+	endTry    func()      // ends the first look at Keystone; nil: there was none
 	ending    atomic.Bool // stop was called
 }
 
@@ -87,7 +88,7 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 	if err = os.MkdirAll(cfg.Staging.Path, 0o750); err != nil {
 		return d, fmt.Errorf("make staging.path: %w", err)
 	}
-	if err = d.auth.load(cfg.Auth); err != nil {
+	if err = d.auth.open(cfg.Auth, d.limits.tokens, d.log.With("subsystem", "keystone")); err != nil {
 		return d, err
 	}
 	if err = d.lookUpUsers(); err != nil {
@@ -99,6 +100,7 @@ func start(ctx context.Context, cfg *config) (d *daemon, err error) {
 	if err = d.openDoors(ctx); err != nil {
 		return d, err
 	}
+	d.tryAuth(ctx)
 	d.log.Info("ready", "version", version(), "data_dir", cfg.DataDir, "mountpoint", cfg.FUSE.Mountpoint)
 	d.notify(sd.SdNotifyReady)
 	return d, nil
@@ -197,6 +199,21 @@ func (d *daemon) openDoors(ctx context.Context) error {
 	return nil
 }
 
+// tryAuth has the log say early what is wrong with [auth.keystone]. The daemon starts all the
+// same: its other doors need no Keystone. ctx ends it.
+func (d *daemon) tryAuth(ctx context.Context) {
+	auth := *d.auth.current.Load()
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	d.endTry = func() { cancel(); <-done }
+	go func() {
+		defer close(done)
+		if err := d.auth.try(ctx, auth); err != nil {
+			d.log.Error("until this is set right and the daemon told (SIGHUP), requests over HTTP are answered 503", "error", err)
+		}
+	}()
+}
+
 // serveHTTP runs one HTTP door. There is no overall read or write timeout: an
 // image of a terabyte takes as long as it takes, and ctl bounds what is silent.
 func (d *daemon) serveHTTP(kind string, ln net.Listener, conns int, s *http.Server) {
@@ -244,6 +261,9 @@ func (d *daemon) stop() error {
 	}
 	wg.Wait()
 	d.serving.Wait()
+	if d.endTry != nil {
+		d.endTry()
+	}
 
 	var errs []error
 	if d.mount != nil {

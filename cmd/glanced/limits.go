@@ -13,7 +13,7 @@ const programBytes = 20 << 20
 // The shares of the rest of the budget, percent. What is left over is the Go runtime's
 // and the sessions' small change.
 const (
-	clusterShare = 36 // decoded clusters
+	clusterShare = 35 // decoded clusters
 	tableShare   = 9  // tables of formats
 	bufferShare  = 9  // what is read from stores
 	nbdShare     = 12 // NBD replies, and a quarter of it besides, see nbd.Config
@@ -23,6 +23,7 @@ const (
 	httpShare    = 4  // buffers of uploads and downloads, beyond the least of each
 	recordShare  = 3  // images' records in answers
 	shownShare   = 2  // images' records in the mount
+	tokenShare   = 1  // what Keystone says of tokens
 )
 
 // What the cache of far stores takes, of the share of clusters, if there is one.
@@ -56,7 +57,7 @@ const leastFiles = 128
 type limits struct {
 	runtime                                      int64 // of the Go runtime: the budget without the program, bytes
 	clusters, tables, buffers, nbd, mounts, http int64 // bytes
-	uploads, records, shown                      int64 // bytes
+	uploads, records, shown, tokens              int64 // bytes
 	fetches, index                               int64 // bytes; 0: there is no cache of far stores
 
 	nbdConns, httpConns, adminConns int
@@ -85,7 +86,7 @@ func divided(budget, files int64, cached bool) limits {
 		runtime:  rest,
 		clusters: share(clusterShare), tables: share(tableShare), buffers: share(bufferShare),
 		nbd: share(nbdShare), mounts: share(mountShare), http: share(httpShare),
-		uploads: share(uploadShare), records: share(recordShare), shown: share(shownShare),
+		uploads: share(uploadShare), records: share(recordShare), shown: share(shownShare), tokens: share(tokenShare),
 		nbdConns:   min(part(nbdFiles, 2), int(max(share(connShare)/connBytes, fewConns))),
 		httpConns:  part(httpFiles, 3),
 		adminConns: part(adminFiles, 2),

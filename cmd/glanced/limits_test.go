@@ -8,7 +8,7 @@ func TestTheDoorsShareWhatThereIs(t *testing.T) {
 		if near := divided(c.budget, c.files, false); near.fetches != 0 || near.clusters != l.clusters+l.fetches+l.index || l.fetches == 0 {
 			t.Errorf("%+v without a cache, %+v with one", near, l)
 		}
-		if sum := l.clusters + l.tables + l.buffers + l.nbd*5/4 + l.mounts + l.fetches + l.index + l.http + l.uploads + l.records + l.shown; sum > l.runtime*9/10 || l.runtime >= c.budget {
+		if sum := l.clusters + l.tables + l.buffers + l.nbd*5/4 + l.mounts + l.fetches + l.index + l.http + l.uploads + l.records + l.shown + l.tokens; sum > l.runtime*9/10 || l.runtime >= c.budget {
 			t.Errorf("of %d bytes, %+v are given out", c.budget, l)
 		}
 		if files := int64(2*l.nbdConns + 3*l.httpConns + 2*l.adminConns + l.mountFiles); files > c.files*7/8 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -77,7 +78,9 @@ func (d *daemon) prepare(cfg *config) (r *reloading, err error) {
 		return r, err
 	}
 	// Last, as it makes token files that are missing.
-	r.auth, err = readAuth(next.Auth)
+	if r.auth, err = d.auth.read(next.Auth); err == nil {
+		err = d.auth.try(context.Background(), r.auth)
+	}
 	return r, err
 }
 
