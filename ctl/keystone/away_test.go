@@ -59,7 +59,7 @@ func TestEveryFaultOfKeystoneIsNotTheClients(t *testing.T) {
 		"an error": echo(500), "a proxy's error": echo(502), "too many requests": echo(429), "another error": echo(400),
 		"no right to ask": echo(403), "another page": testbed.Answer(200, "<html>"), "nothing": testbed.Answer(200, "{}"),
 		"a token of nobody":   testbed.Answer(200, `{"token": {"expires_at": "2099-01-01T00:00:00.000000Z"}}`),
-		"an endless answer":   testbed.Answer(200, `{"token": {"user": {"id": "`+strings.Repeat("a", maxAnswer)),
+		"an endless answer":   testbed.Answer(200, `{"token": {"expires_at": "2099-01-01T00:00:00.000000Z", "user": {"id": "`+strings.Repeat("a", maxAnswer)+`"}}}`),
 		"a redirect":          testbed.Answer(307, "", "Location", srv.URL+"/auth/tokens"),
 		"one that is no time": testbed.Answer(200, `{"token": {"user": {"id": "u"}, "expires_at": "soon"}}`),
 	} {
