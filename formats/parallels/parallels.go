@@ -66,8 +66,9 @@ func open(ctx context.Context, src stored.Bytes, o formats.Options) (formats.Lay
 	if img.info.Refused != nil {
 		return nil, img.info.Refused
 	}
-	bat := formats.LongTable{Tables: o.TablesOf(src), Pos: headerBytes, End: headerBytes + 4*int64(img.h.entries), Each: sliceBytes}
-	return &layout{image: img, bat: bat, srcSize: src.Size()}, nil
+	l := &layout{image: img, srcSize: src.Size()}
+	l.bat = formats.LongTable{Tables: o.TablesOf(src), Pos: headerBytes, End: headerBytes + 4*int64(img.h.entries), Each: sliceBytes}
+	return l, nil
 }
 
 // image is what the metadata of one file says, its BAT left out.

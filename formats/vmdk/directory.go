@@ -32,16 +32,16 @@ type span struct{ begin, end int64 }
 // findDirectory finds the grain directory ("Grain Directory"). A file that has the
 // redundant one alone is refused: VMware's readers take that one, and qemu takes
 // sector 0 for the directory, and shows another disk.
-func findDirectory(src stored.Bytes, h *header) (directory, error) {
+func findDirectory(src stored.Bytes, h *header) (*directory, error) {
 	off := h.gdOff
 	if off == 0 && h.has(flagRedundant) {
-		return directory{}, fmt.Errorf("%w: the vmdk has no grain directory but the redundant one, at sector %d, and what it holds depends on who reads it", formats.ErrCorrupt, h.rgdOff)
+		return nil, fmt.Errorf("%w: the vmdk has no grain directory but the redundant one, at sector %d, and what it holds depends on who reads it", formats.ErrCorrupt, h.rgdOff)
 	}
 	n := h.tables() * 4
 	if off == 0 || off > uint64(src.Size()/sector) || n > src.Size()-int64(off)*sector {
-		return directory{}, fmt.Errorf("%w: the vmdk grain directory (%d bytes at sector %d) is not within the file (%d bytes)", formats.ErrCorrupt, n, off, src.Size())
+		return nil, fmt.Errorf("%w: the vmdk grain directory (%d bytes at sector %d) is not within the file (%d bytes)", formats.ErrCorrupt, n, off, src.Size())
 	}
-	d := directory{
+	d := &directory{
 		entries:  formats.LongTable{Pos: int64(off) * sector, End: int64(off)*sector + n, Each: directorySlice},
 		n:        h.tables(),
 		span:     sectors(int64(h.tableLen) * 4),
@@ -53,7 +53,7 @@ func findDirectory(src stored.Bytes, h *header) (directory, error) {
 	}
 	gd := span{int64(off), int64(off) + sectors(n)}
 	if !d.free(gd) {
-		return directory{}, fmt.Errorf("%w: the vmdk grain directory at sector %d overlaps the header or the descriptor", formats.ErrCorrupt, off)
+		return nil, fmt.Errorf("%w: the vmdk grain directory at sector %d overlaps the header or the descriptor", formats.ErrCorrupt, off)
 	}
 	d.fixed = append(d.fixed, gd)
 	if h.has(flagRedundant) && h.rgdOff != off && h.rgdOff > 0 && h.rgdOff <= uint64(src.Size()/sector) {

@@ -19,7 +19,7 @@ const zeroGrain = 1
 // it changes after open. Guest offsets are those within the extent.
 type sparse struct {
 	h        header
-	dir      directory
+	dir      *directory
 	fileSize int64 // bytes
 	tables   formats.Tables
 }
