@@ -155,10 +155,12 @@ func (k KeystoneServer) Revoke(t testing.TB, token string) {
 	k.callAs(t, token, "DELETE", "/auth/tokens", nil, nil, "X-Subject-Token", token)
 }
 
-// SetPassword changes the user's, as an administrator does.
+// SetPassword changes the user's, as an administrator does. It returns in the second after:
+// Keystone counts in seconds, and revokes what tokens it made in that one.
 func (k KeystoneServer) SetPassword(t testing.TB, u KeystoneUser, password string) {
 	t.Helper()
 	k.call(t, "PATCH", "/users/"+u.ID, object{"user": object{"password": password}}, nil)
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 }
 
 // ImageService makes the image service of a region of its own, which is at address.
