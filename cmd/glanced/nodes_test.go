@@ -24,7 +24,7 @@ func nodesConfig(t *testing.T, db testbed.PostgresDatabase, store string) (dir, 
 [catalog]
 url = %q
 password_file = "database.password"
-lease = "1s"
+lease = "3s"
 [[stores]]
 id = "shared"
 default = true
